@@ -1,0 +1,130 @@
+//! What a worker must know of a service's configuration. The `config` crate makes these from the file or the flags;
+//! a [`Policy`] that exists is right.
+use crate::topology::snapshot::ServiceId;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+/// A user and its secret. Never printed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Credential {
+    /// The user name; `None` is `AUTH secret`, that is the user `default`.
+    pub user: Option<Box<[u8]>>,
+    /// The password.
+    pub secret: Box<[u8]>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user.as_deref().unwrap_or(b"default");
+        write!(f, "Credential({}, ***)", user.escape_ascii())
+    }
+}
+
+/// Which commands are refused by default and now are allowed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Allow {
+    /// None beyond the table's default.
+    #[default]
+    Default,
+    /// These, by upper-case name (`DEBUG`) or name and subcommand (`CLIENT|PAUSE`).
+    These(Vec<Box<str>>),
+    /// All: `--transparent`.
+    All,
+}
+
+/// How a client's bytes and commands are bounded. Sizes are in bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Longest bulk string in a request (Redis: `proto-max-bulk-len`).
+    pub bulk_max: u64,
+    /// Most arguments in a request (Redis 7: 2^31 - 1).
+    pub args_max: u64,
+    /// Longest inline request, and longest line of a header (Redis: `PROTO_INLINE_MAX_SIZE`).
+    pub inline_max: usize,
+    /// Deepest nesting of a reply.
+    pub depth_max: usize,
+    /// A request that is larger than this streams over a pinned connection instead of waiting to be complete.
+    pub stream_from: usize,
+    /// A client of whom this much waits to be routed is no longer read (until it has fallen below).
+    pub client_input_max: usize,
+    /// A client that leaves this much of its replies unread is not asked for more commands.
+    pub client_output_soft: usize,
+    /// A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`).
+    pub client_output_hard: usize,
+    /// Most commands of one client that are sent and not answered.
+    pub in_flight_max: u32,
+    /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent).
+    pub ring_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            bulk_max: 512 << 20,
+            args_max: (1 << 31) - 1,
+            inline_max: 64 << 10,
+            depth_max: 128,
+            stream_from: 1 << 20,
+            client_input_max: 1 << 20,
+            client_output_soft: 1 << 20,
+            client_output_hard: 64 << 20,
+            in_flight_max: 1024,
+            ring_max: 16 << 20,
+        }
+    }
+}
+
+/// What a worker must know of one service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Which service.
+    pub id: ServiceId,
+    /// Its name, for messages.
+    pub name: Arc<str>,
+    /// Shared connections per node, worker and kind (user, database, protocol); at least 1.
+    pub lanes_per_node: u16,
+    /// Most pinned connections of one worker, in use and idle together.
+    pub pinned_max: u32,
+    /// Most clients of one worker.
+    pub clients_max: u32,
+    /// A client that sends nothing and is owed nothing for this long is closed; `None`: never.
+    pub client_idle: Option<Duration>,
+    /// An upstream connection that nobody uses for this long is closed.
+    pub upstream_idle: Duration,
+    /// An upstream connection that is not made and set up in this time is given up.
+    pub connect_timeout: Duration,
+    /// Whether a `-READONLY` from a node is passed on instead of held (static lists with backups).
+    pub pass_readonly: bool,
+    /// Whether a command that only reads is sent again when its connection broke before the reply.
+    pub resend_reads: bool,
+    /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
+    pub upstream_user: Option<Credential>,
+    /// Which of the commands that are refused by default are allowed.
+    pub allow: Allow,
+    /// Bounds on what clients send and leave unread.
+    pub limits: Limits,
+}
+
+impl Policy {
+    /// The defaults of a service.
+    pub fn new(id: ServiceId, name: &str) -> Policy {
+        Policy {
+            id,
+            name: name.into(),
+            lanes_per_node: 1,
+            pinned_max: 4096,
+            clients_max: 65536,
+            client_idle: None,
+            upstream_idle: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(2),
+            pass_readonly: false,
+            resend_reads: true,
+            upstream_user: None,
+            allow: Allow::Default,
+            limits: Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Who is master: observations in, grants and gates out.
+pub mod settings;
+pub mod snapshot;

@@ -1,0 +1,102 @@
+//! What the topology machine and the observers must know of one service's configuration. The `config` crate makes
+//! these; a [`Settings`] that exists is right.
+use super::snapshot::ServiceId;
+use crate::policy::Credential;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+/// A host and port as written: the host is an address or a name that the control plane resolves.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HostPort {
+    /// An IPv4 or IPv6 address (without brackets), or a name.
+    pub host: Box<str>,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How it is known who is master.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// By a majority of Sentinels.
+    Sentinels {
+        /// The configured ones; further ones are discovered from them.
+        sentinels: Vec<HostPort>,
+        /// The name that the Sentinels give to the master.
+        master: Arc<str>,
+    },
+    /// By asking the nodes for their role.
+    Roles {
+        /// All nodes.
+        nodes: Vec<HostPort>,
+        /// At start with one claimant and most nodes silent: how long to wait before it is granted with a warning.
+        start_wait: Duration,
+    },
+    /// By health alone: the first healthy node in order.
+    Static {
+        /// In order of preference; backups come after all others.
+        nodes: Vec<StaticNode>,
+        /// So many good checks in a row make a node healthy.
+        rise: u32,
+        /// So many failed checks in a row make it unhealthy.
+        fall: u32,
+        /// What happens when a more preferred node recovers.
+        failback: Failback,
+    },
+}
+
+/// A node of a static list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StaticNode {
+    /// Where it listens.
+    pub at: HostPort,
+    /// Used only when no other is healthy.
+    pub backup: bool,
+}
+
+/// What a static list does when a more preferred node recovers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failback {
+    /// Stay with the present one until it fails.
+    Never,
+    /// Go back at once, and close what is open to the backup.
+    Cut,
+    /// Go back: hold new commands, give those in flight on the backup this long to be answered, then cut.
+    Drain(Duration),
+}
+
+/// One service's topology settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Which service.
+    pub id: ServiceId,
+    /// Its name, for events.
+    pub name: Arc<str>,
+    /// How the master is known.
+    pub source: Source,
+    /// With what to authenticate to Sentinels.
+    pub sentinel_credential: Option<Credential>,
+    /// With what to authenticate to nodes, for observing them.
+    pub node_credential: Option<Credential>,
+    /// How often each Sentinel and node is asked.
+    pub interval: Duration,
+    /// An observer that got no answer for this long counts its target as silent.
+    pub timeout: Duration,
+    /// How long a hold lasts; `None` is automatic: the largest down-after of the Sentinels + 10 s, at most 60 s; 15 s
+    /// without Sentinels.
+    pub hold_max: Option<Duration>,
+    /// Whether reads wait too while writes do.
+    pub hold_reads: bool,
+}

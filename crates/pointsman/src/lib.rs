@@ -1,0 +1,10 @@
+//! Pointsman's I/O: what moves bytes for the machines of `pointsman-core`, and the commands of the program.
+//!
+//! - [`data`]: the data plane's shell: accept, the event loop of a worker, transports
+//! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
+//! - [`admin`]: statistics and their renderings
+//! - [`sandbox`]: the throwaway deployment
+pub mod admin;
+pub mod control;
+pub mod data;
+pub mod sandbox;
