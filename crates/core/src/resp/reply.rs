@@ -1,0 +1,129 @@
+//! What Pointsman says: every error that a client can see, and the few replies that it makes itself.
+//!
+//! `-MASTERDOWN` is only ever said of a command that was certainly not executed; `-UNCERTAIN` of one whose outcome
+//! cannot be known; `-REFUSED` of one that is not forwarded.
+use super::Proto;
+use super::scan::Malformed;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// `+OK`.
+pub const OK: &[u8] = b"+OK\r\n";
+/// The reply to `RESET`.
+pub const RESET: &[u8] = b"+RESET\r\n";
+/// The reply to a command that a transaction queues.
+pub const QUEUED: &[u8] = b"+QUEUED\r\n";
+/// The master changed while a command was under way whose effect cannot be known.
+pub const UNCERTAIN: &[u8] =
+    b"-UNCERTAIN the connection to the master was lost before its reply: the command may or may not have been executed\r\n";
+/// Said at `EXEC` of a transaction whose connection was lost before it.
+pub const EXECABORT_SWITCH: &[u8] =
+    b"-EXECABORT Transaction discarded because the connection to the master was lost before EXEC\r\n";
+/// Said at `EXEC` of a transaction in which a command was refused.
+pub const EXECABORT_REFUSED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+/// Said to a `WAIT` for writes of an earlier master.
+pub const WAIT_LOST: &[u8] =
+    b"-UNCERTAIN the master has changed since this session's last write: its replication cannot be waited for\r\n";
+/// Said to a `WAIT` of a user who may not publish.
+pub const WAIT_DENIED: &[u8] =
+    b"-ERR WAIT through Pointsman needs the permission to PUBLISH on the channel pointsman:wait\r\n";
+/// All pinned connections are in use.
+pub const PINNED_MAX: &[u8] =
+    b"-ERR too many sessions need a connection of their own (Pointsman: pinned_max), try again later\r\n";
+
+/// `-MASTERDOWN` with the reason.
+pub fn masterdown(service: &str, why: &str) -> Vec<u8> {
+    format!(
+        "-MASTERDOWN no master for service '{}': {}; the command was not executed\r\n",
+        line(service),
+        line(why)
+    )
+    .into_bytes()
+}
+
+/// A command that is refused by default, and what would allow it.
+pub fn refused(command: &str, service: &str) -> Vec<u8> {
+    format!(
+        "-REFUSED '{}' is not forwarded by Pointsman; to allow it add \"{}\" to the setting 'allow' of service '{}'\r\n",
+        command.replace('|', " "),
+        command,
+        line(service),
+    )
+    .into_bytes()
+}
+
+/// The error for a malformed request, in Redis' words.
+pub fn protocol_error(m: Malformed) -> Vec<u8> {
+    match m {
+        Malformed::ExpectedBulk(b) => {
+            let mut out = b"-ERR Protocol error: expected '$', got '".to_vec();
+            // Redis' sanitizing of control characters in error replies (`afterErrorReply`, `addReplyErrorFormat`).
+            out.push(if matches!(b, b'\r' | b'\n') { b' ' } else { b });
+            out.extend_from_slice(b"'\r\n");
+            out
+        }
+        other => format!("-ERR Protocol error: {}\r\n", other.text()).into_bytes(),
+    }
+}
+
+/// A bulk string.
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    header(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An integer.
+pub fn integer(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(format!(":{n}\r\n").as_bytes());
+}
+
+/// A null, as `EXEC` gives it when a watched key changed.
+pub fn null_array(out: &mut Vec<u8>, proto: Proto) {
+    out.extend_from_slice(match proto {
+        Proto::Resp2 => b"*-1\r\n",
+        Proto::Resp3 => b"_\r\n",
+    });
+}
+
+/// A null, in the place of a bulk string.
+pub fn null_bulk(out: &mut Vec<u8>, proto: Proto) {
+    out.extend_from_slice(match proto {
+        Proto::Resp2 => b"$-1\r\n",
+        Proto::Resp3 => b"_\r\n",
+    });
+}
+
+/// A request, as an array of bulk strings.
+pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
+    header(out, b'*', args.len());
+    for arg in args {
+        bulk(out, arg.as_ref());
+    }
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, n: usize) {
+    out.extend_from_slice(format!("{}{n}\r\n", char::from(kind)).as_bytes());
+}
+
+/// `text` without what would end a line of RESP.
+fn line(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_always_one_line() {
+        let text = masterdown("a\r\nb", "x\ny");
+        assert_eq!(memchr::memchr_iter(b'\n', &text).count(), 1);
+        assert!(text.starts_with(b"-MASTERDOWN "));
+        assert_eq!(
+            protocol_error(Malformed::ExpectedBulk(b'x')),
+            b"-ERR Protocol error: expected '$', got 'x'\r\n".to_vec()
+        );
+    }
+}
