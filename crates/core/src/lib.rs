@@ -13,10 +13,15 @@
 extern crate alloc;
 
 pub mod command;
+pub mod hold;
+pub mod ledger;
 pub mod observe;
 pub mod policy;
 pub mod resp;
+pub mod route;
+pub mod session;
 pub mod time;
 pub mod topology;
+pub mod worker;
 
 pub use time::Now;

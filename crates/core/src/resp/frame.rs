@@ -1,5 +1,7 @@
 //! Views into complete frames, without copying.
 use super::parse_i64;
+use super::scan::{ReplyScan, ReplyStep};
+use crate::policy::Limits;
 use memchr::memchr;
 
 /// A complete request in array form, as [`RequestStep::Array`](super::scan::RequestStep) framed it.
@@ -115,6 +117,20 @@ impl<'a> Iterator for Elements<'a> {
         self.left -= 1;
         Some(element)
     }
+}
+
+/// The direct children of the complete aggregate `frame`, each as its bytes.
+pub fn children(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lim = Limits::default();
+    let mut rest = memchr(b'\r', frame).and_then(|end| frame.get(end + 2..)).unwrap_or_default();
+    core::iter::from_fn(move || match ReplyScan::default().next(rest, &lim) {
+        Ok(ReplyStep::Frame { len, .. }) => {
+            let (child, after) = rest.split_at(len);
+            rest = after;
+            Some(child)
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,156 @@
+//! What is held, what is sent again, and what the client is told instead: the decisions at a switch (invariant 6).
+use crate::Now;
+use crate::command::{Access, Act, Entry};
+use crate::ledger::{Sent, Slot};
+use crate::topology::snapshot::{Gate, ShardView};
+use alloc::boxed::Box;
+
+/// A command of a session that comes before all that the session has still to say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Redo {
+    /// Route it again.
+    Again {
+        /// The request.
+        bytes: Box<[u8]>,
+        /// Whether a node may have executed it already (it only reads, then).
+        maybe: bool,
+        /// The error with which a node that is no usable master refused it, if one did.
+        refusal: Option<Box<[u8]>>,
+    },
+    /// Its reply is known; it waits for its turn.
+    Answer(Box<[u8]>),
+}
+
+/// What becomes of a command whose connection is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// It was certainly not executed: send it again.
+    Again,
+    /// It only reads: send it again, although a node may have executed it.
+    ReadAgain,
+    /// Its outcome cannot be known.
+    Uncertain,
+    /// The client has part of its reply: nothing that follows would make sense to it.
+    Close,
+}
+
+/// What becomes of a request whose connection is gone, outside of a transaction.
+pub fn lost(slot: &Slot, sent: Sent, resend_reads: bool) -> Lost {
+    if slot.begun {
+        return Lost::Close;
+    }
+    if sent == Sent::NotAll {
+        return Lost::Again;
+    }
+    // A state command changes only a connection that is gone: to ask again is what a direct client would do.
+    let state = slot.entry.is_some_and(|e| {
+        matches!(e.act, Act::Select | Act::Auth | Act::Hello | Act::ClientSetname | Act::ClientSetinfo)
+    });
+    if (resend_reads && only_reads(slot.entry)) || state { Lost::ReadAgain } else { Lost::Uncertain }
+}
+
+/// Whether a command can be sent again although it may have been executed: it only reads, and does not block.
+pub fn only_reads(entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|e| e.resend && matches!(e.act, Act::None | Act::ClientId | Act::ClientGetname))
+}
+
+/// Whether an error reply proves that its command was not executed because the node is not a usable master, and which
+/// sign it is.
+///
+/// Exact prefixes of Redis' `shared.roslaveerr`, `shared.loadingerr` and `shared.masterdownerr` (`server.c`). For
+/// commands that run scripts only what is said before the script starts proves anything.
+pub fn not_a_master(entry: Option<&Entry>, error: &[u8]) -> Option<Refusal> {
+    let refusal = if error.starts_with(b"-READONLY You can't write against a read only replica.") {
+        Refusal::Readonly
+    } else if error.starts_with(b"-LOADING ") {
+        Refusal::Loading
+    } else if error.starts_with(b"-MASTERDOWN Link with MASTER is down") {
+        Refusal::Masterdown
+    } else {
+        return None;
+    };
+    let proves = entry.is_some_and(|e| e.proves);
+    (proves || refusal != Refusal::Readonly).then_some(refusal)
+}
+
+/// How a node said that it is no usable master.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It is a replica.
+    Readonly,
+    /// It is loading its data.
+    Loading,
+    /// It is a replica whose link to the master is down.
+    Masterdown,
+}
+
+/// What the gates say to one command now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// It may be sent.
+    Go,
+    /// It waits.
+    Wait,
+    /// It is answered with `-MASTERDOWN`.
+    Refuse,
+}
+
+/// What the snapshot's gates and a hold of the worker's own (begun at `sign`) say to a command.
+pub fn pass(view: &ShardView, sign: Option<Now>, access: Access, now: Now) -> Pass {
+    let writes = access == Access::Write;
+    let gate = if writes { view.writes } else { view.reads };
+    match gate {
+        Gate::Refuse => return Pass::Refuse,
+        Gate::Hold { until, .. } => return if now >= until { Pass::Refuse } else { Pass::Wait },
+        Gate::Open => {}
+    }
+    if let Some(at) = sign {
+        return if now >= at + view.hold_max { Pass::Refuse } else { Pass::Wait };
+    }
+    if view.master.is_none() || (writes && view.writes_until.is_some_and(|t| now >= t)) {
+        return Pass::Wait;
+    }
+    Pass::Go
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::snapshot::{Endpoint, Term};
+    use core::time::Duration;
+
+    fn serving() -> ShardView {
+        let mut v = ShardView::unknown(Now::ZERO, Duration::from_secs(15));
+        v.term = Term(1);
+        v.master = Some(Endpoint::Unix("m".into()));
+        (v.writes, v.reads) = (Gate::Open, Gate::Open);
+        v
+    }
+
+    #[test]
+    fn a_hold_ends_in_a_refusal_by_itself() {
+        let mut v = serving();
+        v.writes = Gate::Hold { since: Now::ZERO, until: Now::from_millis(100) };
+        assert_eq!(pass(&v, None, Access::Write, Now::from_millis(99)), Pass::Wait);
+        assert_eq!(pass(&v, None, Access::Write, Now::from_millis(100)), Pass::Refuse);
+        assert_eq!(pass(&v, None, Access::Read, Now::from_millis(100)), Pass::Go);
+    }
+
+    #[test]
+    fn a_sign_holds_reads_and_writes_alike() {
+        let v = serving();
+        for access in [Access::Read, Access::Write, Access::Neither] {
+            assert_eq!(pass(&v, None, access, Now::from_millis(1)), Pass::Go);
+            assert_eq!(pass(&v, Some(Now::ZERO), access, Now::from_millis(1)), Pass::Wait);
+            assert_eq!(pass(&v, Some(Now::ZERO), access, Now::from_millis(15_000)), Pass::Refuse);
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_without_a_lease() {
+        let v = ShardView { writes_until: Some(Now::from_millis(10)), ..serving() };
+        assert_eq!(pass(&v, None, Access::Write, Now::from_millis(9)), Pass::Go);
+        assert_eq!(pass(&v, None, Access::Write, Now::from_millis(10)), Pass::Wait);
+        assert_eq!(pass(&v, None, Access::Read, Now::from_millis(10)), Pass::Go);
+    }
+}

@@ -1,0 +1,383 @@
+//! Who is owed which reply on one upstream connection, and the bytes of the requests until their replies settle.
+//!
+//! Requests lie one behind the other in a ring. Three marks move over it: what was queued, what was sent, and what is
+//! settled. Bytes stay until their reply settles, because sending again needs them; those of a request that streams
+//! through are let go as they are sent.
+use crate::command::Entry;
+use crate::session::Ident;
+use crate::worker::ClientId;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// To whom a reply is owed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// To this client.
+    Client(ClientId),
+    /// To nobody: Pointsman asked, or the client has left.
+    Nobody,
+}
+
+/// What a reply, if it is no error, changes in the session, and how it is rewritten.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum Apply {
+    /// Nothing.
+    #[default]
+    None,
+    /// `SELECT`.
+    Select(u32),
+    /// `AUTH`.
+    Auth(Ident),
+    /// `HELLO`: the protocol version, the user and the name that it asked for. The `id` in the reply is replaced.
+    Hello(Box<Hello>),
+    /// `CLIENT SETNAME`.
+    Setname(Box<[u8]>),
+    /// `CLIENT SETINFO`: whether it is the version, and the value.
+    Setinfo(bool, Box<[u8]>),
+    /// `CLIENT ID`: the reply is replaced by the session's id.
+    ClientId,
+    /// `CLIENT GETNAME`: the reply is replaced by the session's name.
+    Getname,
+    /// `MULTI`.
+    Multi,
+    /// `EXEC`.
+    Exec,
+    /// `DISCARD` in the place of `EXEC`: the reply is replaced by this.
+    ExecAs(Box<[u8]>),
+    /// `DISCARD`.
+    Discard,
+    /// `WATCH`.
+    Watch,
+    /// `UNWATCH`.
+    Unwatch,
+    /// Binds the session to the connection.
+    Bind,
+    /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.
+    WaitMark,
+}
+
+/// What `HELLO` asked for.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Hello {
+    /// Whether the version is 3 (2 otherwise); `None`: not given.
+    pub resp3: Option<bool>,
+    /// `AUTH user password`.
+    pub ident: Option<Ident>,
+    /// `SETNAME name`.
+    pub name: Option<Box<[u8]>>,
+}
+
+/// One request that was queued on a connection.
+#[derive(Debug)]
+pub struct Slot {
+    /// To whom its reply is owed.
+    pub owner: Owner,
+    /// Its command; `None` if it is not in the table.
+    pub entry: Option<&'static Entry>,
+    /// What its reply changes.
+    pub apply: Apply,
+    /// So many replies are still to come (`SUBSCRIBE a b` has two).
+    pub replies: u32,
+    /// Part of its reply has been given to the client.
+    pub begun: bool,
+    /// Its bytes are not kept (the request streams through).
+    pub streams: bool,
+    /// Where its bytes end, as an offset in all bytes ever queued; `u64::MAX` while it streams in.
+    pub(crate) end: u64,
+}
+
+impl Slot {
+    /// A slot for a request whose one reply is owed to `owner`.
+    pub fn new(owner: Owner, entry: Option<&'static Entry>, apply: Apply) -> Slot {
+        Slot { owner, entry, apply, replies: 1, begun: false, streams: false, end: 0 }
+    }
+}
+
+/// How much of a request was given to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// Nothing, or not its last byte: the node cannot have executed it.
+    NotAll,
+    /// All: the node may have executed it.
+    All,
+}
+
+/// The ledger of one upstream connection.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    ring: Vec<u8>,
+    /// Index in `ring` of the first byte that is kept.
+    head: usize,
+    /// Offset of that byte.
+    base: u64,
+    /// Offset of the first byte that was not sent.
+    sent: u64,
+    slots: VecDeque<Slot>,
+}
+
+/// A ring that has grown beyond this gives its memory back when it is empty.
+const RING_KEPT: usize = 64 << 10;
+
+impl Ledger {
+    /// Queues a request.
+    pub fn push(&mut self, bytes: &[u8], mut slot: Slot) {
+        self.append(bytes);
+        slot.end = if slot.streams { u64::MAX } else { self.queued() };
+        self.slots.push_back(slot);
+    }
+
+    /// Queues more of the request that streams in, which is the last slot; `last` if it is now complete.
+    pub fn push_more(&mut self, bytes: &[u8], last: bool) {
+        self.append(bytes);
+        let end = self.queued();
+        if last && let Some(slot) = self.slots.back_mut() {
+            slot.end = end;
+        }
+    }
+
+    /// The bytes to send next.
+    pub fn unsent(&self) -> &[u8] {
+        &self.ring[self.index(self.sent)..]
+    }
+
+    /// `n` of them were sent.
+    pub fn wrote(&mut self, n: usize) {
+        self.sent += n as u64;
+        if self.slots.front().is_none_or(|s| s.streams) {
+            self.release(self.sent);
+        }
+    }
+
+    /// Bytes kept: queued or sent, not settled.
+    pub fn len(&self) -> usize {
+        self.ring.len() - self.head
+    }
+
+    /// Whether nothing is owed and nothing is to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.len() == 0
+    }
+
+    /// Requests that are not settled.
+    pub fn owed(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The request whose reply comes next, if all of it was sent.
+    pub fn front(&mut self) -> Option<&mut Slot> {
+        self.slots.front_mut()
+    }
+
+    /// The bytes of that request (none if it streamed through).
+    pub fn front_bytes(&self) -> &[u8] {
+        match self.slots.front() {
+            Some(s) if !s.streams => &self.ring[self.head..self.index(s.end)],
+            _ => &[],
+        }
+    }
+
+    /// Whether a reply can be owed: the first request was sent to its end.
+    pub fn expects(&self) -> bool {
+        self.slots.front().is_some_and(|s| s.end <= self.sent)
+    }
+
+    /// The first request's reply has come.
+    pub fn settle(&mut self) -> Option<Slot> {
+        let slot = self.slots.pop_front()?;
+        self.release(slot.end.min(self.sent));
+        Some(slot)
+    }
+
+    /// Takes back the requests of which no byte was sent, oldest first.
+    pub fn retract(&mut self) -> Vec<(Slot, Box<[u8]>)> {
+        let mut out = Vec::new();
+        loop {
+            let n = self.slots.len();
+            let start = if n < 2 { self.base } else { self.slots[n - 2].end };
+            let Some(slot) = self.slots.back() else { break };
+            if start < self.sent || slot.streams {
+                break;
+            }
+            let from = self.index(start);
+            let bytes = self.ring[from..].into();
+            self.ring.truncate(from);
+            out.extend(self.slots.pop_back().map(|s| (s, bytes)));
+        }
+        out.reverse();
+        out
+    }
+
+    /// Ends the ledger: all that is owed, in order, with the bytes that are kept and how much of it was sent.
+    pub fn close(&mut self) -> Vec<(Slot, Box<[u8]>, Sent)> {
+        let mut out = Vec::new();
+        while let Some(slot) = self.slots.front() {
+            let sent = if slot.end <= self.sent { Sent::All } else { Sent::NotAll };
+            let bytes = self.front_bytes().into();
+            let end = slot.end.min(self.queued());
+            self.release(end);
+            out.extend(self.slots.pop_front().map(|s| (s, bytes, sent)));
+        }
+        *self = Ledger::default();
+        out
+    }
+
+    /// Whether a request in flight is of a command for which `is` holds.
+    pub fn owes(&self, is: impl Fn(&Entry) -> bool) -> bool {
+        self.slots.iter().any(|s| s.entry.is_some_and(&is))
+    }
+
+    /// The slots owed to `client` are owed to nobody from now on.
+    pub fn disown(&mut self, client: ClientId) {
+        for slot in &mut self.slots {
+            if slot.owner == Owner::Client(client) {
+                slot.owner = Owner::Nobody;
+                slot.apply = Apply::None;
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        // Settled bytes at the front are moved out of the way when that is cheaper than to grow.
+        if self.head > 0 && self.ring.len() + bytes.len() > self.ring.capacity() {
+            if self.head >= self.ring.len() / 2 {
+                self.ring.copy_within(self.head.., 0);
+                self.ring.truncate(self.ring.len() - self.head);
+                self.head = 0;
+            }
+        }
+        self.ring.extend_from_slice(bytes);
+    }
+
+    fn queued(&self) -> u64 {
+        self.base + self.len() as u64
+    }
+
+    fn index(&self, offset: u64) -> usize {
+        self.head + (offset - self.base) as usize
+    }
+
+    fn release(&mut self, to: u64) {
+        let n = (to - self.base) as usize;
+        self.head += n;
+        self.base = to;
+        self.sent = self.sent.max(to);
+        if self.head == self.ring.len() {
+            self.ring.clear();
+            self.head = 0;
+            if self.ring.capacity() > RING_KEPT {
+                self.ring = Vec::new();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn slot() -> Slot {
+        Slot::new(Owner::Nobody, None, Apply::None)
+    }
+
+    #[test]
+    fn bytes_are_kept_until_settled() {
+        let mut l = Ledger::default();
+        l.push(b"one", slot());
+        l.push(b"two", slot());
+        l.wrote(4);
+        assert_eq!((l.unsent(), l.front_bytes()), (&b"wo"[..], &b"one"[..]));
+        l.settle();
+        assert_eq!(l.front_bytes(), b"two");
+        assert!(!l.expects());
+        l.wrote(2);
+        assert!(l.expects());
+        l.settle();
+        assert!(l.is_empty());
+    }
+
+    #[test]
+    fn only_what_no_byte_was_sent_of_is_taken_back() {
+        let mut l = Ledger::default();
+        for b in [b"aa", b"bb", b"cc", b"dd"] {
+            l.push(b, slot());
+        }
+        l.wrote(3);
+        let back: Vec<_> = l.retract().into_iter().map(|(_, b)| b).collect();
+        assert_eq!(back, [Box::from(&b"cc"[..]), Box::from(&b"dd"[..])]);
+        assert_eq!(l.unsent(), b"b");
+        assert_eq!(l.owed(), 2);
+        assert!(l.retract().is_empty());
+    }
+
+    #[test]
+    fn closing_tells_what_may_have_been_executed() {
+        let mut l = Ledger::default();
+        for b in [b"aa", b"bb", b"cc"] {
+            l.push(b, slot());
+        }
+        l.wrote(3);
+        let all: Vec<_> = l.close().into_iter().map(|(_, b, s)| (b, s)).collect();
+        let want = [(b"aa", Sent::All), (b"bb", Sent::NotAll), (b"cc", Sent::NotAll)];
+        assert_eq!(all, want.map(|(b, s)| (Box::from(&b[..]), s)));
+        assert!(l.is_empty());
+    }
+
+    #[test]
+    fn what_streams_through_is_not_kept() {
+        let mut l = Ledger::default();
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.wrote(4);
+        assert_eq!(l.len(), 0);
+        l.push_more(b"tail", true);
+        assert!(!l.expects());
+        l.wrote(4);
+        assert!(l.expects());
+        l.settle();
+        assert!(l.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn marks_keep_their_order(ops in prop::collection::vec((0u8..4, 1usize..9), 0..200)) {
+            let mut l = Ledger::default();
+            let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+            let mut sent: usize = 0; // of the model's bytes
+            let mut next = 0u8;
+            for (op, n) in ops {
+                let queued: usize = model.iter().map(Vec::len).sum();
+                match op {
+                    0 => {
+                        next = next.wrapping_add(1);
+                        l.push(&alloc::vec![next; n], slot());
+                        model.push_back(alloc::vec![next; n]);
+                    }
+                    1 => {
+                        let n = n.min(queued - sent);
+                        l.wrote(n);
+                        sent += n;
+                    }
+                    2 if l.expects() => {
+                        let first = model.pop_front().expect("the ledger expects a reply");
+                        prop_assert_eq!(l.front_bytes(), &first[..]);
+                        prop_assert!(sent >= first.len());
+                        sent -= first.len();
+                        l.settle();
+                    }
+                    3 => {
+                        let back = l.retract();
+                        for (_, bytes) in back.iter().rev() {
+                            prop_assert_eq!(&bytes[..], &model.pop_back().expect("was queued")[..]);
+                        }
+                        prop_assert!(model.iter().map(Vec::len).sum::<usize>() >= sent);
+                    }
+                    _ => {}
+                }
+                let all: Vec<u8> = model.iter().flatten().copied().collect();
+                prop_assert_eq!(l.unsent(), &all[sent..]);
+                prop_assert_eq!((l.owed(), l.len()), (model.len(), all.len()));
+            }
+        }
+    }
+}

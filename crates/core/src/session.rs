@@ -1,0 +1,221 @@
+//! The state that Redis keeps for a connection, kept for a client instead: whichever upstream connection runs its
+//! commands is made to agree with it. It changes only when a reply shows that the server agreed.
+use crate::command::SubKind;
+use crate::policy::Credential;
+use crate::resp::Proto;
+use crate::topology::snapshot::Term;
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use sha2::{Digest, Sha256};
+
+/// Names a user and a secret without telling it: the key of everything that must not be shared between users.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct IdentId([u8; 16]);
+
+impl IdentId {
+    /// A connection that has not authenticated.
+    pub const NOBODY: IdentId = IdentId([0; 16]);
+    /// The connection on which `AUTH` is tried: its user is whoever tried last, so nothing else is sent on it.
+    pub const ANYBODY: IdentId = IdentId([0xff; 16]);
+}
+
+impl fmt::Debug for IdentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            IdentId::NOBODY => f.write_str("nobody"),
+            IdentId::ANYBODY => f.write_str("anybody"),
+            IdentId(d) => write!(f, "ident-{:02x}{:02x}", d[0], d[1]),
+        }
+    }
+}
+
+/// A user whose secret the server has accepted (or that the configuration gives).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ident {
+    /// Its digest.
+    pub id: IdentId,
+    /// What to authenticate with. In memory only.
+    pub credential: Arc<Credential>,
+}
+
+impl Ident {
+    /// The identity that `credential` gives.
+    pub fn new(credential: Credential) -> Ident {
+        let user = credential.user.as_deref().unwrap_or(b"default");
+        let mut hash = Sha256::new();
+        hash.update((user.len() as u64).to_le_bytes());
+        hash.update(user);
+        hash.update(&credential.secret);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize()[..16]);
+        Ident { id: IdentId(id), credential: Arc::new(credential) }
+    }
+}
+
+/// What a session called itself, or its library.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Names {
+    /// `CLIENT SETNAME`.
+    pub name: Box<[u8]>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Box<[u8]>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_ver: Box<[u8]>,
+}
+
+/// Where a session stands in a transaction.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Tx {
+    /// Not in one.
+    #[default]
+    None,
+    /// Between `MULTI` and its end, on a pinned connection.
+    Open(Box<OpenTx>),
+    /// Between `MULTI` and its end, but the connection is gone: `EXEC` will say so.
+    Lost,
+}
+
+/// An open transaction.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OpenTx {
+    /// Commands that the server has queued.
+    pub queued: u32,
+    /// Of these, the `SELECT`s: index in the transaction, and database.
+    pub selects: Vec<(u32, u32)>,
+    /// A command of it was refused by Pointsman: `EXEC` must abort.
+    pub refused: bool,
+    /// It contains what changes the session in a way that is not followed: the connection is not given back.
+    pub unfollowed: bool,
+}
+
+/// The state of a session's `WATCH`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Watch {
+    /// No keys are watched.
+    #[default]
+    None,
+    /// Some are, on the pinned connection.
+    Held,
+    /// Some were, but the connection is gone: the next `EXEC` gives nil.
+    Lost,
+}
+
+/// What a session is subscribed to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Subs {
+    /// Channels.
+    pub channels: BTreeSet<Box<[u8]>>,
+    /// Patterns.
+    pub patterns: BTreeSet<Box<[u8]>>,
+    /// Shard channels.
+    pub shards: BTreeSet<Box<[u8]>>,
+}
+
+impl Subs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
+    }
+}
+
+/// The state of one client's connection.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// What `CLIENT ID` says: unique in this process.
+    pub id: u64,
+    /// Who the client is; `None`: it has not authenticated.
+    pub ident: Option<Ident>,
+    /// The selected database.
+    pub db: u32,
+    /// The protocol version.
+    pub proto: Proto,
+    /// Names, if it gave any.
+    pub names: Option<Box<Names>>,
+    /// Its transaction.
+    pub tx: Tx,
+    /// Its watched keys.
+    pub watch: Watch,
+    /// Its subscriptions, if any.
+    pub subs: Option<Box<Subs>>,
+    /// Whether its connection has state that binds it for life.
+    pub bound: bool,
+    /// Whether bytes pass in both directions without being counted (`MONITOR` and the like).
+    pub relay: bool,
+    /// The term in which its last write was executed.
+    pub last_write: Option<Term>,
+}
+
+impl Session {
+    /// The identity on whose connections its commands go.
+    pub fn ident_id(&self) -> IdentId {
+        self.ident.as_ref().map_or(IdentId::NOBODY, |i| i.id)
+    }
+
+    /// Whether its state demands the connection that it has.
+    pub fn needs_pin(&self) -> bool {
+        self.bound
+            || self.relay
+            || matches!(self.tx, Tx::Open(_))
+            || self.watch == Watch::Held
+            || self.subs.as_ref().is_some_and(|s| !s.is_empty())
+    }
+
+    /// How many channels, patterns or shard channels it is subscribed to.
+    pub fn subscribed(&self, kind: SubKind) -> usize {
+        self.subs.as_ref().map_or(0, |s| match kind {
+            SubKind::Channel => s.channels.len(),
+            SubKind::Pattern => s.patterns.len(),
+            SubKind::Shard => s.shards.len(),
+        })
+    }
+
+    /// Its names, made if it had none.
+    pub fn names_mut(&mut self) -> &mut Names {
+        self.names.get_or_insert_default()
+    }
+
+    /// `RESET`: all but the id and the library's name and version.
+    pub fn reset(&mut self, ident: Option<Ident>) {
+        let mut names = self.names.take();
+        if let Some(n) = &mut names {
+            n.name = Box::default();
+        }
+        *self = Session { id: self.id, ident, names, last_write: self.last_write, ..Session::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ident(user: Option<&str>, secret: &str) -> Ident {
+        let user = user.map(|u| u.as_bytes().into());
+        Ident::new(Credential { user, secret: secret.as_bytes().into() })
+    }
+
+    #[test]
+    fn identities_differ_by_user_and_secret() {
+        assert_eq!(ident(None, "x").id, ident(Some("default"), "x").id);
+        assert_ne!(ident(Some("a"), "x").id, ident(Some("a"), "y").id);
+        assert_ne!(ident(Some("a"), "bx").id, ident(Some("ab"), "x").id);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let text = alloc::format!("{:?}", ident(Some("u"), "hunter2"));
+        assert!(!text.contains("hunter2") && text.contains("u"), "{text}");
+    }
+
+    #[test]
+    fn reset_keeps_the_id_and_the_library() {
+        let mut s = Session { id: 7, db: 3, proto: Proto::Resp3, bound: true, ..Session::default() };
+        s.names_mut().name = b"me"[..].into();
+        s.names_mut().lib_name = b"lib"[..].into();
+        s.reset(None);
+        assert_eq!((s.id, s.db, s.proto, s.bound), (7, 0, Proto::Resp2, false));
+        assert_eq!(s.names, Some(Box::new(Names { lib_name: b"lib"[..].into(), ..Names::default() })));
+    }
+}

@@ -1,0 +1,262 @@
+//! A client: what it sent and was not routed, what it is owed, what it has not read.
+use super::{ClientId, Dst, Effect, How, Up, UpId, Worker};
+use crate::Now;
+use crate::hold::Redo;
+use crate::policy::Limits;
+use crate::resp::scan::RequestScan;
+use crate::session::{Ident, Session, Tx};
+use crate::topology::snapshot::ServiceId;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use slotmap::SlotMap;
+
+/// Where a session's unanswered commands are (invariant 5: in one place).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Place {
+    /// Nowhere yet.
+    #[default]
+    Free,
+    /// On a shared connection (the last one, if nothing is owed).
+    Lane(UpId),
+    /// On the session's own connection.
+    Pinned(UpId),
+}
+
+/// Why a client's next command is not routed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Wait {
+    /// It is.
+    #[default]
+    No,
+    /// Until nothing is owed: the command goes elsewhere, or is answered here.
+    Owed,
+    /// Until fewer of its commands are in flight.
+    InFlight,
+    /// Until a gate opens; it stands in the shard's line.
+    Gate,
+    /// Until its connection's ring has room.
+    Room,
+    /// Until it has read some of its replies.
+    Output,
+}
+
+/// A request that is larger than what is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) enum Stream {
+    /// There is none.
+    #[default]
+    No,
+    /// Its bytes go to this pinned connection as they come.
+    Into(UpId),
+    /// Its connection is gone: the rest of it is thrown away, then this is the answer.
+    Discard(Box<[u8]>),
+}
+
+pub(super) struct Client {
+    pub(super) service: ServiceId,
+    pub(super) session: Session,
+    /// What was sent and is not routed, from `input_at` on.
+    pub(super) input: Vec<u8>,
+    pub(super) input_at: usize,
+    pub(super) scan: RequestScan,
+    /// The length of the first request of `input`, if it was framed but could not be routed.
+    pub(super) framed: Option<usize>,
+    /// Replies, from `out_at` on.
+    out: Vec<u8>,
+    out_at: usize,
+    /// Commands in flight upstream.
+    pub(super) owed: u32,
+    pub(super) place: Place,
+    /// What comes before `input`.
+    pub(super) redo: VecDeque<Redo>,
+    pub(super) wait: Wait,
+    pub(super) stream: Stream,
+    pub(super) dirty: bool,
+    /// It stands in the line for a gate.
+    pub(super) in_line: bool,
+    /// It will send no more (or what it sends is no longer looked at).
+    pub(super) eof: bool,
+    /// It is closed as soon as its replies are written.
+    pub(super) closing: bool,
+    /// The shell was told not to read it.
+    pub(super) paused: bool,
+    pub(super) active: Now,
+}
+
+impl Client {
+    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, now: Now) -> Client {
+        Client {
+            service,
+            session: Session { id, ident, ..Session::default() },
+            input: Vec::new(),
+            input_at: 0,
+            scan: RequestScan::default(),
+            framed: None,
+            out: Vec::new(),
+            out_at: 0,
+            owed: 0,
+            place: Place::Free,
+            redo: VecDeque::new(),
+            wait: Wait::No,
+            stream: Stream::No,
+            dirty: false,
+            in_line: false,
+            eof: false,
+            closing: false,
+            paused: false,
+            active: now,
+        }
+    }
+
+    pub(super) fn unwritten(&self) -> &[u8] {
+        &self.out[self.out_at..]
+    }
+
+    /// Whether it is in no transaction, and its state demands no connection.
+    pub(super) fn tx_free(&self) -> bool {
+        self.session.tx == Tx::None && !self.session.needs_pin()
+    }
+
+    /// Bytes that wait to be routed.
+    pub(super) fn waiting(&self) -> usize {
+        self.input.len() - self.input_at
+    }
+
+    /// Whether more of what it sends can be taken in: back-pressure.
+    pub(super) fn wants_input(&self, lim: &Limits, ups: &SlotMap<UpId, Up>) -> bool {
+        let relayed = match (&self.stream, self.place) {
+            (Stream::Into(up), _) => Some(*up),
+            (_, Place::Pinned(up)) if self.session.relay => Some(up),
+            _ => None,
+        };
+        let full = relayed.and_then(|up| ups.get(up)).is_some_and(|u| u.ledger.len() >= lim.ring_max);
+        !self.closing
+            && !self.eof
+            && !full
+            && self.waiting() < lim.client_input_max
+            && self.unwritten().len() < lim.client_output_soft
+    }
+
+    /// Keeps bytes that cannot be routed yet.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if self.input_at > 0 {
+            self.input.drain(..self.input_at);
+            self.input_at = 0;
+        }
+        self.input.extend_from_slice(bytes);
+    }
+}
+
+/// Buffers of up to this many bytes are kept for the next client, so many of them.
+const BUFFER_KEPT: usize = 64 << 10;
+const BUFFERS_KEPT: usize = 256;
+
+impl Worker {
+    /// Gives a client bytes. One that does not read them is closed at its limit.
+    pub(super) fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if c.out.capacity() == 0
+            && let Some(buffer) = self.buffers.pop()
+        {
+            c.out = buffer;
+        }
+        c.out.extend_from_slice(bytes);
+        if !c.dirty {
+            c.dirty = true;
+            self.dirty_clients.push(id);
+        }
+        let s =
+            self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
+        s.counters.client_bytes_out += bytes.len() as u64;
+        if c.unwritten().len() > s.policy.limits.client_output_hard {
+            s.counters.clients_overrun += 1;
+            self.close_client(id, How::Abort);
+        }
+    }
+
+    pub(super) fn client_wrote(&mut self, _now: Now, id: ClientId, n: usize) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.out_at += n;
+        if c.out_at == c.out.len() {
+            let mut buffer = core::mem::take(&mut c.out);
+            c.out_at = 0;
+            if buffer.capacity() <= BUFFER_KEPT && self.buffers.len() < BUFFERS_KEPT {
+                buffer.clear();
+                self.buffers.push(buffer);
+            }
+            if c.closing {
+                self.close_client(id, How::Gently);
+                return;
+            }
+        } else if c.out_at > c.out.len() / 2 && c.out_at > BUFFER_KEPT {
+            c.out.drain(..c.out_at);
+            c.out_at = 0;
+        }
+        let soft = self.services[usize::from(c.service.0)]
+            .as_ref()
+            .map_or(0, |s| s.policy.limits.client_output_soft);
+        if (c.wait == Wait::Output || c.paused) && c.unwritten().len() < soft {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// A client has sent all that it will. What blocks, or never ends, ends with it, as on a direct connection.
+    pub(super) fn client_eof(&mut self, now: Now, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.eof = true;
+        let pinned_for_good =
+            matches!(c.place, Place::Pinned(up) if self.ups.get(up).is_some_and(|u| u.blocks()));
+        if c.session.relay || pinned_for_good || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
+            self.close_client(id, How::Abort);
+            return;
+        }
+        self.pump(now, id);
+    }
+
+    /// Closes a client that the shell still holds.
+    pub(super) fn close_client(&mut self, id: ClientId, how: How) {
+        if self.remove_client(id) {
+            self.effects.push_back(Effect::Close(Dst::Client(id), how));
+        }
+    }
+
+    /// A client is gone: what it is owed is owed to nobody, what it alone used is closed.
+    pub(super) fn forget_client(&mut self, _now: Now, id: ClientId) {
+        self.remove_client(id);
+    }
+
+    fn remove_client(&mut self, id: ClientId) -> bool {
+        let Some(c) = self.clients.remove(id) else { return false };
+        self.service(c.service).clients -= 1;
+        match c.place {
+            Place::Lane(up) if c.owed > 0 => {
+                if let Some(u) = self.ups.get_mut(up) {
+                    u.ledger.disown(id);
+                }
+            }
+            Place::Pinned(up) if c.owed == 0 && !c.session.needs_pin() && c.stream == Stream::No => {
+                self.unpin(up, &c.session);
+            }
+            Place::Pinned(up) => self.close_up(up),
+            _ => {}
+        }
+        true
+    }
+
+    pub(super) fn sweep_clients(&mut self, now: Now) {
+        let mut idle = Vec::new();
+        for (id, c) in &self.clients {
+            let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { continue };
+            let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
+            let quiet =
+                c.owed == 0 && c.redo.is_empty() && c.waiting() == 0 && !c.session.relay && !subscribed;
+            if s.policy.client_idle.is_some_and(|limit| quiet && now.since(c.active) >= limit) {
+                idle.push(id);
+            }
+        }
+        for id in idle {
+            self.close_client(id, How::Gently);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a worker counts for each service. All count up from the worker's start, but for those that end in `now`.
+
+/// A worker's counters for one service.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Clients that were accepted.
+    pub clients_accepted: u64,
+    /// Clients that were not, for `clients_max`.
+    pub clients_refused: u64,
+    /// Clients that were closed for not reading their replies.
+    pub clients_overrun: u64,
+    /// Clients that were closed because the connection that their state demanded was lost.
+    pub clients_cut: u64,
+    /// Clients now.
+    pub clients_now: u64,
+    /// Commands that were sent upstream, or answered here.
+    pub commands: u64,
+    /// Commands that began to wait for a gate.
+    pub held: u64,
+    /// Clients whose commands wait now.
+    pub held_now: u64,
+    /// Commands that were sent again.
+    pub resent: u64,
+    /// Commands that were answered with `-UNCERTAIN`.
+    pub uncertain: u64,
+    /// Commands that were answered with `-MASTERDOWN`.
+    pub masterdown: u64,
+    /// Commands that were refused by policy.
+    pub refused: u64,
+    /// Malformed requests.
+    pub malformed: u64,
+    /// Times that a worker held a shard by itself.
+    pub signs: u64,
+    /// Bytes from clients.
+    pub client_bytes_in: u64,
+    /// Bytes to clients.
+    pub client_bytes_out: u64,
+    /// Bytes from servers.
+    pub up_bytes_in: u64,
+    /// Bytes to servers.
+    pub up_bytes_out: u64,
+    /// Writes to servers: commands divided by these is how many travel together.
+    pub up_writes: u64,
+    /// Upstream connections that were opened.
+    pub ups_opened: u64,
+    /// Upstream connections that could not be made or set up.
+    pub ups_failed: u64,
+    /// Shared upstream connections now.
+    pub lanes_now: u64,
+    /// Pinned upstream connections now, in use or in the pool.
+    pub pinned_now: u64,
+}
+
+impl Counters {
+    /// Adds another worker's.
+    pub fn add(&mut self, o: &Counters) {
+        self.clients_accepted += o.clients_accepted;
+        self.clients_refused += o.clients_refused;
+        self.clients_overrun += o.clients_overrun;
+        self.clients_cut += o.clients_cut;
+        self.clients_now += o.clients_now;
+        self.commands += o.commands;
+        self.held += o.held;
+        self.held_now += o.held_now;
+        self.resent += o.resent;
+        self.uncertain += o.uncertain;
+        self.masterdown += o.masterdown;
+        self.refused += o.refused;
+        self.malformed += o.malformed;
+        self.signs += o.signs;
+        self.client_bytes_in += o.client_bytes_in;
+        self.client_bytes_out += o.client_bytes_out;
+        self.up_bytes_in += o.up_bytes_in;
+        self.up_bytes_out += o.up_bytes_out;
+        self.up_writes += o.up_writes;
+        self.ups_opened += o.ups_opened;
+        self.ups_failed += o.ups_failed;
+        self.lanes_now += o.lanes_now;
+        self.pinned_now += o.pinned_now;
+    }
+}

@@ -1,0 +1,570 @@
+//! From a client's bytes to the ledger of an upstream connection: frame, route, ask the gate, find the connection.
+use super::client::{Place, Stream, Wait};
+use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
+use crate::Now;
+use crate::command::{Access, Act, Entry};
+use crate::hold::{Pass, Redo, pass};
+use crate::ledger::{Apply, Owner, Slot};
+use crate::resp::frame::Request;
+use crate::resp::scan::{Malformed, RequestStep};
+use crate::resp::{Proto, inline, reply};
+use crate::route::{self, Here, Route};
+use crate::session::{Ident, IdentId, Tx, Watch};
+use crate::topology::snapshot::ShardId;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// What became of a command that was to be routed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Routed {
+    /// It is on its way, or answered.
+    Taken,
+    /// It waits, and so does all behind it.
+    Blocked(Wait),
+}
+
+/// A service has one shard until sharding comes.
+const SHARD: ShardId = ShardId(0);
+
+/// The channel whose message moves the replication offset before a `WAIT`.
+const WAIT_CHANNEL: &[u8] = b"pointsman:wait";
+
+impl Worker {
+    pub(super) fn client_bytes(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.active = now;
+        let service = c.service;
+        if c.closing || c.eof {
+            return;
+        }
+        let at_once = c.waiting() == 0 && c.wait == Wait::No && c.redo.is_empty();
+        self.service(service).counters.client_bytes_in += bytes.len() as u64;
+        if at_once {
+            let used = self.take(now, id, bytes);
+            if let Some(c) = self.clients.get_mut(id)
+                && used < bytes.len()
+            {
+                c.keep(&bytes[used..]);
+            }
+            self.finish(id);
+        } else if let Some(c) = self.clients.get_mut(id) {
+            c.keep(bytes);
+            if c.wait == Wait::No {
+                self.pump(now, id);
+            }
+        }
+    }
+
+    /// Routes what a client has waiting, as far as it goes.
+    pub(super) fn pump(&mut self, now: Now, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if c.closing {
+            return;
+        }
+        c.wait = Wait::No;
+        self.redo(now, id);
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if c.wait == Wait::No && c.redo.is_empty() && c.waiting() > 0 {
+            let buf = core::mem::take(&mut c.input);
+            let at = core::mem::take(&mut c.input_at);
+            let used = self.take(now, id, &buf[at..]);
+            if let Some(c) = self.clients.get_mut(id) {
+                // Nothing was kept meanwhile: only the shell's calls do that.
+                if at + used < buf.len() {
+                    (c.input, c.input_at) = (buf, at + used);
+                }
+            }
+        }
+        self.finish(id);
+    }
+
+    /// After routing: closes a client that has said and heard all, resumes one that was not read.
+    fn finish(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let s =
+            self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
+        // What is left in the input of a client that sends no more is not a whole request, unless it waits.
+        let heard = c.owed == 0 && c.redo.is_empty() && c.wait == Wait::No;
+        if heard && (c.eof || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
+            if c.unwritten().is_empty() {
+                self.close_client(id, How::Gently);
+            } else {
+                c.closing = true;
+            }
+            return;
+        }
+        if c.paused && c.wants_input(&s.policy.limits, &self.ups) {
+            c.paused = false;
+            self.effects.push_back(Effect::Resume(Dst::Client(id)));
+        }
+    }
+
+    /// What comes before the client's input: commands that are sent again, and replies that are known already.
+    fn redo(&mut self, now: Now, id: ClientId) {
+        while let Some(c) = self.clients.get_mut(id) {
+            let Some(first) = c.redo.pop_front() else { return };
+            match first {
+                Redo::Answer(bytes) if c.owed == 0 => self.deliver(id, &bytes),
+                Redo::Answer(bytes) => {
+                    c.redo.push_front(Redo::Answer(bytes));
+                    c.wait = Wait::Owed;
+                    return;
+                }
+                Redo::Again { bytes, maybe, refusal } => {
+                    match self.command(now, id, Request::new(&bytes), Some(maybe)) {
+                        Routed::Taken => {
+                            let Some(service) = self.clients.get(id).map(|c| c.service) else { return };
+                            self.service(service).counters.resent += 1;
+                        }
+                        Routed::Blocked(wait) => {
+                            let Some(c) = self.clients.get_mut(id) else { return };
+                            c.redo.push_front(Redo::Again { bytes, maybe, refusal });
+                            c.wait = wait;
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Routes the requests at the front of `buf`; returns how many bytes are done with.
+    fn take(&mut self, now: Now, id: ClientId, buf: &[u8]) -> usize {
+        let mut at = 0;
+        while at < buf.len() {
+            let Some(c) = self.clients.get_mut(id) else { return buf.len() };
+            if c.closing || c.wait != Wait::No || !c.redo.is_empty() {
+                break;
+            }
+            if c.session.relay {
+                self.relay(id, &buf[at..]);
+                return buf.len();
+            }
+            if c.stream != Stream::No {
+                at += self.stream_on(id, &buf[at..]);
+                continue;
+            }
+            let s = self.services[usize::from(c.service.0)]
+                .as_ref()
+                .expect("a service is kept while it has clients");
+            let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+            let limits = &s.policy.limits;
+            let step = match c.framed {
+                Some(len) => Ok(RequestStep::Array { len }),
+                None => c.scan.next(&buf[at..], limits, must_authenticate),
+            };
+            match step {
+                Err(malformed) => {
+                    self.protocol_error(id, malformed);
+                    return buf.len();
+                }
+                Ok(RequestStep::More) => {
+                    if c.scan.len_min().max(buf.len() - at) <= limits.stream_from {
+                        break;
+                    }
+                    match self.stream_begin(now, id, &buf[at..]) {
+                        Some(Routed::Taken) => at = buf.len(),
+                        Some(Routed::Blocked(wait)) => {
+                            self.wait(id, wait);
+                            break;
+                        }
+                        None => break,
+                    }
+                }
+                Ok(RequestStep::Empty { len }) => at += len,
+                Ok(RequestStep::Inline { len }) => match inline::to_array(&buf[at..at + len]) {
+                    Err(malformed) => {
+                        self.protocol_error(id, malformed);
+                        return buf.len();
+                    }
+                    Ok(None) => at += len,
+                    Ok(Some(array)) => match self.command(now, id, Request::new(&array), None) {
+                        Routed::Taken => at += len,
+                        Routed::Blocked(wait) => {
+                            self.wait(id, wait);
+                            break;
+                        }
+                    },
+                },
+                Ok(RequestStep::Array { len }) => {
+                    match self.command(now, id, Request::new(&buf[at..at + len]), None) {
+                        Routed::Taken => {
+                            at += len;
+                            if let Some(c) = self.clients.get_mut(id) {
+                                c.framed = None;
+                            }
+                        }
+                        Routed::Blocked(wait) => {
+                            if let Some(c) = self.clients.get_mut(id) {
+                                c.framed = Some(len);
+                            }
+                            self.wait(id, wait);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        at
+    }
+
+    fn wait(&mut self, id: ClientId, wait: Wait) {
+        if let Some(c) = self.clients.get_mut(id) {
+            c.wait = wait;
+        }
+    }
+
+    /// A malformed request: Redis' error after all replies that are owed, and the end.
+    fn protocol_error(&mut self, id: ClientId, m: Malformed) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.redo.push_back(Redo::Answer(reply::protocol_error(m).into()));
+        c.eof = true;
+        c.input = Vec::new();
+        c.input_at = 0;
+        let service = c.service;
+        self.service(service).counters.malformed += 1;
+        self.ready.push_back(id);
+    }
+
+    /// Routes one command. `again`: it was sent before, and whether it may have been executed then.
+    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<bool>) -> Routed {
+        let entry = route::entry(req);
+        let Some(c) = self.clients.get(id) else { return Routed::Taken };
+        let s = self.service_ref(c.service);
+        let lim = &s.policy.limits;
+        if c.owed >= lim.in_flight_max {
+            return Routed::Blocked(Wait::InFlight);
+        }
+        if c.unwritten().len() >= lim.client_output_soft {
+            return Routed::Blocked(Wait::Output);
+        }
+        let shard = &s.shards[usize::from(SHARD.0)];
+        let stale_write = c.session.last_write.is_some_and(|t| t != shard.view.term);
+        let route = route::route(entry, req, &c.session, &s.policy, stale_write);
+        match route {
+            Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
+            Route::Here(here) => return self.answer_here(id, here),
+            Route::Refuse(text) => return self.refuse(id, &text),
+            _ => {}
+        }
+        if let Some(routed) = self.gate(now, id, entry, again) {
+            return routed;
+        }
+        let up = match self.connection_for(now, id, &route) {
+            Ok(up) => up,
+            Err(routed) => return routed,
+        };
+        self.enqueue(id, up, entry, route, req);
+        Routed::Taken
+    }
+
+    /// Asks the gate; `None` is a yes.
+    fn gate(&mut self, now: Now, id: ClientId, entry: Option<&Entry>, again: Option<bool>) -> Option<Routed> {
+        let releasing = self.releasing;
+        let c = self.clients.get(id)?;
+        let (service, owed) = (c.service, c.owed);
+        let access = entry.map_or(Access::Write, |e| e.access);
+        let s = self.service(service);
+        let shard = &mut s.shards[usize::from(SHARD.0)];
+        match pass(&shard.view, shard.held_since, access, now) {
+            // Whoever waits longer goes first.
+            Pass::Go if releasing || shard.leaving.is_empty() => None,
+            Pass::Go | Pass::Wait => {
+                self.line_up(id);
+                Some(Routed::Blocked(Wait::Gate))
+            }
+            Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
+            Pass::Refuse => {
+                let text = if again == Some(true) {
+                    s.counters.uncertain += 1;
+                    reply::UNCERTAIN.into()
+                } else {
+                    s.counters.masterdown += 1;
+                    reply::masterdown(&s.policy.name, &shard.view.why)
+                };
+                self.deliver(id, &text);
+                Some(Routed::Taken)
+            }
+        }
+    }
+
+    /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
+    fn connection_for(&mut self, now: Now, id: ClientId, route: &Route<'_>) -> Result<UpId, Routed> {
+        let c = &self.clients[id];
+        let at = (c.service, SHARD);
+        if let Place::Pinned(up) = c.place {
+            return if matches!(route, Route::Relay) && c.owed > 0 {
+                Err(Routed::Blocked(Wait::Owed))
+            } else {
+                self.room(id, up)
+            };
+        }
+        let (class, who) = match route {
+            Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
+            Route::Probe { .. } => (Class::Probe, c.session.ident_id()),
+            Route::Shared(_) => (Class::Plain, c.session.ident_id()),
+            _ => (Class::Pinned, c.session.ident_id()),
+        };
+        let (proto, db) =
+            if class == Class::Probe { (Proto::Resp2, 0) } else { (c.session.proto, c.session.db) };
+        let key = LaneKey { class, ident: who, proto, db };
+        if let Place::Lane(up) = c.place
+            && let Some(u) = self.ups.get(up)
+        {
+            if u.key == key {
+                return self.room(id, up);
+            }
+            if c.owed > 0 {
+                return Err(Routed::Blocked(Wait::Owed));
+            }
+        }
+        let (turn, ident) = (c.session.id, c.session.ident.clone().filter(|_| who != IdentId::ANYBODY));
+        let found = if class == Class::Pinned {
+            if self.service_ref(at.0).shards[usize::from(SHARD.0)]
+                .pinned_is_full(self.service_ref(at.0).policy.pinned_max)
+            {
+                self.deliver(id, reply::PINNED_MAX);
+                return Err(Routed::Taken);
+            }
+            self.pin(now, at, key, ident.as_ref(), id)
+        } else {
+            self.lane(now, at, key, ident.as_ref(), turn)
+        };
+        let Some(up) = found else {
+            // A connection was tried in vain a moment ago.
+            self.line_up(id);
+            return Err(Routed::Blocked(Wait::Gate));
+        };
+        if class == Class::Pinned {
+            self.clients[id].place = Place::Pinned(up);
+            self.name_pinned(up, id);
+            return Ok(up);
+        }
+        self.room(id, up)
+    }
+
+    /// Whether a connection's ring takes another request.
+    fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
+        let Some(u) = self.ups.get_mut(up) else { return Err(Routed::Blocked(Wait::Owed)) };
+        let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
+        if u.ledger.len() >= most {
+            u.starved.push(id);
+            return Err(Routed::Blocked(Wait::Room));
+        }
+        Ok(up)
+    }
+
+    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already.
+    fn line_up(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if !core::mem::replace(&mut c.in_line, true) {
+            let service = c.service;
+            let s = self.service(service);
+            s.counters.held += 1;
+            s.shards[usize::from(SHARD.0)].line.push_back(id);
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        id: ClientId,
+        up: UpId,
+        entry: Option<&'static Entry>,
+        route: Route<'_>,
+        req: Request<'_>,
+    ) {
+        let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
+        if !matches!(c.place, Place::Pinned(_)) {
+            c.place = Place::Lane(up);
+        }
+        let owner = Owner::Client(id);
+        c.owed += 1;
+        match route {
+            Route::Shared(apply) => u.ledger.push(req.bytes(), Slot::new(owner, entry, apply)),
+            Route::Probe { apply, bytes, .. } => u.ledger.push(&bytes, Slot::new(owner, entry, apply)),
+            Route::Pin { apply: Apply::ExecAs(instead), .. } => {
+                u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", Slot::new(owner, entry, Apply::ExecAs(instead)));
+            }
+            Route::Pin { apply, replies } => {
+                u.ledger.push(req.bytes(), Slot { replies, ..Slot::new(owner, entry, apply) });
+            }
+            Route::Wait => {
+                // In a transaction it does not wait, and a subscriber may not.
+                if !matches!(c.session.tx, Tx::Open(_)) && c.session.subs.is_none() {
+                    let mut mark = Vec::new();
+                    reply::request(&mut mark, &[b"PUBLISH", WAIT_CHANNEL, b""]);
+                    u.ledger.push(&mark, Slot::new(Owner::Nobody, None, Apply::WaitMark));
+                }
+                u.ledger.push(req.bytes(), Slot::new(owner, entry, Apply::None));
+            }
+            Route::Relay => {
+                c.owed -= 1;
+                c.session.relay = true;
+                u.relay = true;
+                u.ledger.push(req.bytes(), Slot { streams: true, ..Slot::new(owner, entry, Apply::None) });
+            }
+            Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
+        }
+        let service = c.service;
+        self.service(service).counters.commands += 1;
+        self.mark_up(up);
+    }
+
+    fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        let service = c.service;
+        let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        let text: &[u8] = match here {
+            Here::Quit => {
+                c.closing = true;
+                reply::OK
+            }
+            Here::Hangup => {
+                c.closing = true;
+                if c.unwritten().is_empty() {
+                    self.close_client(id, How::Gently);
+                }
+                return Routed::Taken;
+            }
+            Here::Reset => {
+                let place = core::mem::take(&mut c.place);
+                c.session.reset(upstream_user);
+                if let Place::Pinned(up) = place {
+                    self.close_up(up);
+                }
+                reply::RESET
+            }
+            Here::ExecLost => {
+                c.session.tx = Tx::None;
+                c.session.watch = Watch::None;
+                reply::EXECABORT_SWITCH
+            }
+            Here::DiscardLost => {
+                c.session.tx = Tx::None;
+                c.session.watch = Watch::None;
+                reply::OK
+            }
+            Here::QueuedLost => reply::QUEUED,
+            Here::WaitLost => reply::WAIT_LOST,
+        };
+        self.service(service).counters.commands += 1;
+        self.deliver(id, text);
+        Routed::Taken
+    }
+
+    fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        if let Tx::Open(tx) = &mut c.session.tx {
+            tx.refused = true;
+        }
+        let service = c.service;
+        self.service(service).counters.refused += 1;
+        self.deliver(id, text);
+        Routed::Taken
+    }
+
+    fn relay(&mut self, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.clients.get(id) else { return };
+        if let Place::Pinned(up) = c.place
+            && let Some(u) = self.ups.get_mut(up)
+        {
+            u.ledger.push_more(bytes, false);
+            self.mark_up(up);
+        }
+    }
+
+    /// A request that is larger than what is kept begins to stream over a pinned connection. `None`: its name has not
+    /// arrived yet.
+    fn stream_begin(&mut self, now: Now, id: ClientId, bytes: &[u8]) -> Option<Routed> {
+        let req = Request::new(bytes);
+        let mut args = req.args();
+        args.next()?;
+        let entry = route::entry(req);
+        // What changes the session, or needs its arguments to be routed, is never so large.
+        if let Some(e) = entry
+            && (e.refused || !matches!(e.act, Act::None | Act::Block | Act::BlockIfAsked | Act::Watch))
+        {
+            self.protocol_error(id, Malformed::BulkLength);
+            return Some(Routed::Taken);
+        }
+        let c = self.clients.get(id)?;
+        if c.owed > 0 {
+            return Some(Routed::Blocked(Wait::Owed));
+        }
+        if c.session.tx == Tx::Lost {
+            let c = self.clients.get_mut(id)?;
+            c.stream = Stream::Discard(reply::QUEUED.into());
+            return Some(Routed::Taken);
+        }
+        let refused = self.gate(now, id, entry, None);
+        if let Some(routed) = refused {
+            if routed == Routed::Taken {
+                // The refusal was said; what is still to come of the request is thrown away.
+                let c = self.clients.get_mut(id)?;
+                c.scan.forwarded(bytes.len());
+                c.stream = Stream::Discard(Box::default());
+            }
+            return Some(routed);
+        }
+        let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
+        let up = match self.connection_for(now, id, &Route::Pin { apply: apply.clone(), replies: 1 }) {
+            Ok(up) => up,
+            Err(routed) => return Some(routed),
+        };
+        let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
+        c.scan.forwarded(bytes.len());
+        c.stream = Stream::Into(up);
+        c.owed += 1;
+        u.ledger.push(bytes, Slot { streams: true, ..Slot::new(Owner::Client(id), entry, apply) });
+        let service = c.service;
+        self.service(service).counters.commands += 1;
+        self.mark_up(up);
+        Some(Routed::Taken)
+    }
+
+    /// More of a request that streams; returns how many of the bytes are its.
+    fn stream_on(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        let Some(c) = self.clients.get_mut(id) else { return bytes.len() };
+        let s =
+            self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
+        let (len, last) = match c.scan.next(bytes, &s.policy.limits, false) {
+            Ok(RequestStep::Array { len }) => (len, true),
+            Ok(_) => (bytes.len(), false),
+            Err(malformed) => {
+                // The server has half a request: its connection is of no more use.
+                if let Stream::Into(up) = core::mem::take(&mut c.stream) {
+                    c.owed = 0;
+                    c.place = Place::Free;
+                    self.close_up(up);
+                }
+                self.protocol_error(id, malformed);
+                return bytes.len();
+            }
+        };
+        if !last {
+            c.scan.forwarded(len);
+        }
+        match &mut c.stream {
+            Stream::Into(up) => {
+                let up = *up;
+                if last {
+                    c.stream = Stream::No;
+                }
+                if let Some(u) = self.ups.get_mut(up) {
+                    u.ledger.push_more(&bytes[..len], last);
+                    self.mark_up(up);
+                }
+            }
+            Stream::Discard(answer) => {
+                if last {
+                    let answer = core::mem::take(answer);
+                    c.stream = Stream::No;
+                    self.deliver(id, &answer);
+                }
+            }
+            Stream::No => {}
+        }
+        len
+    }
+}

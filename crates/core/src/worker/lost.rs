@@ -1,0 +1,182 @@
+//! What a gone connection owed: commands that are sent again, and those whose outcome cannot be known (invariant 6).
+use super::client::{Place, Stream};
+use super::{ClientId, Dst, Effect, How, UpId, Worker};
+use crate::Now;
+use crate::command::Act;
+use crate::hold::{Lost, Redo, lost};
+use crate::ledger::{Apply, Owner, Sent, Slot};
+use crate::resp::reply;
+use crate::session::{Session, Tx, Watch};
+use crate::topology::snapshot::SignKind;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+impl Worker {
+    /// The shell lost a connection, or could not make it: a sign.
+    pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
+        let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
+        if !ready {
+            self.service(at.0).counters.ups_failed += 1;
+            self.shard(at.0, at.1).failed(now);
+        }
+        self.resolve(now, id);
+        self.sign(now, at, term, SignKind::Broken);
+    }
+
+    /// Gives a connection up; `sign` if it is one that the grant may have ended.
+    pub(super) fn lose_up(&mut self, now: Now, id: UpId, sign: Option<SignKind>) {
+        let Some(up) = self.ups.get(id) else { return };
+        let (at, term) = ((up.service, up.shard), up.term);
+        self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
+        self.resolve(now, id);
+        if let Some(kind) = sign {
+            self.sign(now, at, term, kind);
+        }
+    }
+
+    /// Settles all that a connection owes, without it.
+    fn resolve(&mut self, _now: Now, id: UpId) {
+        let Some(mut up) = self.detach_up(id) else { return };
+        let resend_reads = self.service_ref(up.service).policy.resend_reads;
+        let owed = up.ledger.close();
+        let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
+        for (slot, bytes, sent) in owed {
+            let Owner::Client(client) = slot.owner else { continue };
+            if !met.contains(&client) {
+                met.push(client);
+            }
+            self.resolve_slot(client, slot, bytes, sent, resend_reads);
+        }
+        for client in met {
+            let Some(c) = self.clients.get_mut(client) else { continue };
+            c.owed = 0;
+            if matches!(c.place, Place::Lane(u) | Place::Pinned(u) if u == id) {
+                c.place = Place::Free;
+            }
+            if up.pinned_by == Some(client) && !self.unpinned_by_loss(client) {
+                continue;
+            }
+            self.ready.push_back(client);
+        }
+    }
+
+    /// A client's own connection is gone: what it held is lost, or the client is. `false`: the client is.
+    fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
+        let Some(c) = self.clients.get_mut(id) else { return false };
+        let s = &mut c.session;
+        if s.bound || s.relay || s.subs.is_some() {
+            self.cut_client(id);
+            return false;
+        }
+        if matches!(s.tx, Tx::Open(_)) {
+            s.tx = Tx::Lost;
+        }
+        if s.watch == Watch::Held {
+            s.watch = Watch::Lost;
+        }
+        if let Stream::Into(_) = c.stream {
+            c.stream = Stream::Discard(Box::default());
+        }
+        true
+    }
+
+    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, resend_reads: bool) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Some(s) = self.services[usize::from(c.service.0)].as_mut() else { return };
+        if slot.streams {
+            // Its bytes are gone. If the server has not got all of it, it was not executed.
+            let whole = sent == Sent::All;
+            let text: Box<[u8]> = if whole {
+                s.counters.uncertain += 1;
+                reply::UNCERTAIN.into()
+            } else {
+                s.counters.masterdown += 1;
+                reply::masterdown(&s.policy.name, "the connection was lost while the request was sent").into()
+            };
+            if let Stream::Into(_) = c.stream {
+                c.stream = Stream::Discard(text);
+            } else {
+                c.redo.push_back(Redo::Answer(text));
+            }
+            return;
+        }
+        if sent == Sent::All
+            && let Some(answer) = in_lost_tx(&mut c.session, &slot)
+        {
+            s.counters.uncertain += u64::from(answer == reply::UNCERTAIN);
+            c.redo.push_back(Redo::Answer(answer.into()));
+            return;
+        }
+        match lost(&slot, sent, resend_reads) {
+            Lost::Again => c.redo.push_back(Redo::Again { bytes, maybe: false, refusal: None }),
+            Lost::ReadAgain => c.redo.push_back(Redo::Again { bytes, maybe: true, refusal: None }),
+            Lost::Uncertain => {
+                s.counters.uncertain += 1;
+                c.redo.push_back(Redo::Answer(reply::UNCERTAIN.into()));
+            }
+            Lost::Close => self.cut_client(id),
+        }
+    }
+
+    /// A command's reply is known without its connection.
+    pub(super) fn answer_lost(&mut self, _now: Now, id: ClientId, answer: Box<[u8]>) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.redo.push_back(Redo::Answer(answer));
+        c.owed = 0;
+        c.place = Place::Free;
+        self.ready.push_back(id);
+    }
+
+    /// Takes back what was queued and not sent on the connections of a shard: it waits with its session instead, so
+    /// that it can go elsewhere.
+    pub(super) fn retract(&mut self, ups: Vec<UpId>) {
+        for id in ups {
+            let Some(up) = self.ups.get_mut(id) else { continue };
+            if up.relay {
+                continue;
+            }
+            let mut back: Vec<(ClientId, Box<[u8]>)> = Vec::new();
+            for (slot, bytes) in up.ledger.retract() {
+                if let Owner::Client(client) = slot.owner {
+                    back.push((client, bytes));
+                }
+            }
+            for (client, bytes) in back.into_iter().rev() {
+                let Some(c) = self.clients.get_mut(client) else { continue };
+                c.owed = c.owed.saturating_sub(1);
+                c.redo.push_front(Redo::Again { bytes, maybe: false, refusal: None });
+                self.ready.push_back(client);
+            }
+        }
+    }
+}
+
+/// What is said of a command that was sent within a transaction whose connection is lost: nothing of a transaction is
+/// executed before its `EXEC`.
+fn in_lost_tx(s: &mut Session, slot: &Slot) -> Option<&'static [u8]> {
+    let act = slot.entry.map(|e| e.act);
+    let opens = act == Some(Act::Multi) && slot.apply == Apply::Multi;
+    match (&s.tx, act) {
+        (Tx::None, _) if opens => {
+            s.tx = Tx::Lost;
+            Some(reply::OK)
+        }
+        (Tx::None, _) => None,
+        (Tx::Open(_) | Tx::Lost, Some(Act::Exec)) => {
+            (s.tx, s.watch) = (Tx::None, Watch::None);
+            Some(match slot.apply {
+                Apply::ExecAs(_) => reply::EXECABORT_SWITCH,
+                _ => reply::UNCERTAIN,
+            })
+        }
+        (Tx::Open(_) | Tx::Lost, Some(Act::Discard)) => {
+            (s.tx, s.watch) = (Tx::None, Watch::None);
+            Some(reply::OK)
+        }
+        (Tx::Open(_) | Tx::Lost, _) => {
+            s.tx = Tx::Lost;
+            Some(reply::QUEUED)
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The data plane as a machine: one worker's clients and upstream connections, from bytes to bytes.
+//!
+//! A command's way, and the files in which it goes:
+//! ```text
+//!   client's bytes ─▶ intake (frame, route, gate) ─▶ ledger of a lane or pinned connection ─▶ upstream
+//!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
+//!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//! ```
+//! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
+//! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
+//!
+//! Invariants (product.md's numbers): *no byte to a deposed node* (2) is in `switch` and [`Worker::gather`]; *every reply to
+//! its owner* (4) in `settle`; *one place at a time* (5) in `intake`; *never twice, never out of order* (6) in
+//! [`crate::hold`] and `lost`; *bounded* (8) in `intake` and `client`.
+mod client;
+mod counters;
+mod intake;
+mod lost;
+mod settle;
+mod switch;
+mod upstream;
+
+pub use counters::Counters;
+pub use upstream::{Class, LaneKey};
+
+use crate::Now;
+use crate::policy::Policy;
+use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use client::Client;
+use core::time::Duration;
+use slotmap::SlotMap;
+use switch::Shard;
+use upstream::Up;
+
+slotmap::new_key_type! {
+    /// A client of one worker.
+    pub struct ClientId;
+    /// An upstream connection of one worker.
+    pub struct UpId;
+}
+
+/// One end of a byte stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dst {
+    /// A client.
+    Client(ClientId),
+    /// An upstream connection.
+    Up(UpId),
+}
+
+/// Which streams [`Worker::next_dirty`] is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Clients, which are flushed first: it is they who wait.
+    Clients,
+    /// Upstream connections.
+    Ups,
+}
+
+/// How a stream is to be closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// At once, so that nothing queued in the kernel can still arrive (`SO_LINGER` 0).
+    Abort,
+    /// In the ordinary way: all that was to be said was written.
+    Gently,
+}
+
+/// What the shell is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Connect; then call [`Worker::connected`].
+    Connect(UpId, Endpoint),
+    /// Close; the id is gone already.
+    Close(Dst, How),
+    /// Read this again: it was not read for back-pressure.
+    Resume(Dst),
+    /// Tell the control plane.
+    Tell(Event),
+}
+
+/// What a worker tells the control plane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The grant may have ended.
+    Sign(Sign),
+    /// A server refused to set a connection up (a password, a permission, too many connections …).
+    SetupFailed {
+        /// Of which service.
+        service: ServiceId,
+        /// Which server.
+        endpoint: Endpoint,
+        /// What it said.
+        error: Box<str>,
+    },
+}
+
+/// Why a client is not accepted: what to tell it before it is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotAccepted(pub &'static [u8]);
+
+/// Redis' words for it (`acceptCommonHandler` in `networking.c`).
+const MAX_CLIENTS: NotAccepted = NotAccepted(b"-ERR max number of clients reached\r\n");
+const NO_SERVICE: NotAccepted = NotAccepted(b"-ERR this service is being removed\r\n");
+
+/// How often what is idle is looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+struct Service {
+    policy: Arc<Policy>,
+    shards: Vec<Shard>,
+    clients: u32,
+    counters: Counters,
+    /// No new clients; those that are owed nothing are closed.
+    draining: bool,
+}
+
+/// One worker.
+pub struct Worker {
+    /// By [`ServiceId`], which are small and never used again.
+    services: Vec<Option<Service>>,
+    clients: SlotMap<ClientId, Client>,
+    ups: SlotMap<UpId, Up>,
+    effects: VecDeque<Effect>,
+    dirty_clients: Vec<ClientId>,
+    dirty_ups: Vec<UpId>,
+    /// Clients to look at again before the present call ends.
+    ready: VecDeque<ClientId>,
+    /// Whether waiting clients are being let out: then they pass those that wait behind them.
+    releasing: bool,
+    buffers: Vec<Vec<u8>>,
+    next_session: u64,
+    session_step: u64,
+    next_sweep: Now,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Worker {
+    /// A worker without services. Session ids are `first`, `first + step` …, so that those of several workers differ.
+    pub fn new(first: u64, step: u64) -> Worker {
+        Worker {
+            services: Vec::new(),
+            clients: SlotMap::with_key(),
+            ups: SlotMap::with_key(),
+            effects: VecDeque::new(),
+            dirty_clients: Vec::new(),
+            dirty_ups: Vec::new(),
+            ready: VecDeque::new(),
+            releasing: false,
+            buffers: Vec::new(),
+            next_session: first,
+            session_step: step,
+            next_sweep: Now::ZERO,
+            snapshot: Arc::default(),
+        }
+    }
+
+    /// Takes over the policies of all services. Services that are new wait for a snapshot; of those that are no longer
+    /// there the clients are drained.
+    pub fn configure(&mut self, now: Now, policies: &[Arc<Policy>]) {
+        for policy in policies {
+            let i = usize::from(policy.id.0);
+            if self.services.len() <= i {
+                self.services.resize_with(i + 1, || None);
+            }
+            match &mut self.services[i] {
+                Some(s) => {
+                    s.policy = policy.clone();
+                    s.draining = false;
+                }
+                none => {
+                    *none = Some(Service {
+                        policy: policy.clone(),
+                        shards: [Shard::new(now)].into(),
+                        clients: 0,
+                        counters: Counters::default(),
+                        draining: false,
+                    });
+                }
+            }
+        }
+        let kept: Vec<ServiceId> = policies.iter().map(|p| p.id).collect();
+        for i in 0..self.services.len() {
+            let gone = self.services[i].as_ref().is_some_and(|s| !kept.contains(&s.policy.id));
+            if gone {
+                self.drain(now, ServiceId(i as u16));
+            }
+        }
+        let snapshot = self.snapshot.clone();
+        self.snapshot(now, snapshot);
+    }
+
+    /// Accepts no more clients of `service`, and closes each as soon as it is owed nothing.
+    pub fn drain(&mut self, now: Now, service: ServiceId) {
+        let Some(s) = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut) else { return };
+        s.draining = true;
+        let of_it = |c: &Client| c.service == service;
+        let ids: Vec<ClientId> = self.clients.iter().filter(|(_, c)| of_it(c)).map(|(id, _)| id).collect();
+        self.ready.extend(ids);
+        self.run_ready(now);
+    }
+
+    /// A client was accepted. Errors with what to tell it before it is closed.
+    pub fn accepted(&mut self, now: Now, service: ServiceId) -> Result<ClientId, NotAccepted> {
+        let slot = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut);
+        let s = slot.filter(|s| !s.draining).ok_or(NO_SERVICE)?;
+        if s.clients >= s.policy.clients_max {
+            s.counters.clients_refused += 1;
+            return Err(MAX_CLIENTS);
+        }
+        s.clients += 1;
+        s.counters.clients_accepted += 1;
+        let ident = s.policy.upstream_user.clone().map(crate::session::Ident::new);
+        let id = self.next_session;
+        self.next_session += self.session_step;
+        Ok(self.clients.insert(Client::new(service, id, ident, now)))
+    }
+
+    /// How many clients there are.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// How many upstream connections there are.
+    pub fn upstreams(&self) -> usize {
+        self.ups.len()
+    }
+
+    /// Whether a stream is to be read now. If not, an [`Effect::Resume`] will say when.
+    pub fn reads(&mut self, d: Dst) -> bool {
+        let Dst::Client(id) = d else { return true };
+        let (services, ups) = (&self.services, &self.ups);
+        let Some(c) = self.clients.get_mut(id) else { return false };
+        let Some(s) = services[usize::from(c.service.0)].as_ref() else { return false };
+        c.paused = !c.wants_input(&s.policy.limits, ups);
+        !c.paused
+    }
+
+    /// Bytes were read.
+    pub fn read(&mut self, now: Now, d: Dst, bytes: &[u8]) {
+        match d {
+            Dst::Client(id) => self.client_bytes(now, id, bytes),
+            Dst::Up(id) => self.up_bytes(now, id, bytes),
+        }
+        self.run_ready(now);
+    }
+
+    /// The peer will send no more. A client is still given the replies to what it sent; an upstream connection is
+    /// lost.
+    pub fn eof(&mut self, now: Now, d: Dst) {
+        match d {
+            Dst::Client(id) => self.client_eof(now, id),
+            Dst::Up(id) => self.up_gone(now, id),
+        }
+        self.run_ready(now);
+    }
+
+    /// A stream failed, or was closed by its peer in both directions. The shell has closed it.
+    pub fn gone(&mut self, now: Now, d: Dst) {
+        match d {
+            Dst::Client(id) => self.forget_client(now, id),
+            Dst::Up(id) => self.up_gone(now, id),
+        }
+        self.run_ready(now);
+    }
+
+    /// An upstream connection was made, or could not be.
+    pub fn connected(&mut self, now: Now, id: UpId, made: bool) {
+        if made {
+            self.begin_setup(id);
+        } else {
+            self.up_gone(now, id);
+        }
+        self.run_ready(now);
+    }
+
+    /// The next stream of a side that has something to write; each once.
+    pub fn next_dirty(&mut self, side: Side) -> Option<Dst> {
+        loop {
+            match side {
+                Side::Clients => {
+                    let id = self.dirty_clients.pop()?;
+                    if let Some(c) = self.clients.get_mut(id) {
+                        c.dirty = false;
+                        return Some(Dst::Client(id));
+                    }
+                }
+                Side::Ups => {
+                    let id = self.dirty_ups.pop()?;
+                    if let Some(u) = self.ups.get_mut(id) {
+                        u.dirty = false;
+                        return Some(Dst::Up(id));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The bytes to write to a stream now: empty if there are none, if a gate is closed, or if it is gone.
+    pub fn gather(&self, now: Now, d: Dst) -> &[u8] {
+        match d {
+            Dst::Client(id) => self.clients.get(id).map_or(&[], Client::unwritten),
+            Dst::Up(id) => self.ups.get(id).map_or(&[], |u| self.up_unwritten(now, u)),
+        }
+    }
+
+    /// The first `n` of the gathered bytes were written.
+    pub fn wrote(&mut self, now: Now, d: Dst, n: usize) {
+        match d {
+            Dst::Client(id) => self.client_wrote(now, id, n),
+            Dst::Up(id) => self.up_wrote(now, id, n),
+        }
+        self.run_ready(now);
+    }
+
+    /// Does what is due.
+    pub fn timeout(&mut self, now: Now) {
+        self.switch_timeout(now);
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.sweep(now);
+        }
+        self.run_ready(now);
+    }
+
+    /// When [`Worker::timeout`] is to be called.
+    pub fn next_timeout(&self, now: Now) -> Option<Now> {
+        let sweep = (!self.ups.is_empty() || !self.clients.is_empty()).then_some(self.next_sweep);
+        [sweep, self.switch_next_timeout(now)].into_iter().flatten().min()
+    }
+
+    /// The next thing to do. To be drained after each phase, before anything is written.
+    pub fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// What was counted for each service, and how many clients and upstream connections it has now.
+    pub fn counters(&self) -> Vec<(ServiceId, Counters)> {
+        let mut all: Vec<(ServiceId, Counters)> =
+            self.services.iter().flatten().map(|s| (s.policy.id, self.counters_of(s))).collect();
+        for (_, up) in &self.ups {
+            if let Ok(i) = all.binary_search_by_key(&up.service, |(id, _)| *id) {
+                let c = &mut all[i].1;
+                match up.key.class {
+                    Class::Pinned => c.pinned_now += 1,
+                    Class::Plain | Class::Probe => c.lanes_now += 1,
+                }
+            }
+        }
+        all
+    }
+
+    fn counters_of(&self, s: &Service) -> Counters {
+        let held = s.shards.iter().map(|s| s.held() as u64).sum();
+        Counters { clients_now: u64::from(s.clients), held_now: held, ..s.counters.clone() }
+    }
+
+    fn service(&mut self, id: ServiceId) -> &mut Service {
+        self.services[usize::from(id.0)]
+            .as_mut()
+            .expect("a service is kept while it has clients or connections")
+    }
+
+    fn service_ref(&self, id: ServiceId) -> &Service {
+        self.services[usize::from(id.0)]
+            .as_ref()
+            .expect("a service is kept while it has clients or connections")
+    }
+
+    /// The one shard of a service, until services have more.
+    fn shard(&mut self, id: ServiceId, shard: ShardId) -> &mut Shard {
+        &mut self.service(id).shards[usize::from(shard.0)]
+    }
+
+    /// Looks again at all clients for whom something has changed.
+    fn run_ready(&mut self, now: Now) {
+        while let Some(id) = self.ready.pop_front() {
+            self.pump(now, id);
+        }
+    }
+
+    fn sweep(&mut self, now: Now) {
+        self.sweep_ups(now);
+        self.sweep_clients(now);
+    }
+}

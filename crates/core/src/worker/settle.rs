@@ -1,0 +1,494 @@
+//! From a server's bytes to the client that is owed them: whose reply it is, what it changes, what it proves.
+use super::client::{Place, Wait};
+use super::{Class, ClientId, How, UpId, Worker};
+use crate::Now;
+use crate::command::{Access, Act, SubKind};
+use crate::hold::{Redo, Refusal, not_a_master, only_reads};
+use crate::ledger::{Apply, Owner, Slot};
+use crate::resp::frame::{Element, Elements, children};
+use crate::resp::scan::ReplyStep;
+use crate::resp::{Proto, reply};
+use crate::session::{OpenTx, Session, Subs, Tx, Watch};
+use crate::topology::snapshot::{SignKind, Term};
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// A reply that is longer than this is passed on while it arrives.
+const REPLY_KEPT: usize = 64 << 10;
+
+impl Worker {
+    pub(super) fn up_bytes(&mut self, now: Now, id: UpId, bytes: &[u8]) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        let (service, relay, by) = (up.service, up.relay, up.pinned_by);
+        self.service(service).counters.up_bytes_in += bytes.len() as u64;
+        if relay {
+            if let Some(client) = by {
+                self.deliver(client, bytes);
+            }
+            return;
+        }
+        let up = &mut self.ups[id];
+        if up.input.is_empty() {
+            let used = self.frames(now, id, bytes);
+            if let Some(up) = self.ups.get_mut(id) {
+                up.input.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            up.input.extend_from_slice(bytes);
+            let mut input = core::mem::take(&mut up.input);
+            let used = self.frames(now, id, &input);
+            if let Some(up) = self.ups.get_mut(id) {
+                if used == input.len() && input.capacity() > REPLY_KEPT {
+                    input = Vec::new();
+                } else {
+                    input.drain(..used);
+                }
+                up.input = input;
+            }
+        }
+    }
+
+    /// Settles the complete replies at the front of `buf`; returns how many bytes are done with.
+    fn frames(&mut self, now: Now, id: UpId, buf: &[u8]) -> usize {
+        let mut at = 0;
+        while at < buf.len() {
+            let Some(up) = self.ups.get_mut(id) else { return buf.len() };
+            let s = self.services[usize::from(up.service.0)].as_ref().expect("a service is kept");
+            match up.scan.next(&buf[at..], &s.policy.limits) {
+                Err(_) => {
+                    self.lose_up(now, id, Some(SignKind::Garbage));
+                    return buf.len();
+                }
+                Ok(ReplyStep::More) => {
+                    if buf.len() - at >= REPLY_KEPT && self.pass_on(id, &buf[at..]) {
+                        at = buf.len();
+                    }
+                    break;
+                }
+                Ok(ReplyStep::Frame { len, kind }) => {
+                    let frame = &buf[at..at + len];
+                    at += len;
+                    if up.is_ready() {
+                        self.settle(now, id, frame, kind);
+                    } else {
+                        self.setup_reply(now, id, frame);
+                    }
+                }
+            }
+        }
+        at
+    }
+
+    /// Gives the client the part of a long reply that has arrived; `false` if it must be kept until it is complete.
+    fn pass_on(&mut self, id: UpId, part: &[u8]) -> bool {
+        let Some(up) = self.ups.get_mut(id) else { return true };
+        if !up.ledger.expects() || !up.is_ready() {
+            return false;
+        }
+        let kind = up.scan.kind();
+        let pinned = up.key.class == Class::Pinned;
+        let Some(slot) = up.ledger.front() else { return false };
+        let plain = slot.apply == Apply::None && slot.replies == 1 && !matches!(kind, 0 | b'-' | b'>');
+        // On a pinned connection an array may be a message; it is looked at when it is whole.
+        if !plain || pinned && kind == b'*' && !slot.begun {
+            return false;
+        }
+        if let Owner::Client(client) = slot.owner {
+            if self.clients.get(client).is_some_and(|c| !c.redo.is_empty()) {
+                return false;
+            }
+            slot.begun = true;
+            up.scan.forwarded(part.len());
+            self.deliver(client, part);
+        } else {
+            up.scan.forwarded(part.len());
+        }
+        true
+    }
+
+    fn settle(&mut self, now: Now, id: UpId, frame: &[u8], kind: u8) {
+        let up = &mut self.ups[id];
+        if up.key.class == Class::Pinned && self.aside(id, frame, kind) {
+            return;
+        }
+        let up = &mut self.ups[id];
+        if kind == b'>' {
+            // A push that nobody on a shared connection can have asked for.
+            return;
+        }
+        if !up.ledger.expects() {
+            return self.lose_up(now, id, Some(SignKind::Garbage));
+        }
+        let Some(slot) = up.ledger.front() else { return };
+        if slot.replies > 1 && kind != b'-' {
+            slot.replies -= 1;
+            let owner = slot.owner;
+            if let Owner::Client(client) = owner {
+                self.deliver(client, frame);
+            }
+            return;
+        }
+        let Owner::Client(client) = slot.owner else {
+            let Some(slot) = up.ledger.settle() else { return };
+            if slot.apply == Apply::WaitMark {
+                up.wait_denied = kind == b'-';
+            }
+            return self.after_settle(id);
+        };
+        if kind == b'-' && self.refused_by_node(now, id, client, frame) {
+            return;
+        }
+        let up = &mut self.ups[id];
+        let behind = self.clients.get(client).is_some_and(|c| !c.redo.is_empty());
+        if behind {
+            self.settle_behind(id, client, frame, kind);
+        } else {
+            let term = up.term;
+            let denied = core::mem::take(&mut up.wait_denied);
+            let Some(slot) = up.ledger.settle() else { return };
+            self.settle_in_order(client, term, slot, frame, kind, denied);
+        }
+        self.owed_less(client, id);
+        self.after_settle(id);
+    }
+
+    /// The reply is the next that the client is owed.
+    fn settle_in_order(
+        &mut self,
+        id: ClientId,
+        term: Term,
+        slot: Slot,
+        frame: &[u8],
+        kind: u8,
+        denied: bool,
+    ) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let error = kind == b'-';
+        if !error && slot.entry.is_none_or(|e| e.access == Access::Write) {
+            c.session.last_write = Some(term);
+        }
+        let waited = denied && slot.entry.is_some_and(|e| e.act == Act::Wait);
+        if waited {
+            return self.deliver(id, reply::WAIT_DENIED);
+        }
+        let frame: Cow<'_, [u8]> = if slot.begun || (slot.apply == Apply::None && c.session.tx == Tx::None) {
+            Cow::Borrowed(frame)
+        } else {
+            apply(&mut c.session, slot.apply, frame, error)
+        };
+        self.deliver(id, &frame);
+    }
+
+    /// A reply to a client one of whose earlier commands is to be sent again: it waits its turn, or is asked again.
+    fn settle_behind(&mut self, id: UpId, client: ClientId, frame: &[u8], kind: u8) {
+        let up = &mut self.ups[id];
+        let bytes: Box<[u8]> = up.ledger.front_bytes().into();
+        let Some(slot) = up.ledger.settle() else { return };
+        let Some(c) = self.clients.get_mut(client) else { return };
+        if only_reads(slot.entry) && !bytes.is_empty() {
+            c.redo.push_back(Redo::Again { bytes, maybe: true, refusal: None });
+            return;
+        }
+        let executed = kind != b'-' || slot.entry.is_none_or(|e| !e.proves);
+        if executed {
+            // The older value would win if what was refused before were sent again now.
+            for earlier in &mut c.redo {
+                if let Redo::Again { refusal, .. } = earlier
+                    && let Some(text) = refusal.take()
+                {
+                    *earlier = Redo::Answer(text);
+                }
+            }
+        }
+        c.redo.push_back(Redo::Answer(frame.into()));
+    }
+
+    /// A node that is no usable master refused a command: it is held, and sent again (invariant 6).
+    fn refused_by_node(&mut self, now: Now, id: UpId, client: ClientId, frame: &[u8]) -> bool {
+        let up = &mut self.ups[id];
+        let Some(slot) = up.ledger.front() else { return false };
+        let Some(refusal) = not_a_master(slot.entry, frame) else { return false };
+        let kept = !slot.begun && !slot.streams;
+        let (service, shard, term) = (up.service, up.shard, up.term);
+        if refusal == Refusal::Readonly && self.service_ref(service).policy.pass_readonly {
+            return false;
+        }
+        let kind = match refusal {
+            Refusal::Readonly => SignKind::Readonly,
+            Refusal::Loading => SignKind::Loading,
+            Refusal::Masterdown => SignKind::Masterdown,
+        };
+        let in_tx = self.clients.get(client).is_some_and(|c| c.session.tx != Tx::None);
+        if kept && !in_tx {
+            let up = &mut self.ups[id];
+            let bytes = up.ledger.front_bytes().into();
+            up.ledger.settle();
+            if let Some(c) = self.clients.get_mut(client) {
+                c.redo.push_back(Redo::Again { bytes, maybe: false, refusal: Some(frame.into()) });
+            }
+            self.sign(now, (service, shard), term, kind);
+            self.owed_less(client, id);
+            self.after_settle(id);
+            return true;
+        }
+        self.sign(now, (service, shard), term, kind);
+        false
+    }
+
+    /// One reply less is owed to a client: it may go on, or give its connection back.
+    pub(super) fn owed_less(&mut self, id: ClientId, up: UpId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.owed = c.owed.saturating_sub(1);
+        let half =
+            self.services[usize::from(c.service.0)].as_ref().map_or(0, |s| s.policy.limits.in_flight_max / 2);
+        if c.owed == 0 {
+            if c.place == Place::Pinned(up) && !c.session.needs_pin() {
+                c.place = Place::Free;
+                let session = c.session.clone();
+                self.unpin(up, &session);
+            }
+            let Some(c) = self.clients.get_mut(id) else { return };
+            let s = self.services[usize::from(c.service.0)].as_ref().expect("a service is kept");
+            if matches!(c.wait, Wait::Owed | Wait::InFlight) || !c.redo.is_empty() || c.eof || s.draining {
+                self.ready.push_back(id);
+            }
+        } else if c.wait == Wait::InFlight && c.owed <= half {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// A connection's ring has room again.
+    fn after_settle(&mut self, id: UpId) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        if up.starved.is_empty() {
+            return;
+        }
+        let most = self.services[usize::from(up.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
+        if up.ledger.len() <= most / 2 {
+            self.ready.extend(up.starved.drain(..));
+        }
+    }
+
+    /// On a pinned connection: confirmations of subscriptions, messages and other pushes, which are no replies in the
+    /// ordinary sense. `true` if the frame was one.
+    fn aside(&mut self, id: UpId, frame: &[u8], kind: u8) -> bool {
+        let Some(client) = self.ups[id].pinned_by else { return false };
+        let Some(c) = self.clients.get_mut(client) else { return false };
+        let up = &mut self.ups[id];
+        let asked = up.ledger.expects()
+            && up.ledger.front().is_some_and(|s| {
+                s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)))
+            });
+        let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
+        if kind != b'>' && !(kind == b'*' && (asked || subscribed)) {
+            return false;
+        }
+        let mut elements = Elements::of(frame);
+        elements.next();
+        let Some(Element::Bulk(word)) = elements.next() else {
+            return kind == b'>' && self.pushed(client, frame);
+        };
+        let Some((kind_of_sub, adds)) = subscription_word(word) else {
+            let message = matches!(word, b"message" | b"pmessage" | b"smessage") || kind == b'>';
+            return message && self.pushed(client, frame);
+        };
+        follow(&mut c.session, kind_of_sub, adds, elements.next());
+        self.deliver(client, frame);
+        if asked {
+            let up = &mut self.ups[id];
+            let Some(slot) = up.ledger.front() else { return true };
+            slot.replies -= 1;
+            if slot.replies == 0 {
+                up.ledger.settle();
+                self.owed_less(client, id);
+                self.after_settle(id);
+            }
+        }
+        true
+    }
+
+    fn pushed(&mut self, client: ClientId, frame: &[u8]) -> bool {
+        self.deliver(client, frame);
+        true
+    }
+
+    /// The client can make no sense of what would follow.
+    pub(super) fn cut_client(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get(id) else { return };
+        let service = c.service;
+        self.service(service).counters.clients_cut += 1;
+        self.close_client(id, How::Abort);
+    }
+}
+
+fn subscription_word(word: &[u8]) -> Option<(SubKind, bool)> {
+    Some(match word {
+        b"subscribe" => (SubKind::Channel, true),
+        b"unsubscribe" => (SubKind::Channel, false),
+        b"psubscribe" => (SubKind::Pattern, true),
+        b"punsubscribe" => (SubKind::Pattern, false),
+        b"ssubscribe" => (SubKind::Shard, true),
+        b"sunsubscribe" => (SubKind::Shard, false),
+        _ => return None,
+    })
+}
+
+/// Follows a session's subscriptions by what the server confirms.
+fn follow(s: &mut Session, kind: SubKind, adds: bool, name: Option<Element<'_>>) {
+    let Some(Element::Bulk(name)) = name else { return };
+    let subs: &mut Subs = s.subs.get_or_insert_default();
+    let set = match kind {
+        SubKind::Channel => &mut subs.channels,
+        SubKind::Pattern => &mut subs.patterns,
+        SubKind::Shard => &mut subs.shards,
+    };
+    if adds {
+        set.insert(name.into());
+    } else {
+        set.remove(name);
+    }
+    if subs.is_empty() {
+        s.subs = None;
+    }
+}
+
+/// What a reply changes in the session; gives the reply as the client is to see it.
+fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
+    let queued = frame == reply::QUEUED;
+    if let Tx::Open(tx) = &mut s.tx
+        && queued
+    {
+        match what {
+            Apply::Select(db) => tx.selects.push((tx.queued, db)),
+            Apply::None | Apply::ClientId | Apply::Getname | Apply::Watch | Apply::Unwatch => {}
+            _ => tx.unfollowed = true,
+        }
+        tx.queued += 1;
+        return Cow::Borrowed(frame);
+    }
+    match what {
+        Apply::Exec => return end_of_tx(s, frame, error),
+        Apply::ExecAs(instead) => {
+            (s.tx, s.watch) = (Tx::None, Watch::None);
+            return Cow::Owned(instead.into());
+        }
+        _ if error => {}
+        Apply::None | Apply::WaitMark => {}
+        Apply::Select(db) => s.db = db,
+        Apply::Auth(ident) => s.ident = Some(ident),
+        Apply::Hello(hello) => {
+            if let Some(resp3) = hello.resp3 {
+                s.proto = if resp3 { Proto::Resp3 } else { Proto::Resp2 };
+            }
+            if let Some(ident) = hello.ident {
+                s.ident = Some(ident);
+            }
+            if let Some(name) = hello.name {
+                s.names_mut().name = name;
+            }
+            return Cow::Owned(with_id(frame, s.id));
+        }
+        Apply::Setname(name) => s.names_mut().name = name,
+        Apply::Setinfo(false, lib) => s.names_mut().lib_name = lib,
+        Apply::Setinfo(true, ver) => s.names_mut().lib_ver = ver,
+        Apply::ClientId => {
+            let mut out = Vec::new();
+            reply::integer(&mut out, s.id);
+            return Cow::Owned(out);
+        }
+        Apply::Getname => {
+            let mut out = Vec::new();
+            match s.names.as_ref().filter(|n| !n.name.is_empty()) {
+                Some(n) => reply::bulk(&mut out, &n.name),
+                None => reply::null_bulk(&mut out, s.proto),
+            }
+            return Cow::Owned(out);
+        }
+        Apply::Multi => s.tx = Tx::Open(Box::default()),
+        Apply::Discard => (s.tx, s.watch) = (Tx::None, Watch::None),
+        Apply::Watch => s.watch = if s.watch == Watch::Lost { Watch::Lost } else { Watch::Held },
+        Apply::Unwatch => s.watch = Watch::None,
+        Apply::Bind => s.bound = true,
+    }
+    Cow::Borrowed(frame)
+}
+
+/// `EXEC` has answered.
+fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
+    let ended = !error || frame.starts_with(b"-EXECABORT") || frame.starts_with(b"-ERR EXEC without MULTI");
+    if !ended {
+        // Denied, or refused for a reason that may leave the transaction open: the connection is not given back.
+        s.bound = true;
+        return Cow::Borrowed(frame);
+    }
+    let tx = core::mem::take(&mut s.tx);
+    s.watch = Watch::None;
+    let Tx::Open(tx) = tx else { return Cow::Borrowed(frame) };
+    let OpenTx { selects, unfollowed, .. } = *tx;
+    s.bound |= unfollowed && !error;
+    if !error && !selects.is_empty() {
+        let replies: Vec<&[u8]> = children(frame).collect();
+        for (i, db) in selects {
+            if replies.get(i as usize) == Some(&reply::OK) {
+                s.db = db;
+            }
+        }
+    }
+    Cow::Borrowed(frame)
+}
+
+/// The reply to `HELLO` with the session's id in the place of the connection's.
+fn with_id(frame: &[u8], id: u64) -> Vec<u8> {
+    let mut elements = Elements::of(frame);
+    while let Some(e) = elements.next() {
+        if e == Element::Bulk(b"id") {
+            let before = frame.len() - elements.rest().len();
+            let old = elements.next();
+            if matches!(old, Some(Element::Line(b':', _))) {
+                let mut out = frame[..before].to_vec();
+                reply::integer(&mut out, id);
+                out.extend_from_slice(elements.rest());
+                return out;
+            }
+        }
+    }
+    frame.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hello_tells_the_sessions_own_id() {
+        let frame = b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:812\r\n";
+        assert_eq!(with_id(frame, 7), b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:7\r\n");
+        assert_eq!(with_id(b"*0\r\n", 7), b"*0\r\n");
+    }
+
+    #[test]
+    fn select_in_a_transaction_counts_when_it_was_executed() {
+        let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
+        apply(&mut s, Apply::None, reply::QUEUED, false);
+        apply(&mut s, Apply::Select(3), reply::QUEUED, false);
+        assert_eq!(s.db, 0);
+        apply(&mut s, Apply::Exec, b"*2\r\n*1\r\n+OK\r\n+OK\r\n", false);
+        assert_eq!((s.db, s.tx), (3, Tx::None));
+    }
+
+    #[test]
+    fn select_in_a_transaction_that_failed_does_not_count() {
+        let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
+        apply(&mut s, Apply::Select(99), reply::QUEUED, false);
+        apply(&mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
+        assert_eq!(s.db, 0);
+    }
+
+    #[test]
+    fn an_exec_that_was_denied_keeps_the_connection_out_of_the_pool() {
+        let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
+        apply(&mut s, Apply::Exec, b"-NOPERM no\r\n", true);
+        assert!(s.needs_pin());
+    }
+}

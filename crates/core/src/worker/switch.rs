@@ -1,0 +1,242 @@
+//! A switch as a worker sees it: snapshots and signs close gates, fence connections, and let out what waits.
+use super::client::Wait;
+use super::upstream::LaneKey;
+use super::{ClientId, Effect, Event, UpId, Worker};
+use crate::Now;
+use crate::command::Access;
+use crate::hold::{Pass, pass};
+use crate::topology::snapshot::{Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// So many waiting clients are let out in one turn.
+const BATCH: usize = 64;
+
+/// After a connection could not be made the next is tried no sooner than this, doubled with each failure …
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+/// … up to so many times.
+const RETRY_DOUBLINGS: u32 = 6;
+
+pub(super) struct Shard {
+    pub(super) view: Arc<ShardView>,
+    /// When this worker began to hold the shard by itself, for a sign.
+    pub(super) held_since: Option<Now>,
+    /// The newest sign: a proof that began later releases.
+    signed_at: Now,
+    /// Shared connections.
+    pub(super) lanes: BTreeMap<LaneKey, Vec<UpId>>,
+    /// Pinned connections that nobody uses.
+    pub(super) pool: BTreeMap<LaneKey, Vec<UpId>>,
+    /// Pinned connections, in use or in the pool.
+    pub(super) pinned: u32,
+    /// Clients that wait for a gate, the longest-waiting first.
+    pub(super) line: VecDeque<ClientId>,
+    /// Those of them that are being let out, in batches.
+    pub(super) leaving: VecDeque<ClientId>,
+    /// The server wants `AUTH` before anything else.
+    pub(super) needs_auth: bool,
+    /// No connection is tried before this.
+    pub(super) retry_at: Option<Now>,
+    pub(super) failures: u32,
+    /// The gates' state at the last look, to see a change that time alone made.
+    last: [Pass; 2],
+}
+
+impl Shard {
+    pub(super) fn new(now: Now) -> Shard {
+        Shard {
+            // Until the control plane has said anything: wait for it.
+            view: Arc::new(ShardView::unknown(now, Duration::from_secs(60))),
+            held_since: None,
+            signed_at: Now::ZERO,
+            lanes: BTreeMap::new(),
+            pool: BTreeMap::new(),
+            pinned: 0,
+            line: VecDeque::new(),
+            leaving: VecDeque::new(),
+            needs_auth: false,
+            retry_at: None,
+            failures: 0,
+            last: [Pass::Wait; 2],
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.line.len() + self.leaving.len()
+    }
+
+    pub(super) fn pinned_is_full(&self, most: u32) -> bool {
+        self.pinned >= most && self.pool.is_empty()
+    }
+
+    /// Whether bytes may go out on a connection of `term` now (invariant 2). What carries writes and reads alike goes
+    /// while either gate is open: what the closed one forbids is not in its ring.
+    pub(super) fn sends(&self, term: Term, now: Now, relay: bool) -> bool {
+        let [writes, reads] = self.gates(now);
+        term == self.view.term && (writes == Pass::Go || (reads == Pass::Go && !relay))
+    }
+
+    /// A connection could not be made.
+    pub(super) fn failed(&mut self, now: Now) {
+        self.retry_at = Some(now + RETRY_FIRST * 2u32.pow(self.failures.min(RETRY_DOUBLINGS)));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn gates(&self, now: Now) -> [Pass; 2] {
+        [Access::Write, Access::Read].map(|access| pass(&self.view, self.held_since, access, now))
+    }
+
+    /// The moments at which the gates change by themselves.
+    fn deadlines(&self) -> impl Iterator<Item = Now> {
+        let end = |g: Gate| match g {
+            Gate::Hold { until, .. } => Some(until),
+            _ => None,
+        };
+        let own = self.held_since.map(|t| t + self.view.hold_max);
+        [end(self.view.writes), end(self.view.reads), own, self.view.writes_until, self.retry_at]
+            .into_iter()
+            .flatten()
+    }
+}
+
+impl Worker {
+    /// A new view of all services. What it fences is closed before anything else happens.
+    pub fn snapshot(&mut self, now: Now, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot.clone();
+        for service in &snapshot.services {
+            for (i, view) in service.shards.iter().enumerate() {
+                let known = self.services.get(usize::from(service.id.0)).and_then(Option::as_ref);
+                if known.is_some_and(|s| i < s.shards.len()) {
+                    self.install(now, (service.id, ShardId(i as u16)), view.clone());
+                }
+            }
+        }
+        self.run_ready(now);
+    }
+
+    /// The version of the newest snapshot.
+    pub fn version(&self) -> u64 {
+        self.snapshot.version
+    }
+
+    fn install(&mut self, now: Now, at: (ServiceId, ShardId), view: Arc<ShardView>) {
+        let shard = self.shard(at.0, at.1);
+        if Arc::ptr_eq(&shard.view, &view) || view.term < shard.view.term {
+            return;
+        }
+        let fence = view.term > shard.view.term || view.master.is_none() && shard.view.master.is_some();
+        let news = view.master != shard.view.master;
+        shard.view = view;
+        if fence || shard.held_since.is_some() && shard.view.proven_at > shard.signed_at {
+            // A newer term was proven after anything that was seen on an older one.
+            shard.held_since = None;
+        }
+        if fence || news {
+            shard.retry_at = None;
+            shard.failures = 0;
+            self.fence(now, at);
+        }
+        self.look(now, at);
+    }
+
+    /// Closes all connections of a shard: they belong to a term that is over, or to nobody.
+    fn fence(&mut self, now: Now, at: (ServiceId, ShardId)) {
+        for id in self.ups_of(at) {
+            self.lose_up(now, id, None);
+        }
+    }
+
+    fn ups_of(&self, at: (ServiceId, ShardId)) -> Vec<UpId> {
+        self.ups.iter().filter(|(_, u)| (u.service, u.shard) == at).map(|(id, _)| id).collect()
+    }
+
+    /// Something was seen that may mean that the grant has ended: hold, and tell.
+    pub(super) fn sign(&mut self, now: Now, at: (ServiceId, ShardId), term: Term, kind: SignKind) {
+        let s = self.service(at.0);
+        let shard = &mut s.shards[usize::from(at.1.0)];
+        if term != shard.view.term || (shard.held_since.is_some() && shard.signed_at == now) {
+            return;
+        }
+        s.counters.signs += 1;
+        shard.signed_at = now;
+        shard.held_since.get_or_insert(now);
+        let sign = Sign { service: at.0, shard: at.1, term, at: now, kind };
+        self.effects.push_back(Effect::Tell(Event::Sign(sign)));
+        self.look(now, at);
+    }
+
+    /// Compares the gates with what they were at the last look, and does what follows from a change.
+    fn look(&mut self, now: Now, at: (ServiceId, ShardId)) {
+        let shard = self.shard(at.0, at.1);
+        let gates = shard.gates(now);
+        let before = core::mem::replace(&mut shard.last, gates);
+        if before.contains(&Pass::Go) && gates.contains(&Pass::Wait) {
+            let ups = self.ups_of(at);
+            self.retract(ups);
+        }
+        if gates == [Pass::Refuse; 2] && before != gates {
+            // The hold has run out: what was sent and not answered is not waited for any longer.
+            self.fence(now, at);
+        }
+        let shard = self.shard(at.0, at.1);
+        let retry = shard.retry_at.is_some_and(|t| now >= t);
+        if retry {
+            shard.retry_at = None;
+        }
+        let opened = gates.iter().zip(before).any(|(g, b)| *g != Pass::Wait && *g != b);
+        if opened || retry {
+            shard.leaving.append(&mut shard.line);
+            self.ups_dirty(at);
+        }
+        self.release(now, at);
+    }
+
+    /// What was written only in part when the gate closed goes on.
+    fn ups_dirty(&mut self, at: (ServiceId, ShardId)) {
+        for id in self.ups_of(at) {
+            self.mark_up(id);
+        }
+    }
+
+    /// Lets a batch of waiting clients out, the longest-waiting first.
+    fn release(&mut self, now: Now, at: (ServiceId, ShardId)) {
+        for _ in 0..BATCH {
+            let Some(id) = self.shard(at.0, at.1).leaving.pop_front() else { return };
+            let Some(c) = self.clients.get_mut(id) else { continue };
+            c.in_line = false;
+            if c.wait != Wait::Gate {
+                continue;
+            }
+            self.releasing = true;
+            self.pump(now, id);
+            self.releasing = false;
+        }
+    }
+
+    pub(super) fn switch_timeout(&mut self, now: Now) {
+        self.give_up(now);
+        let all: Vec<(ServiceId, ShardId)> = self.shards().collect();
+        for at in all {
+            self.look(now, at);
+        }
+    }
+
+    pub(super) fn switch_next_timeout(&self, now: Now) -> Option<Now> {
+        let shards = self.services.iter().flatten().flat_map(|s| &s.shards);
+        let at = shards.flat_map(|s| {
+            // What has passed already was looked at.
+            let due = (!s.leaving.is_empty()).then_some(now);
+            s.deadlines().filter(move |t| *t > now).chain(due)
+        });
+        at.chain(self.setup_deadline()).min()
+    }
+
+    fn shards(&self) -> impl Iterator<Item = (ServiceId, ShardId)> {
+        self.services.iter().flatten().flat_map(|s| {
+            let id = s.policy.id;
+            (0..s.shards.len()).map(move |i| (id, ShardId(i as u16)))
+        })
+    }
+}

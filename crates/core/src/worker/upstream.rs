@@ -1,0 +1,433 @@
+//! Upstream connections: made, set up and confirmed, used, pooled, closed.
+use super::client::Place;
+use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
+use crate::Now;
+use crate::command::Act;
+use crate::ledger::{Apply, Ledger, Owner, Slot};
+use crate::resp::frame::{Element, Elements};
+use crate::resp::scan::ReplyScan;
+use crate::resp::{Proto, reply};
+use crate::session::{Ident, IdentId, Names, Session};
+use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, SignKind, Term};
+use alloc::vec::Vec;
+
+/// For what a connection is used.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// Shared: carries many sessions' commands interleaved.
+    Plain,
+    /// Shared: carries what changes a session and not data (`AUTH`, `HELLO`, `SELECT` …), so that its own state does
+    /// not matter.
+    Probe,
+    /// One session's, or in the pool.
+    Pinned,
+}
+
+/// What a connection is set up for; shard and term are the map's that it is in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LaneKey {
+    /// For what it is used.
+    pub class: Class,
+    /// As whom.
+    pub ident: IdentId,
+    /// In which protocol.
+    pub proto: Proto,
+    /// In which database.
+    pub db: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Connecting,
+    /// Set-up requests were sent; their replies decide.
+    Setup,
+    Ready,
+}
+
+/// The requests of a set-up, in the order in which they are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Auth,
+    Hello,
+    Select,
+    Role,
+}
+
+pub(super) struct Up {
+    pub(super) service: ServiceId,
+    pub(super) shard: ShardId,
+    pub(super) term: Term,
+    pub(super) endpoint: Endpoint,
+    pub(super) key: LaneKey,
+    pub(super) ledger: Ledger,
+    pub(super) scan: ReplyScan,
+    /// The part of a reply that has arrived.
+    pub(super) input: Vec<u8>,
+    pub(super) dirty: bool,
+    /// Whose it is, if it is pinned and not in the pool.
+    pub(super) pinned_by: Option<ClientId>,
+    /// Bytes pass uncounted.
+    pub(super) relay: bool,
+    /// Clients that wait for room in its ring.
+    pub(super) starved: Vec<ClientId>,
+    /// A `PUBLISH` that a `WAIT` needs was denied.
+    pub(super) wait_denied: bool,
+    ident: Option<Ident>,
+    names: Names,
+    state: State,
+    setup: Vec<u8>,
+    setup_sent: usize,
+    steps: Vec<Step>,
+    deadline: Now,
+    used: Now,
+}
+
+impl Up {
+    /// Whether it has a command that blocks.
+    pub(super) fn blocks(&self) -> bool {
+        self.ledger.owes(|e| matches!(e.act, Act::Block | Act::BlockIfAsked | Act::Wait))
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+}
+
+impl Worker {
+    /// The shared connection for `key`, made if there is none. `turn` chooses among several.
+    pub(super) fn lane(
+        &mut self,
+        now: Now,
+        at: (ServiceId, ShardId),
+        key: LaneKey,
+        ident: Option<&Ident>,
+        turn: u64,
+    ) -> Option<UpId> {
+        let s = self.service(at.0);
+        let most = if key.class == Class::Probe { 1 } else { usize::from(s.policy.lanes_per_node.max(1)) };
+        let shard = &s.shards[usize::from(at.1.0)];
+        let there = shard.lanes.get(&key).map_or(&[][..], |v| &v[..]);
+        let i = (turn % most as u64) as usize;
+        if i < there.len() {
+            return Some(there[i]);
+        }
+        let id = self.open(now, at, key, ident)?;
+        self.shard(at.0, at.1).lanes.entry(key).or_default().push(id);
+        Some(id)
+    }
+
+    /// A connection for one session, out of the pool if one is there. `None`: there are too many, or no master.
+    pub(super) fn pin(
+        &mut self,
+        now: Now,
+        at: (ServiceId, ShardId),
+        key: LaneKey,
+        ident: Option<&Ident>,
+        by: ClientId,
+    ) -> Option<UpId> {
+        let id = match self.take_pooled(at, key) {
+            Some(id) => id,
+            None => {
+                let most = self.service(at.0).policy.pinned_max;
+                if self.shard(at.0, at.1).pinned >= most {
+                    let idle = self.shard(at.0, at.1).pool.first_key_value().map(|(key, _)| *key)?;
+                    let id = self.take_pooled(at, idle)?;
+                    self.close_up(id);
+                }
+                let id = self.open(now, at, key, ident)?;
+                self.shard(at.0, at.1).pinned += 1;
+                id
+            }
+        };
+        self.ups[id].pinned_by = Some(by);
+        Some(id)
+    }
+
+    fn take_pooled(&mut self, at: (ServiceId, ShardId), key: LaneKey) -> Option<UpId> {
+        let pool = &mut self.shard(at.0, at.1).pool;
+        let of_key = pool.get_mut(&key)?;
+        let id = of_key.pop();
+        if of_key.is_empty() {
+            pool.remove(&key);
+        }
+        id
+    }
+
+    /// Makes the connection's names those of its session, ahead of the session's commands.
+    pub(super) fn name_pinned(&mut self, id: UpId, client: ClientId) {
+        let (Some(c), Some(up)) = (self.clients.get(client), self.ups.get_mut(id)) else { return };
+        let none = Names::default();
+        let want = c.session.names.as_deref().unwrap_or(&none);
+        let mut set = |words: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            reply::request(&mut bytes, words);
+            up.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::None));
+        };
+        if want.name != up.names.name {
+            set(&[b"CLIENT", b"SETNAME", &want.name]);
+        }
+        if want.lib_name != up.names.lib_name {
+            set(&[b"CLIENT", b"SETINFO", b"LIB-NAME", &want.lib_name]);
+        }
+        if want.lib_ver != up.names.lib_ver {
+            set(&[b"CLIENT", b"SETINFO", b"LIB-VER", &want.lib_ver]);
+        }
+        up.names = want.clone();
+    }
+
+    /// A session needs its connection no longer: into the pool, if it is clean.
+    pub(super) fn unpin(&mut self, id: UpId, session: &Session) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        if session.needs_pin() || !up.ledger.is_empty() || up.relay || up.state != State::Ready {
+            self.close_up(id);
+            return;
+        }
+        // The session's SELECT, HELLO and AUTH were executed on this very connection.
+        up.key =
+            LaneKey { class: Class::Pinned, ident: session.ident_id(), proto: session.proto, db: session.db };
+        up.ident = session.ident.clone();
+        up.names = session.names.as_deref().cloned().unwrap_or_default();
+        up.pinned_by = None;
+        let (service, shard, key, term) = (up.service, up.shard, up.key, up.term);
+        let shard = self.shard(service, shard);
+        if shard.view.term == term {
+            shard.pool.entry(key).or_default().push(id);
+        } else {
+            self.close_up(id);
+        }
+    }
+
+    /// Begins a connection to the shard's master. `None`: there is none now, or it was tried a moment ago in vain.
+    fn open(
+        &mut self,
+        now: Now,
+        at: (ServiceId, ShardId),
+        key: LaneKey,
+        ident: Option<&Ident>,
+    ) -> Option<UpId> {
+        let s = self.service(at.0);
+        let timeout = s.policy.connect_timeout;
+        let shard = &s.shards[usize::from(at.1.0)];
+        if shard.retry_at.is_some_and(|t| now < t) {
+            return None;
+        }
+        let endpoint = shard.view.master.clone()?;
+        let term = shard.view.term;
+        s.counters.ups_opened += 1;
+        let id = self.ups.insert(Up {
+            service: at.0,
+            shard: at.1,
+            term,
+            endpoint: endpoint.clone(),
+            key,
+            ledger: Ledger::default(),
+            scan: ReplyScan::default(),
+            input: Vec::new(),
+            dirty: false,
+            pinned_by: None,
+            relay: false,
+            starved: Vec::new(),
+            wait_denied: false,
+            ident: ident.cloned(),
+            names: Names::default(),
+            state: State::Connecting,
+            setup: Vec::new(),
+            setup_sent: 0,
+            steps: Vec::new(),
+            deadline: now + timeout,
+            used: now,
+        });
+        self.effects.push_back(Effect::Connect(id, endpoint));
+        Some(id)
+    }
+
+    /// The connection is made: its set-up goes out in one write.
+    pub(super) fn begin_setup(&mut self, id: UpId) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        up.state = State::Setup;
+        let mut steps = Vec::new();
+        let bytes = &mut up.setup;
+        if let Some(ident) = &up.ident {
+            let c = &ident.credential;
+            match &c.user {
+                Some(user) => reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]),
+                None => reply::request(bytes, &[&b"AUTH"[..], &c.secret]),
+            }
+            steps.push(Step::Auth);
+        }
+        if up.key.proto == Proto::Resp3 {
+            reply::request(bytes, &[&b"HELLO"[..], b"3"]);
+            steps.push(Step::Hello);
+        }
+        if up.key.db != 0 {
+            let mut db = Vec::new();
+            reply::integer(&mut db, u64::from(up.key.db));
+            reply::request(bytes, &[&b"SELECT"[..], &db[1..db.len() - 2]]);
+            steps.push(Step::Select);
+        }
+        reply::request(bytes, &[&b"ROLE"[..]]);
+        steps.push(Step::Role);
+        steps.reverse();
+        up.steps = steps;
+        self.mark_up(id);
+    }
+
+    /// A reply to a step of the set-up.
+    pub(super) fn setup_reply(&mut self, now: Now, id: UpId, frame: &[u8]) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        let Some(step) = up.steps.pop() else { return self.lose_up(now, id, Some(SignKind::Garbage)) };
+        let error = frame.first() == Some(&b'-');
+        let nobody = up.key.ident == IdentId::NOBODY;
+        let at = (up.service, up.shard);
+        match step {
+            Step::Role if !error => {
+                let mut elements = Elements::of(frame);
+                elements.next();
+                let master = elements.next() == Some(Element::Bulk(b"master"));
+                if !master && !self.service_ref(at.0).policy.pass_readonly {
+                    return self.lose_up(now, id, Some(SignKind::NotMaster));
+                }
+            }
+            // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
+            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
+                if nobody {
+                    self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                }
+            }
+            // Without permission for them, the data commands will say so too.
+            Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
+            _ if error => return self.setup_failed(now, id, frame),
+            _ => {}
+        }
+        let Some(up) = self.ups.get_mut(id) else { return };
+        if up.steps.is_empty() {
+            up.state = State::Ready;
+            up.setup = Vec::new();
+            up.used = now;
+            let shard = self.shard(at.0, at.1);
+            shard.retry_at = None;
+            shard.failures = 0;
+            self.mark_up(id);
+        }
+    }
+
+    /// The server said why a connection cannot be set up: that is the reply to whoever waits for it.
+    fn setup_failed(&mut self, now: Now, id: UpId, error: &[u8]) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        let (service, endpoint) = (up.service, up.endpoint.clone());
+        let owed = up.ledger.close();
+        self.service(service).counters.ups_failed += 1;
+        let text = alloc::string::String::from_utf8_lossy(error).trim_end().into();
+        self.effects.push_back(Effect::Tell(Event::SetupFailed { service, endpoint, error: text }));
+        self.detach_up(id);
+        self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
+        for (slot, _, _) in owed {
+            if let Owner::Client(client) = slot.owner {
+                self.answer_lost(now, client, error.into());
+            }
+        }
+    }
+
+    /// What may be written now: the set-up first, then requests while a gate is open and the lease holds.
+    pub(super) fn up_unwritten<'a>(&'a self, now: Now, up: &'a Up) -> &'a [u8] {
+        match up.state {
+            State::Connecting => &[],
+            State::Setup => &up.setup[up.setup_sent..],
+            State::Ready => {
+                let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
+                if shard.sends(up.term, now, up.relay) { up.ledger.unsent() } else { &[] }
+            }
+        }
+    }
+
+    pub(super) fn up_wrote(&mut self, now: Now, id: UpId, n: usize) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        if up.state == State::Setup {
+            up.setup_sent += n;
+            return;
+        }
+        up.ledger.wrote(n);
+        up.used = now;
+        let (service, pinned) = (up.service, up.pinned_by);
+        let s = self.services[usize::from(service.0)]
+            .as_mut()
+            .expect("a service is kept while it has connections");
+        s.counters.up_bytes_out += n as u64;
+        s.counters.up_writes += 1;
+        // A request that streams through was waiting for room.
+        if let Some(client) = pinned
+            && self.clients.get(client).is_some_and(|c| c.paused)
+        {
+            self.ready.push_back(client);
+        }
+    }
+
+    pub(super) fn mark_up(&mut self, id: UpId) {
+        if let Some(up) = self.ups.get_mut(id)
+            && !up.dirty
+        {
+            up.dirty = true;
+            self.dirty_ups.push(id);
+        }
+    }
+
+    /// Closes a connection of our own will; whatever it owed is dropped (the caller has seen to it).
+    pub(super) fn close_up(&mut self, id: UpId) {
+        if self.detach_up(id).is_some() {
+            self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
+        }
+    }
+
+    /// Takes a connection out of all that knows it.
+    pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
+        let up = self.ups.remove(id)?;
+        let shard = self.shard(up.service, up.shard);
+        let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
+        if let Some(of_key) = map.get_mut(&up.key) {
+            of_key.retain(|u| *u != id);
+            if of_key.is_empty() {
+                map.remove(&up.key);
+            }
+        }
+        if up.key.class == Class::Pinned {
+            shard.pinned = shard.pinned.saturating_sub(1);
+        }
+        self.ready.extend(up.starved.iter().copied());
+        if let Some(c) = up.pinned_by.and_then(|c| self.clients.get_mut(c))
+            && c.place == Place::Pinned(id)
+        {
+            c.place = Place::Free;
+        }
+        Some(up)
+    }
+
+    /// Gives up what does not come up, and closes what nobody uses.
+    pub(super) fn sweep_ups(&mut self, now: Now) {
+        let mut idle = Vec::new();
+        for (id, up) in &self.ups {
+            let limit = self.service_ref(up.service).policy.upstream_idle;
+            let unused = up.state == State::Ready && up.pinned_by.is_none() && up.ledger.is_empty();
+            if unused && now.since(up.used) >= limit {
+                idle.push(id);
+            }
+        }
+        for id in idle {
+            self.close_up(id);
+        }
+    }
+
+    /// The earliest moment at which a connection that does not come up is given up.
+    pub(super) fn setup_deadline(&self) -> Option<Now> {
+        self.ups.values().filter(|u| u.state != State::Ready).map(|u| u.deadline).min()
+    }
+
+    /// Gives up connections that did not come up in time.
+    pub(super) fn give_up(&mut self, now: Now) {
+        let late = |u: &Up| u.state != State::Ready && now >= u.deadline;
+        let ids: Vec<UpId> = self.ups.iter().filter(|(_, u)| late(u)).map(|(id, _)| id).collect();
+        for id in ids {
+            self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
+            self.up_gone(now, id);
+        }
+    }
+}
