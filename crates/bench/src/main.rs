@@ -144,7 +144,9 @@ fn programs_of(arguments: &Arguments) -> Result<BTreeMap<Peer, Option<PathBuf>>,
             (Peer::Direct, _) => Ok(None),
             (Peer::Haproxy, _) => programs::HAPROXY.find_or_install().map(Some),
             (Peer::Twemproxy, _) => programs::NUTCRACKER.find_or_install().map(Some),
-            (Peer::Pointsman, Some(path)) => Ok(Some(path.clone())),
+            (Peer::Pointsman, Some(path)) => {
+                Ok(Some(path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?))
+            }
             (Peer::Pointsman, None) => Ok(Some(programs::build_pointsman()?)),
         };
         match program {

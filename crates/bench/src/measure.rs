@@ -20,6 +20,8 @@ pub(crate) enum CpuSource {
 impl CpuSource {
     /// The finer of the two that this kernel offers.
     pub(crate) fn detect() -> io::Result<Self> {
+        // The kernel adds up a thread's time when it switches or ticks; a young process may have seen neither.
+        std::thread::sleep(Duration::from_millis(1));
         match threads_ns(std::process::id()) {
             Ok(threads) if threads.values().any(|&ns| ns > 0) => Ok(CpuSource::Schedstat),
             _ => process_ticks(std::process::id()).map(|_| CpuSource::Stat),
@@ -152,6 +154,12 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn the_finer_source_is_taken_where_the_kernel_has_it() {
+        let has_schedstat = fs::exists(format!("/proc/{}/schedstat", std::process::id())).unwrap();
+        assert_eq!(CpuSource::detect().unwrap() == CpuSource::Schedstat, has_schedstat);
+    }
 
     #[test]
     fn cpu_time_of_busy_work_is_counted() {

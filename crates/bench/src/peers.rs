@@ -1,5 +1,6 @@
 //! What is compared: each peer is started fresh on a port of its own, and always stopped again.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -75,37 +76,7 @@ impl RunningPeer {
             return Ok(RunningPeer { process: None, address: redis });
         };
         let address = free_address()?;
-        let arguments = match peer {
-            Peer::Haproxy => {
-                let file = folder.join("haproxy.cfg");
-                fs::write(&file, haproxy_configuration(address, redis, haproxy_maxconn()))?;
-                vec!["-db".into(), "-f".into(), file.into_os_string()]
-            }
-            Peer::Twemproxy => {
-                let file = folder.join("nutcracker.yml");
-                fs::write(&file, twemproxy_configuration(address, redis))?;
-                let pid_file = folder.join("nutcracker.pid");
-                let stats_port = free_address()?.port().to_string();
-                vec![
-                    "-c".into(),
-                    file.into_os_string(),
-                    "-a".into(),
-                    "127.0.0.1".into(),
-                    "-s".into(),
-                    stats_port.into(),
-                    "-p".into(),
-                    pid_file.into_os_string(),
-                    "-o".into(),
-                    "/dev/stderr".into(),
-                ]
-            }
-            _ => {
-                let (listen, node) = (address.to_string(), redis.to_string());
-                ["run", "--listen", &listen, "--node", &node, "--workers", "1", "--admin", "off"]
-                    .map(Into::into)
-                    .to_vec()
-            }
-        };
+        let arguments = arguments(peer, address, redis, folder)?;
         let mut process = Process::spawn(program, &arguments, &folder.join(format!("{}.log", peer.name())))?;
         process.wait_until_it_answers(address)?;
         Ok(RunningPeer { process: Some(process), address })
@@ -132,24 +103,13 @@ impl Redis {
     /// Starts a server that keeps nothing on disk.
     pub(crate) fn start(program: &Path, folder: &Path) -> io::Result<Self> {
         let address = free_address()?;
-        let port = address.port().to_string();
-        let arguments = [
-            "--port",
-            &port,
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--tcp-backlog",
-            "4096",
-            "--dir",
-        ]
-        .map(Into::into)
-        .into_iter()
-        .chain([folder.as_os_str().to_owned()])
-        .collect::<Vec<_>>();
+        let port = address.port();
+        let arguments: Vec<OsString> =
+            format!("--port {port} --bind 127.0.0.1 --tcp-backlog 4096 --appendonly no")
+                .split(' ')
+                .map(OsString::from)
+                .chain(["--save".into(), "".into(), "--dir".into(), folder.into()])
+                .collect();
         let mut process = Process::spawn(program, &arguments, &folder.join("redis.log"))?;
         process.wait_until_it_answers(address)?;
         Ok(Redis { process, address })
@@ -162,6 +122,35 @@ impl Redis {
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
+}
+
+/// Writes the peer's configuration to `folder`, if it needs any, and gives its arguments.
+fn arguments(peer: Peer, listen: SocketAddr, redis: SocketAddr, folder: &Path) -> io::Result<Vec<OsString>> {
+    let file = folder.join(format!("{}.conf", peer.name()));
+    let arguments = match peer {
+        Peer::Direct => Vec::new(),
+        Peer::Haproxy => {
+            fs::write(&file, haproxy_configuration(listen, redis, haproxy_maxconn()))?;
+            vec!["-db".into(), "-f".into(), file.into()]
+        }
+        Peer::Twemproxy => {
+            fs::write(&file, twemproxy_configuration(listen, redis))?;
+            let stats_port = free_address()?.port().to_string();
+            let pid_file = folder.join("twemproxy.pid");
+            ["-a", "127.0.0.1", "-s", &stats_port, "-o", "/dev/stderr", "-p"]
+                .map(OsString::from)
+                .into_iter()
+                .chain([pid_file.into(), "-c".into(), file.into()])
+                .collect()
+        }
+        Peer::Pointsman => {
+            let (listen, node) = (listen.to_string(), redis.to_string());
+            ["run", "--listen", &listen, "--node", &node, "--workers", "1", "--admin", "off"]
+                .map(OsString::from)
+                .into()
+        }
+    };
+    Ok(arguments)
 }
 
 /// TCP mode as the manual suggests it for a service of many short exchanges; what is not named is at its default.
@@ -233,7 +222,7 @@ struct Process {
 impl Process {
     /// In a process group of its own, so that Ctrl-C reaches only us; and where there is setpriv (util-linux), killed
     /// by the kernel should we be killed ourselves.
-    fn spawn(program: &Path, arguments: &[std::ffi::OsString], log: &Path) -> io::Result<Self> {
+    fn spawn(program: &Path, arguments: &[OsString], log: &Path) -> io::Result<Self> {
         let mut command = match programs::find(&["setpriv"]) {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
