@@ -327,6 +327,27 @@ impl Worker {
         self.run_ready(now);
     }
 
+    /// Calls [`Worker::timeout`] if something is due.
+    pub fn timeout_if_due(&mut self, now: Now) {
+        // What happened in this turn may have moved deadlines; looking is cheap.
+        if self.next_timeout(now).is_some_and(|t| now >= t) {
+            self.timeout(now);
+        }
+    }
+
+    /// Whether [`Worker::next_dirty`] has something.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty_clients.is_empty() || !self.dirty_ups.is_empty()
+    }
+
+    /// Drains all services: the process is to end.
+    pub fn drain_all(&mut self, now: Now) {
+        let all: Vec<ServiceId> = self.services.iter().flatten().map(|s| s.policy.id).collect();
+        for service in all {
+            self.drain(now, service);
+        }
+    }
+
     /// When [`Worker::timeout`] is to be called.
     pub fn next_timeout(&self, now: Now) -> Option<Now> {
         let sweep = (!self.ups.is_empty() || !self.clients.is_empty()).then_some(self.next_sweep);

@@ -226,8 +226,8 @@ impl Worker {
     pub(super) fn switch_next_timeout(&self, now: Now) -> Option<Now> {
         let shards = self.services.iter().flatten().flat_map(|s| &s.shards);
         let at = shards.flat_map(|s| {
-            // What has passed already was looked at.
-            let due = (!s.leaving.is_empty()).then_some(now);
+            let changed = s.gates(now) != s.last || s.retry_at.is_some_and(|t| now >= t);
+            let due = (changed || !s.leaving.is_empty()).then_some(now);
             s.deadlines().filter(move |t| *t > now).chain(due)
         });
         at.chain(self.setup_deadline()).min()

@@ -1,0 +1,94 @@
+//! Byte streams: TCP and Unix sockets, with one face.
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use pointsman_core::topology::snapshot::Endpoint;
+use pointsman_core::worker::How;
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+/// A peer that is gone without a word is noticed after about this long.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A non-blocking stream.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Begins to connect; the stream is writable once it is decided.
+    pub fn connect(to: &Endpoint) -> io::Result<Stream> {
+        Ok(match to {
+            Endpoint::Tcp(addr) => Stream::tcp(TcpStream::connect(*addr)?),
+            Endpoint::Unix(path) => Stream::Unix(UnixStream::connect(&**path)?),
+        })
+    }
+
+    /// A stream that was accepted.
+    pub fn tcp(stream: TcpStream) -> Stream {
+        // Neither option is worth losing a connection for.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+        Stream::Tcp(stream)
+    }
+
+    /// Whether a connection that was begun is made: `Ok(false)` while it is not decided.
+    pub fn is_connected(&self) -> io::Result<bool> {
+        let (error, peer) = match self {
+            Stream::Tcp(s) => (s.take_error()?, s.peer_addr().map(|_| ())),
+            Stream::Unix(s) => (s.take_error()?, s.peer_addr().map(|_| ())),
+        };
+        match (error, peer) {
+            (Some(e), _) => Err(e),
+            (None, Ok(())) => Ok(true),
+            (None, Err(e)) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            (None, Err(e)) => Err(e),
+        }
+    }
+
+    /// Closes the stream as the machine wants it.
+    pub fn close(self, how: How) {
+        if how == How::Abort
+            && let Stream::Tcp(s) = &self
+        {
+            // With a linger of zero the kernel throws away what is queued, and resets the connection.
+            let _ = SockRef::from(s).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Registers both interests, once for the stream's life.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Stream::Tcp(s) => s.register(registry, token, both),
+            Stream::Unix(s) => s.register(registry, token, both),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.read(buf),
+            Stream::Unix(s) => s.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.write(buf),
+            Stream::Unix(s) => s.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
