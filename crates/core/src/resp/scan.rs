@@ -158,7 +158,12 @@ impl RequestScan {
         self.pos
     }
 
-    /// The caller took `n` bytes away from the front of the buffer: all that it held.
+    /// How many of the `len` bytes of the buffer the scan needs no longer: all but a header that has no end yet.
+    pub fn passed(&self, len: usize) -> usize {
+        self.pos.min(len)
+    }
+
+    /// The caller took `n` bytes away from the front of the buffer, at most those that were [`passed`](Self::passed).
     pub fn forwarded(&mut self, n: usize) {
         self.pos = self.pos.saturating_sub(n);
         self.looked = self.looked.saturating_sub(n);
@@ -280,7 +285,12 @@ impl ReplyScan {
         Ok(ReplyStep::Frame { len, kind })
     }
 
-    /// The caller took `n` bytes away from the front of the buffer.
+    /// How many of the `len` bytes of the buffer the scan needs no longer: all but a header that has no end yet.
+    pub fn passed(&self, len: usize) -> usize {
+        self.pos.min(len)
+    }
+
+    /// The caller took `n` bytes away from the front of the buffer, at most those that were [`passed`](Self::passed).
     pub fn forwarded(&mut self, n: usize) {
         self.pos = self.pos.saturating_sub(n);
         self.looked = self.looked.saturating_sub(n);
@@ -594,6 +604,74 @@ mod tests {
                 ReplyStep::Frame { len, .. } => Some(len),
             });
             prop_assert_eq!(lens, replies.iter().map(Vec::len).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn replies_that_are_passed_on_as_they_arrive_frame_the_same(
+            replies in prop::collection::vec(reply(), 1..8),
+            cuts in prop::collection::vec(any::<usize>(), 0..40),
+        ) {
+            let (bytes, lim, mut scan) = (replies.concat(), Limits::default(), ReplyScan::default());
+            let (mut lens, mut so_far) = (Vec::new(), 0);
+            let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
+            cuts.push(bytes.len());
+            cuts.sort_unstable();
+            let (mut buf, mut from) = (Vec::new(), 0);
+            for cut in cuts {
+                buf.extend_from_slice(&bytes[from..cut]);
+                from = cut;
+                loop {
+                    match scan.next(&buf, &lim).expect("valid") {
+                        ReplyStep::More => {
+                            let n = scan.passed(buf.len());
+                            scan.forwarded(n);
+                            so_far += n;
+                            buf.drain(..n);
+                            break;
+                        }
+                        ReplyStep::Frame { len, .. } => {
+                            lens.push(so_far + len);
+                            so_far = 0;
+                            buf.drain(..len);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(lens, replies.iter().map(Vec::len).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn requests_that_are_passed_on_as_they_arrive_frame_the_same(
+            requests in prop::collection::vec(request(), 1..8),
+            cuts in prop::collection::vec(any::<usize>(), 0..40),
+        ) {
+            let (bytes, lim, mut scan) = (requests.concat(), Limits::default(), RequestScan::default());
+            let (mut lens, mut so_far) = (Vec::new(), 0);
+            let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
+            cuts.push(bytes.len());
+            cuts.sort_unstable();
+            let (mut buf, mut from) = (Vec::new(), 0);
+            for cut in cuts {
+                buf.extend_from_slice(&bytes[from..cut]);
+                from = cut;
+                loop {
+                    match scan.next(&buf, &lim, false).expect("valid") {
+                        RequestStep::More => {
+                            let n = scan.passed(buf.len());
+                            scan.forwarded(n);
+                            so_far += n;
+                            buf.drain(..n);
+                            break;
+                        }
+                        RequestStep::Array { len } | RequestStep::Inline { len } | RequestStep::Empty { len } => {
+                            lens.push(so_far + len);
+                            so_far = 0;
+                            buf.drain(..len);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(lens, requests.iter().map(Vec::len).collect::<Vec<_>>());
         }
 
         #[test]

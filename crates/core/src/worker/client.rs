@@ -75,8 +75,10 @@ pub(super) struct Client {
     pub(super) dirty: bool,
     /// It stands in the line for a gate.
     pub(super) in_line: bool,
-    /// It will send no more (or what it sends is no longer looked at).
+    /// It will send no more.
     pub(super) eof: bool,
+    /// What it sends is no longer looked at: it was malformed.
+    pub(super) deaf: bool,
     /// It is closed as soon as its replies are written.
     pub(super) closing: bool,
     /// The shell was told not to read it.
@@ -103,6 +105,7 @@ impl Client {
             dirty: false,
             in_line: false,
             eof: false,
+            deaf: false,
             closing: false,
             paused: false,
             active: now,

@@ -34,7 +34,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.active = now;
         let service = c.service;
-        if c.closing || c.eof {
+        if c.closing || c.deaf {
             return;
         }
         let at_once = c.waiting() == 0 && c.wait == Wait::No && c.redo.is_empty();
@@ -133,6 +133,9 @@ impl Worker {
         let mut at = 0;
         while at < buf.len() {
             let Some(c) = self.clients.get_mut(id) else { return buf.len() };
+            if c.deaf {
+                return buf.len();
+            }
             if c.closing || c.wait != Wait::No || !c.redo.is_empty() {
                 break;
             }
@@ -141,7 +144,11 @@ impl Worker {
                 return buf.len();
             }
             if c.stream != Stream::No {
-                at += self.stream_on(id, &buf[at..]);
+                let used = self.stream_on(id, &buf[at..]);
+                at += used;
+                if used == 0 {
+                    break;
+                }
                 continue;
             }
             let s = self.services[usize::from(c.service.0)]
@@ -162,8 +169,10 @@ impl Worker {
                     if c.scan.len_min().max(buf.len() - at) <= limits.stream_from {
                         break;
                     }
+                    let passed = c.scan.passed(buf.len() - at);
                     match self.stream_begin(now, id, &buf[at..]) {
-                        Some(Routed::Taken) => at = buf.len(),
+                        // What is left, if anything, is a header that has no end yet: `stream_on` goes on with it.
+                        Some(Routed::Taken) => at += passed,
                         Some(Routed::Blocked(wait)) => {
                             self.wait(id, wait);
                             break;
@@ -219,6 +228,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.redo.push_back(Redo::Answer(reply::protocol_error(m).into()));
         c.eof = true;
+        c.deaf = true;
         c.input = Vec::new();
         c.input_at = 0;
         let service = c.service;
@@ -494,6 +504,7 @@ impl Worker {
         }
         if c.session.tx == Tx::Lost {
             let c = self.clients.get_mut(id)?;
+            c.scan.forwarded(c.scan.passed(bytes.len()));
             c.stream = Stream::Discard(reply::QUEUED.into());
             return Some(Routed::Taken);
         }
@@ -502,7 +513,7 @@ impl Worker {
             if routed == Routed::Taken {
                 // The refusal was said; what is still to come of the request is thrown away.
                 let c = self.clients.get_mut(id)?;
-                c.scan.forwarded(bytes.len());
+                c.scan.forwarded(c.scan.passed(bytes.len()));
                 c.stream = Stream::Discard(Box::default());
             }
             return Some(routed);
@@ -513,6 +524,7 @@ impl Worker {
             Err(routed) => return Some(routed),
         };
         let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
+        let bytes = &bytes[..c.scan.passed(bytes.len())];
         c.scan.forwarded(bytes.len());
         c.stream = Stream::Into(up);
         c.owed += 1;
@@ -530,7 +542,7 @@ impl Worker {
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         let (len, last) = match c.scan.next(bytes, &s.policy.limits, false) {
             Ok(RequestStep::Array { len }) => (len, true),
-            Ok(_) => (bytes.len(), false),
+            Ok(_) => (c.scan.passed(bytes.len()), false),
             Err(malformed) => {
                 // The server has half a request: its connection is of no more use.
                 if let Stream::Into(up) = core::mem::take(&mut c.stream) {

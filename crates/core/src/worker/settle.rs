@@ -61,8 +61,8 @@ impl Worker {
                     return buf.len();
                 }
                 Ok(ReplyStep::More) => {
-                    if buf.len() - at >= REPLY_KEPT && self.pass_on(id, &buf[at..]) {
-                        at = buf.len();
+                    if buf.len() - at >= REPLY_KEPT {
+                        at += self.pass_on(id, &buf[at..]);
                     }
                     break;
                 }
@@ -80,23 +80,25 @@ impl Worker {
         at
     }
 
-    /// Gives the client the part of a long reply that has arrived; `false` if it must be kept until it is complete.
-    fn pass_on(&mut self, id: UpId, part: &[u8]) -> bool {
-        let Some(up) = self.ups.get_mut(id) else { return true };
+    /// Gives the client the part of a long reply that has arrived, unless it must be kept until it is complete. Returns
+    /// how many bytes are done with.
+    fn pass_on(&mut self, id: UpId, part: &[u8]) -> usize {
+        let Some(up) = self.ups.get_mut(id) else { return part.len() };
         if !up.ledger.expects() || !up.is_ready() {
-            return false;
+            return 0;
         }
+        let part = &part[..up.scan.passed(part.len())];
         let kind = up.scan.kind();
         let pinned = up.key.class == Class::Pinned;
-        let Some(slot) = up.ledger.front() else { return false };
+        let Some(slot) = up.ledger.front() else { return 0 };
         let plain = slot.apply == Apply::None && slot.replies == 1 && !matches!(kind, 0 | b'-' | b'>');
         // On a pinned connection an array may be a message; it is looked at when it is whole.
         if !plain || pinned && kind == b'*' && !slot.begun {
-            return false;
+            return 0;
         }
         if let Owner::Client(client) = slot.owner {
             if self.clients.get(client).is_some_and(|c| !c.redo.is_empty()) {
-                return false;
+                return 0;
             }
             slot.begun = true;
             up.scan.forwarded(part.len());
@@ -104,7 +106,7 @@ impl Worker {
         } else {
             up.scan.forwarded(part.len());
         }
-        true
+        part.len()
     }
 
     fn settle(&mut self, now: Now, id: UpId, frame: &[u8], kind: u8) {
