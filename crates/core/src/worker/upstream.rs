@@ -290,9 +290,9 @@ impl Worker {
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
-                if nobody {
-                    self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
-                }
+                // Only a connection without a user tells whether one is needed.
+                let shard = self.shard(at.0, at.1);
+                shard.needs_auth = if nobody { frame.starts_with(b"-NOAUTH") } else { shard.needs_auth };
             }
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
