@@ -104,7 +104,10 @@ impl fmt::Display for Kind {
             Kind::File => f.write_str("the path of a file"),
             Kind::List => f.write_str("a list of strings"),
             Kind::Bool => f.write_str("true or false"),
-            Kind::Word(words) => write!(f, "\"{}\"", words.join("\" or \"")),
+            Kind::Word(words) => {
+                let (last, others) = words.split_last().expect("a key has a word");
+                write!(f, "\"{}\" or \"{last}\"", others.join("\", \""))
+            }
             Kind::Count(min, max) => write!(f, "a whole number from {min} to {max}"),
             Kind::Size(min, max) => write!(f, "a size from {} to {}", show_size(min), show_size(max)),
             Kind::Duration(min, max) => write!(f, "a duration from {} to {}", time(min), time(max)),
@@ -280,33 +283,33 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "user", Text, "\"observer\"",
         "The ACL user as which nodes are observed (PING, ROLE, INFO); without it, the user `default`. Clients never get it.")
         .input("POINTSMAN_USER"),
-    Key::new(Service, "password", Secret, "\"${REDIS_PASSWORD:-secret}\"",
+    Key::new(Service, "password", Secret, "\"${REDIS_PASSWORD}\"",
         "The password for observing the nodes.")
         .input("POINTSMAN_PASSWORD"),
-    Key::new(Service, "password_file", File, "\"secret\"",
+    Key::new(Service, "password_file", File, "\"redis.password\"",
         "The same, from a file: its content less one newline at its end.")
         .input("POINTSMAN_PASSWORD_FILE"),
     Key::new(Service, "sentinel_user", Text, "\"observer\"",
         "The ACL user for the Sentinels; without it, the user `default`.")
         .only(Way::Sentinels).input("POINTSMAN_SENTINEL_USER"),
-    Key::new(Service, "sentinel_password", Secret, "\"${SENTINEL_PASSWORD:-secret}\"",
+    Key::new(Service, "sentinel_password", Secret, "\"${SENTINEL_PASSWORD}\"",
         "The password for the Sentinels. Sentinels are asked without one unless it is given: it is not taken from `password`.")
         .only(Way::Sentinels).input("POINTSMAN_SENTINEL_PASSWORD"),
-    Key::new(Service, "sentinel_password_file", File, "\"secret\"",
+    Key::new(Service, "sentinel_password_file", File, "\"sentinel.password\"",
         "The same, from a file.")
         .only(Way::Sentinels).input("POINTSMAN_SENTINEL_PASSWORD_FILE"),
     Key::new(Service, "upstream_user", Text, "\"app\"",
         "The ACL user that clients are for the nodes until they authenticate themselves; without it, the user `default`.")
         .input("POINTSMAN_UPSTREAM_USER"),
-    Key::new(Service, "upstream_password", Secret, "\"${APP_PASSWORD:-secret}\"",
+    Key::new(Service, "upstream_password", Secret, "\"${APP_PASSWORD}\"",
         "The password of `upstream_user`. With it, whoever can connect acts as that user without a password. Without it, clients have to authenticate as on a direct connection.")
         .input("POINTSMAN_UPSTREAM_PASSWORD"),
-    Key::new(Service, "upstream_password_file", File, "\"secret\"",
+    Key::new(Service, "upstream_password_file", File, "\"app.password\"",
         "The same, from a file.")
         .input("POINTSMAN_UPSTREAM_PASSWORD_FILE"),
 
     Key::new(Service, "interval", Duration(10 * MS, M), "\"1s\"",
-        "How often each Sentinel and node is asked.")
+        "How often each Sentinel and node is asked (in a static list: how often its health is checked).")
         .default("\"250ms\""),
     Key::new(Service, "timeout", Duration(10 * MS, M), "\"500ms\"",
         "A Sentinel or node that does not answer for so long counts as silent.")
