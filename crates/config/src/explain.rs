@@ -123,11 +123,13 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {
-    let resent =
-        if policy.resend_reads { "commands that only read are sent again" } else { "none is sent again" };
-    let mut sentences = vec![format!(
-        "of commands that were sent when a connection breaks, {resent}, and others get -UNCERTAIN."
-    )];
+    let resent = if policy.resend_reads {
+        "those that only read are sent again, and the others get"
+    } else {
+        "all get"
+    };
+    let mut sentences =
+        vec![format!("of commands that were sent when a connection breaks, {resent} -UNCERTAIN.")];
     sentences.push(match &policy.upstream_user {
         None => "clients authenticate themselves, as on a direct connection.".into(),
         Some(credential) => format!(
@@ -180,5 +182,80 @@ fn listed<T: std::fmt::Display>(items: &[T]) -> String {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} and {last}", others.join(", ")),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    fn explained(text: &str) -> String {
+        explain(&parse(text, "t.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}")))
+    }
+
+    #[test]
+    fn the_smallest_file_is_explained() {
+        let text = explained(
+            "[[service]]\nname = \"cache\"\nlisten = [\"0.0.0.0:6379\"]\nsentinels = [\"s1:1\", \"s2:1\", \"s3:1\"]\n\
+             master = \"mymaster\"\n",
+        );
+        let expected = "\
+Service \"cache\"
+  - accepts clients on 0.0.0.0:6379.
+  - finds the master of \"mymaster\" with the Sentinels s1:1, s2:1 and s3:1 and those that they know of: a node that a \
+majority names, and that agrees.
+  - asks each of them every 250ms, and takes one that does not answer for 1s as silent; also listens to what they \
+announce.
+  - observes the Sentinels without a password, and the nodes without a password.
+  - without a master, commands wait for the largest down-after-milliseconds of the Sentinels and 10 s, at most 1m; \
+then they get -MASTERDOWN until there is one. Clients stay connected.
+  - of commands that were sent when a connection breaks, those that only read are sent again, and the others get \
+-UNCERTAIN.
+  - clients authenticate themselves, as on a direct connection.
+  - refuses what would break the deployment or the proxy (SHUTDOWN, REPLICAOF, DEBUG …).
+  - takes up to 65536 clients a worker, however long they are idle.
+
+The process
+  - serves clients with as many threads as there are cores.
+  - serves health, status and metrics on http://127.0.0.1:9400.
+  - when told to stop, gives clients 30s to finish.
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn every_key_with_an_effect_on_people_changes_the_explanation() {
+        let base = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n";
+        let nodes = "nodes = [\"n:1\"]\n";
+        let list = "node = [{address = \"n:1\"}, {address = \"m:1\", backup = true}]\n";
+        for (source, lines) in [
+            (nodes, vec!["start_wait = \"1s\"", "hold = \"0s\"", "hold = \"9s\"", "hold_reads = false"]),
+            (nodes, vec!["resend_reads = false", "transparent = true", "allow = \"DEBUG\"", "clients = 5"]),
+            (
+                nodes,
+                vec![
+                    "client_idle = \"1h\"",
+                    "upstream_password = \"x\"",
+                    "password = \"x\"",
+                    "interval = \"1s\"",
+                ],
+            ),
+            (
+                list,
+                vec![
+                    "failback = \"cut\"",
+                    "failback = \"drain\"",
+                    "rise = 7",
+                    "fall = 7",
+                    "timeout = \"2s\"",
+                ],
+            ),
+        ] {
+            let without = explained(&format!("{base}{source}"));
+            for line in lines {
+                assert_ne!(explained(&format!("{base}{source}{line}\n")), without, "{line}");
+            }
+        }
     }
 }

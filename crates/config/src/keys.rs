@@ -248,8 +248,8 @@ pub const KEYS: &[Key] = &[
 
     Key::new(Service, "name", Text, "\"cache\"",
         "The service's name in the log, the status and the metrics: letters, digits, `.`, `_` and `-`, at most 64. Required. A service keeps its clients across a reload as long as it keeps its name."),
-    Key::new(Service, "listen", List, "[\"0.0.0.0:6379\", \"unix:/run/pointsman/cache.sock\"]",
-        "Where clients connect: an IP address and a port, or `unix:` and an absolute path. Required. With port 0 the system chooses one.")
+    Key::new(Service, "listen", List, "[\"0.0.0.0:6379\"]",
+        "Where clients connect: an IP address and a port, or `unix:` and an absolute path (`\"unix:/run/pointsman/cache.sock\"`). Required. With port 0 the system chooses one.")
         .input("--listen"),
     Key::new(Service, "socket_mode", Mode, "\"0600\"",
         "Permissions of the Unix sockets in `listen`.")

@@ -106,8 +106,12 @@ fn read_file(path: &Path) -> Result<String, Errors> {
     let whole = |problem: String, remedy: &str| {
         Errors::from(Error { place: Place::Path(name.clone()), problem, remedy: remedy.into() })
     };
-    let cannot =
-        |e: std::io::Error| whole(format!("cannot be read: {e}"), "name a readable file with `--config`");
+    let cannot = |e: std::io::Error| {
+        whole(
+            format!("cannot be read: {e}"),
+            "name a readable file with `--config`, or describe a service with `--listen`",
+        )
+    };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(cannot)?;
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;

@@ -36,6 +36,9 @@ pub(crate) struct Reader<'a> {
     errors: RefCell<Vec<Error>>,
 }
 
+/// Most errors that are noted: finding the place of each reads the file up to it.
+const NOTED_MAX: usize = 200;
+
 /// The place of `offset` in `text`.
 pub(crate) fn place(file: &Arc<str>, text: &[u8], offset: usize) -> Place {
     let before = &text[..offset.min(text.len())];
@@ -87,7 +90,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn parse(&self) -> Result<DeTable<'a>, Errors> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         let mut last_line = 0;
-        for error in errors {
+        for error in errors.into_iter().take(NOTED_MAX) {
             let place = place(&self.file, self.text.as_bytes(), error.span().map_or(0, |s| s.start));
             // What follows on the same line follows from it.
             if let Place::File { line, .. } = place {
@@ -96,7 +99,8 @@ impl<'a> Reader<'a> {
                 }
             }
             let (problem, remedy) = match error.message().split_once(", expected ") {
-                Some((problem, expected)) => (problem, format!("expected is {expected}")),
+                Some((problem, "nothing")) => (problem, "remove it".into()),
+                Some((problem, expected)) => (problem, format!("write {expected}")),
                 None if error.message() == "duplicate key" => ("duplicate key", "keep one of the two".into()),
                 None => (error.message(), "see https://toml.io for how TOML is written".into()),
             };
@@ -115,6 +119,9 @@ impl<'a> Reader<'a> {
 
     /// Notes an error.
     pub(crate) fn wrong(&self, spot: Spot, problem: impl Into<String>, remedy: impl Into<String>) {
+        if self.errors.borrow().len() >= NOTED_MAX {
+            return;
+        }
         let place = match spot {
             Spot::At(offset) => place(&self.file, self.text.as_bytes(), offset),
             Spot::Input(name) => Place::Input(name),
@@ -204,7 +211,7 @@ impl<'r> Table<'r> {
 
     /// Where the table begins, for what is missing in it; what is missing among flags is missed by its flag.
     fn start_for(&self, name: &str) -> Spot {
-        self.start.map_or(Spot::Input(self.key(name).input), Spot::At)
+        self.start.map_or_else(|| Spot::Input(self.key(name).input), Spot::At)
     }
 
     /// Where a key or a section stands, or the table's start if it is not written.

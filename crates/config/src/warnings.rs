@@ -67,7 +67,10 @@ fn source(found: &mut Found, source: &Source) {
             ),
             n if n % 2 == 0 => found.add(
                 "sentinels",
-                format!("{n} Sentinels have a majority of {}, as {} would: the last one adds nothing", n / 2 + 1, n + 1),
+                match n {
+                    2 => "of 2 Sentinels both must agree, so one that is down stops every switch".into(),
+                    n => format!("{n} Sentinels can lose no more of them than {} can", n - 1),
+                },
                 "run an odd number of Sentinels, at least 3, and list them all",
             ),
             _ => {}
@@ -108,10 +111,6 @@ fn times(found: &mut Found, service: &Service) {
         let risk = format!("a hold of {} ends before a silent node is noticed", show_duration(hold));
         found.add("timeout", risk, "make `timeout` shorter than `hold`");
     }
-    if settings.timeout < settings.interval / 4 {
-        let risk = "a node is given much less time to answer than there is between two questions";
-        found.add("timeout", risk, "a `timeout` of at least `interval` costs nothing");
-    }
 }
 
 fn exposure(found: &mut Found, service: &Service) {
@@ -142,6 +141,79 @@ fn exposure(found: &mut Found, service: &Service) {
             "upstream_user",
             format!("whoever can reach {open} acts as the user `{user}` without a password"),
             "keep others out with a firewall, or let clients authenticate themselves",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+
+    const SOUND: &str =
+        "listen = [\"127.0.0.1:1\"]\nsentinels = [\"a:1\", \"b:1\", \"c:1\"]\nmaster = \"m\"\n";
+
+    /// The keys that a service of these lines is warned about.
+    fn keys(lines: &str) -> Vec<&'static str> {
+        let text = format!("[[service]]\nname = \"a\"\n{lines}");
+        let config = parse(&text, "t.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        warnings(&config).into_iter().map(|warning| warning.key).collect()
+    }
+
+    #[test]
+    fn a_sound_service_gets_no_warning() {
+        assert_eq!(keys(SOUND), [""; 0]);
+        assert_eq!(keys(&SOUND.replace("127.0.0.1", "0.0.0.0")), [""; 0]);
+    }
+
+    #[test]
+    fn each_doubt_is_told() {
+        let listen = "listen = [\"127.0.0.1:1\"]\n";
+        let open = SOUND.replace("127.0.0.1", "0.0.0.0");
+        for (lines, expected) in [
+            (SOUND.replace(", \"c:1\"", ""), "sentinels"),
+            (SOUND.replace(", \"b:1\", \"c:1\"", ""), "sentinels"),
+            (format!("{SOUND}hold = \"3s\""), "hold"),
+            (format!("{SOUND}hold = \"5s\"\ntimeout = \"5s\""), "timeout"),
+            (SOUND.replace("127.0.0.1:1", "127.0.0.1:0"), "listen"),
+            (format!("{open}transparent = true"), "transparent"),
+            (format!("{open}allow = [\"DEBUG\"]"), "allow"),
+            (format!("{open}upstream_password = \"x\""), "upstream_user"),
+            (format!("{listen}nodes = [\"a:1\"]"), "nodes"),
+            (format!("{listen}nodes = [\"a:1\", \"b:1\"]"), "nodes"),
+            (format!("{listen}[[service.node]]\naddress = \"a:1\""), "node"),
+            (
+                format!(
+                    "{listen}node = [{{address = \"a:1\", backup = true}}, {{address = \"b:1\", backup = true}}]"
+                ),
+                "node.backup",
+            ),
+        ] {
+            assert_eq!(keys(&lines), [expected], "{lines}");
+        }
+    }
+
+    #[test]
+    fn what_is_dangerous_on_a_network_is_fine_on_loopback() {
+        assert_eq!(keys(&format!("{SOUND}transparent = true\nupstream_password = \"x\"")), [""; 0]);
+    }
+
+    #[test]
+    fn a_warning_says_whose_it_is_and_what_to_do() {
+        let text = format!(
+            "admin = \"0.0.0.0:9400\"\n[[service]]\nname = \"a\"\n{}",
+            SOUND.replace(", \"c:1\"", "")
+        );
+        let config = parse(&text, "t.toml", &|_| None).expect("a right configuration");
+        let lines: Vec<String> = warnings(&config).iter().map(Warning::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "`admin`: the admin listener asks for no password, and is reachable from other hosts; \
+                 bind it to 127.0.0.1, or keep others out with a firewall",
+                "service \"a\": `sentinels`: of 2 Sentinels both must agree, so one that is down stops every switch; \
+                 run an odd number of Sentinels, at least 3, and list them all",
+            ]
         );
     }
 }
