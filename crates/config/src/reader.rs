@@ -249,17 +249,14 @@ impl<'r> Table<'r> {
     /// A list of strings; `None` if it is not written or no list. An empty one is a mistake unless it is the default.
     pub(crate) fn list(&self, name: &str) -> Option<Vec<Placed<String>>> {
         let (key, spot, value) = self.get(name)?;
-        let mut list = Vec::new();
-        match value {
-            DeValue::Array(array) => {
-                for element in array.iter() {
-                    let spot = Spot::At(element.span().start);
-                    list.extend(split(self.string(key, spot, element.get_ref())?, spot));
-                }
-            }
-            value => list.extend(split(self.string(key, spot, value)?, spot)),
-        }
-        if list.is_empty() && key.default != Some("[]") {
+        let written: Vec<_> = match value {
+            DeValue::Array(array) => array.iter().map(|v| (Spot::At(v.span().start), v.get_ref())).collect(),
+            value => vec![(spot, value)],
+        };
+        let read: Vec<_> =
+            written.into_iter().map(|(spot, v)| Some((self.string(key, spot, v)?, spot))).collect();
+        let list: Vec<_> = read.iter().flatten().flat_map(|(text, spot)| split(text, *spot)).collect();
+        if list.is_empty() && read.iter().all(Option::is_some) && key.default != Some("[]") {
             self.reader.wrong(spot, format!("`{}` is empty", key.path()), key.remedy());
             return None;
         }
@@ -404,10 +401,9 @@ fn is_dynamic(text: &str, spot: Spot) -> bool {
     text.contains("${") || matches!(spot, Spot::Input(_))
 }
 
-fn split(text: String, spot: Spot) -> impl Iterator<Item = Placed<String>> {
-    let parts: Vec<String> =
-        text.split(',').map(str::trim).filter(|p| !p.is_empty()).map(String::from).collect();
-    parts.into_iter().map(move |value| Placed { value, spot })
+fn split(text: &str, spot: Spot) -> impl Iterator<Item = Placed<String>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(move |part| Placed { value: part.into(), spot })
 }
 
 fn described(value: &DeValue<'_>) -> &'static str {

@@ -224,6 +224,8 @@ fn all_mistakes_are_found_at_once_in_the_order_of_the_file() {
         mistakes("workers = 9999\n[[service]]\nname = \"\"\nlisten = [\"x\", \"y\"]\nlanes = 0\nfoo = 1\n");
     let lines: Vec<&str> = found.iter().filter_map(|m| m.split(':').nth(1)).collect();
     assert_eq!(lines, ["1", "2", "3", "4", "4", "5", "6"], "{found:#?}");
+    let found = service("allow = [1, \"${NOPE}\", \"a|b|c\"]");
+    assert_eq!(found.len(), 3, "{found:#?}");
 }
 
 #[test]
