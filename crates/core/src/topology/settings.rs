@@ -100,3 +100,20 @@ pub struct Settings {
     /// Whether reads wait too while writes do.
     pub hold_reads: bool,
 }
+
+impl Settings {
+    /// The defaults of a service whose master is known by `source`.
+    pub fn new(id: ServiceId, name: &str, source: Source) -> Settings {
+        Settings {
+            id,
+            name: name.into(),
+            source,
+            sentinel_credential: None,
+            node_credential: None,
+            interval: Duration::from_millis(250),
+            timeout: Duration::from_secs(1),
+            hold_max: None,
+            hold_reads: true,
+        }
+    }
+}
