@@ -254,7 +254,8 @@ impl Deployment {
         Ok(())
     }
 
-    fn unsettled(&self) -> Option<String> {
+    /// What is missing until all is in order, if something.
+    pub fn unsettled(&self) -> Option<String> {
         self.unsynced().or_else(|| self.sentinels.iter().find_map(|s| self.unaware(s)))
     }
 
