@@ -288,7 +288,7 @@ impl Deployment {
             return Some(format!("{} does not know everyone", sentinel.name()));
         }
         // The link's status comes with the replica's first INFO, without which it cannot be selected.
-        let fit = |r: &super::client::Value| {
+        let fit = |r: &crate::client::Value| {
             r.field("flags").as_deref() == Some("slave")
                 && r.field("master-link-status").as_deref() == Some("ok")
         };
@@ -367,7 +367,7 @@ pub fn free_addr() -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::client::Client;
+    use crate::client::Client;
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
 

@@ -7,7 +7,7 @@
 //! ```
 use super::book::{Book, Switch, Verdict, WriteId};
 use super::chaos::Random;
-use super::client::{Client, Value, is_timeout};
+use crate::client::{Client, Value, is_timeout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;

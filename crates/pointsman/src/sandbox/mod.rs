@@ -5,10 +5,8 @@
 //! - [`load`], [`book`]: the verified load; what it was told, and the verdict
 //! - [`chaos`]: what to break next
 //! - [`screen`]: what a person sees
-//! - [`client`]: a blocking client, for our own use
 pub mod book;
 pub mod chaos;
-pub mod client;
 pub mod deployment;
 pub mod load;
 mod ports;

@@ -1,5 +1,5 @@
 //! One server of a sandbox: a node or a Sentinel.
-use super::client::{Client, Value};
+use crate::client::{Client, Value};
 use super::watchdog::{Watchdog, end};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
