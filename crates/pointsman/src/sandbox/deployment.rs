@@ -216,6 +216,14 @@ impl Deployment {
         (0..self.nodes.len()).find(|i| votes(i) * 2 > self.sentinels.len()).filter(claims)
     }
 
+    /// The master, if every Sentinel names it, sees nothing wrong with it, and has no failover going on.
+    pub fn undisputed_master(&self) -> Option<usize> {
+        let master = self.master()?;
+        let flags = |s: &Process| s.ask(&["SENTINEL", "MASTER", self.master_name()]).ok()?.field("flags");
+        let agrees = |s: &Process| self.named_by(s) == Some(master) && flags(s).as_deref() == Some("master");
+        self.sentinels.iter().all(agrees).then_some(master)
+    }
+
     fn named_by(&self, sentinel: &Process) -> Option<usize> {
         let answer = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.master_name()]).ok()?;
         let port: u16 = answer.items().get(1)?.text()?.parse().ok()?;
@@ -254,8 +262,7 @@ impl Deployment {
         Ok(())
     }
 
-    /// What is missing until all is in order, if something.
-    pub fn unsettled(&self) -> Option<String> {
+    fn unsettled(&self) -> Option<String> {
         self.unsynced().or_else(|| self.sentinels.iter().find_map(|s| self.unaware(s)))
     }
 

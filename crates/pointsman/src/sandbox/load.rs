@@ -133,14 +133,12 @@ impl Load {
 
     /// The figures so far.
     pub fn stats(&self) -> Stats {
-        let tally = self.shared.tally();
-        let mut stats = tally.stats.clone();
-        stats.lost = tally.book.lost();
-        if !self.shared.stop.load(Relaxed) {
-            let pause = self.now().saturating_sub(tally.last_acknowledged);
-            stats.longest_pause = stats.longest_pause.max((pause, tally.last_acknowledged));
+        let tally = &mut *self.shared.tally();
+        tally.stats.lost = tally.book.lost();
+        if !self.shared.stopped() {
+            tally.pause_until(self.now());
         }
-        stats
+        tally.stats.clone()
     }
 
     /// Notes a change of master.
@@ -179,7 +177,9 @@ impl Load {
 
     /// Ends the load; what is not answered within a moment stays unknown. The figures stay.
     pub fn stop(&mut self) {
-        self.shared.stop.store(true, Relaxed);
+        if !self.shared.stop.swap(true, Relaxed) {
+            self.shared.tally().pause_until(self.now());
+        }
         for thread in self.threads.drain(..) {
             thread.join().expect("the load's threads do not panic");
         }
@@ -324,9 +324,13 @@ impl Tally {
     fn acknowledged(&mut self, id: WriteId, at: Duration) {
         self.book.acknowledged(id, at);
         self.stats.writes += 1;
+        self.pause_until(at);
+        self.last_acknowledged = self.last_acknowledged.max(at);
+    }
+
+    fn pause_until(&mut self, at: Duration) {
         let pause = at.saturating_sub(self.last_acknowledged);
         self.stats.longest_pause = self.stats.longest_pause.max((pause, self.last_acknowledged));
-        self.last_acknowledged = self.last_acknowledged.max(at);
     }
 }
 

@@ -16,7 +16,7 @@ mod run;
 pub mod screen;
 mod watchdog;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +48,8 @@ pub fn run(args: &SandboxArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("pointsman sandbox: {e}");
+            // Not eprintln!: that panics when nobody reads any more.
+            let _ = writeln!(io::stderr(), "pointsman sandbox: {e}");
             ExitCode::FAILURE
         }
     }
@@ -60,14 +61,8 @@ pub fn run_program(args: &SandboxArgs, program: &Path) -> io::Result<bool> {
     run.go()?;
     let (verdict, summary) = run.finish()?;
     let good = verdict.is_none_or(|verdict| verdict.is_good());
-    print_all(&summary)?;
+    io::stdout().write_all(summary.as_bytes())?;
     Ok(good)
-}
-
-/// `print!`, but a reader that left is no reason to panic.
-fn print_all(text: &str) -> io::Result<()> {
-    use io::Write as _;
-    io::stdout().write_all(text.as_bytes())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

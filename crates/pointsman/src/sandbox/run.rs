@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the proxy may take until it serves.
 const SERVE: Duration = Duration::from_secs(30);
-/// How long the deployment may take at the end until all agree.
+/// How long the Sentinels and the proxy may take at the end until they agree, and for how long they must.
 const SETTLE: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_secs(3);
 /// Between two checks without a switch.
 const CHECK: Duration = Duration::from_secs(10);
 /// A switch that comes later than this after what we broke is not put down to it.
@@ -99,7 +100,7 @@ impl Run {
         Ok(())
     }
 
-    /// Ends the load, repairs what is broken, waits until all agree again, and checks for the last time. The verdict
+    /// Ends the load, repairs what is broken, waits until all agree on the master, and checks for the last time. The verdict
     /// is `None` without a load; an error says why there can be none.
     pub(super) fn finish(mut self) -> io::Result<(Option<Verdict>, String)> {
         if let Some(load) = &mut self.load {
@@ -109,8 +110,8 @@ impl Run {
             self.perform(step)?;
         }
         let Some(mut stats) = self.load.as_ref().map(Load::stats) else { return Ok((None, String::new())) };
-        self.say("ending: waiting until all nodes agree again")?;
-        let unsettled = self.settle()?;
+        self.say("ending: waiting until the Sentinels and the proxy agree")?;
+        self.settle()?;
         let verified = self.last_check();
         let load = self.load.as_ref().expect("it was there");
         let verdict = load.verdict();
@@ -121,10 +122,7 @@ impl Run {
                 writeln!(text, "Every acknowledged write was looked for on {master}, the final master.")
                     .expect("writing to a String cannot fail")
             }
-            Err(e) => {
-                let why = unsettled.map(|what| format!("{what}; {e}")).unwrap_or_else(|| e.to_string());
-                return Err(io::Error::other(format!("{text}the writes could not be verified: {why}")));
-            }
+            Err(e) => return Err(io::Error::other(format!("{text}the writes could not be verified: {e}"))),
         }
         Ok((Some(verdict), text))
     }
@@ -206,24 +204,21 @@ impl Run {
         }
     }
 
-    /// Waits until the deployment is in order and the proxy agrees; says what is missing if that takes too long or
-    /// another signal comes.
-    fn settle(&mut self) -> io::Result<Option<String>> {
+    /// Waits until the Sentinels and the proxy have agreed on the master for a while, or it takes too long, or another
+    /// signal comes.
+    fn settle(&mut self) -> io::Result<()> {
         let begin = Instant::now();
-        loop {
+        let mut disputed = begin;
+        while disputed.elapsed() < CALM && begin.elapsed() < SETTLE && self.signals.pending().next().is_none()
+        {
             self.turn()?;
-            let master = self.deployment.master();
-            let agreed = master.is_some() && self.node_of(self.status.master.as_deref()) == master;
-            let missing = match self.deployment.unsettled() {
-                None if agreed => return Ok(None),
-                None => "the proxy names another master than the Sentinels".to_owned(),
-                Some(what) => what,
-            };
-            if begin.elapsed() > SETTLE || self.signals.pending().next().is_some() {
-                return Ok(Some(missing));
+            let master = self.deployment.undisputed_master();
+            if master.is_none() || self.node_of(self.status.master.as_deref()) != master {
+                disputed = Instant::now();
             }
             std::thread::sleep(LOOK);
         }
+        Ok(())
     }
 
     /// Checks everything on the deployment's own idea of the master; says who that is.
@@ -309,7 +304,7 @@ fn summary(stats: &Stats, verdict: &Verdict) -> String {
     for toll in &verdict.tolls {
         let lost = match toll.lost {
             0 => "nothing lost".to_owned(),
-            n => format!("{n} acknowledged writes lost, which had not been replicated"),
+            n => format!("{n} acknowledged writes are not on the new master"),
         };
         lines.push(format!("  {:>7}  {}: {lost}", seconds(toll.switch.at), told(&toll.switch)));
     }
@@ -350,7 +345,7 @@ mod tests {
         };
         let text = summary(&Stats { writes: 100, ..Stats::default() }, &verdict);
         assert!(
-            text.contains("12.1 s  term 2: node-1 -> node-3, after kill -9 of node-1: 4 acknowledged"),
+            text.contains("12.1 s  term 2: node-1 -> node-3, after kill -9 of node-1: 4 acknowledged writes"),
             "{text}"
         );
         assert!(text.contains("missing: 5") && text.contains("sandbox:1:7 acknowledged at 20.0 s"), "{text}");
