@@ -8,6 +8,7 @@ demo:
 	cargo run --release -p pointsman -- sandbox $(DEMO)
 
 test:
+	@scripts/need-redis
 	cargo test --workspace
 
 bench:

@@ -5,6 +5,7 @@
 //! - [`admin`]: statistics and their renderings
 //! - [`sandbox`]: the throwaway deployment
 pub mod admin;
+pub mod client;
 pub mod clock;
 pub mod control;
 pub mod data;
