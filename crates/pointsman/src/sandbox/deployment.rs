@@ -89,8 +89,10 @@ pub enum StartError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// It started but does not work.
-    #[error("the deployment is not ready after {} s: {what}", SETTLE.as_secs())]
+    #[error("the deployment is not ready after {} s: {what}", waited.as_secs())]
     NotReady {
+        /// For how long we waited.
+        waited: Duration,
         /// What is missing.
         what: String,
     },
@@ -255,7 +257,7 @@ impl Deployment {
         let begin = Instant::now();
         while let Some(what) = missing(self) {
             if begin.elapsed() > timeout {
-                return Err(StartError::NotReady { what });
+                return Err(StartError::NotReady { waited: timeout, what });
             }
             std::thread::sleep(LOOK);
         }
