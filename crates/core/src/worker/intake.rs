@@ -86,10 +86,12 @@ impl Worker {
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
         let heard = c.owed == 0 && c.redo.is_empty() && c.wait == Wait::No;
         if heard && (c.eof || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
-            if c.unwritten().is_empty() {
+            c.closing = true;
+            if let Some(text) = c.last_words.take() {
+                self.deliver(id, &text);
+            }
+            if self.clients.get(id).is_some_and(|c| c.unwritten().is_empty()) {
                 self.close_client(id, How::Gently);
-            } else {
-                c.closing = true;
             }
             return;
         }
@@ -226,7 +228,7 @@ impl Worker {
     /// A malformed request: Redis' error after all replies that are owed, and the end.
     fn protocol_error(&mut self, id: ClientId, m: Malformed) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.redo.push_back(Redo::Answer(reply::protocol_error(m).into()));
+        c.last_words = Some(reply::protocol_error(m).into());
         c.eof = true;
         c.deaf = true;
         c.input = Vec::new();
