@@ -86,7 +86,8 @@ pub fn route<'a>(
     };
     match e.act {
         Act::Quit => return Route::Here(Here::Quit),
-        Act::Reset => return Route::Here(Here::Reset),
+        Act::Reset if e.takes(req.args().count()) => return Route::Here(Here::Reset),
+        Act::Reset => return Route::Shared(Apply::None),
         Act::Hangup => return Route::Here(Here::Hangup),
         _ => {}
     }
