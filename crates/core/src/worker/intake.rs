@@ -1,5 +1,5 @@
 //! From a client's bytes to the ledger of an upstream connection: frame, route, ask the gate, find the connection.
-use super::client::{Place, Stream, Wait};
+use super::client::{Client, Place, Stream, Wait};
 use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
@@ -262,7 +262,7 @@ impl Worker {
         if let Some(routed) = self.gate(now, id, entry, again) {
             return routed;
         }
-        let up = match self.connection_for(now, id, &route) {
+        let up = match self.connection_for(now, id, entry, &route) {
             Ok(up) => up,
             Err(routed) => return routed,
         };
@@ -301,15 +301,18 @@ impl Worker {
     }
 
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
-    fn connection_for(&mut self, now: Now, id: ClientId, route: &Route<'_>) -> Result<UpId, Routed> {
+    fn connection_for(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: Option<&Entry>,
+        route: &Route<'_>,
+    ) -> Result<UpId, Routed> {
         let c = &self.clients[id];
         let at = (c.service, SHARD);
         if let Place::Pinned(up) = c.place {
-            return if matches!(route, Route::Relay) && c.owed > 0 {
-                Err(Routed::Blocked(Wait::Owed))
-            } else {
-                self.room(id, up)
-            };
+            let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
+            return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
@@ -353,6 +356,18 @@ impl Worker {
             return Ok(up);
         }
         self.room(id, up)
+    }
+
+    /// Whether what becomes of a command depends on replies that are still to come.
+    fn unclear(&self, c: &Client, up: UpId, e: &Entry) -> bool {
+        match e.act {
+            // A transaction that was just begun has not been told yet that what it watched is lost.
+            Act::Exec => c.session.watch == Watch::Lost,
+            // How many replies it has: as many as there are subscriptions then, or one if it is queued.
+            Act::Unsubscribe(_) => true,
+            Act::Subscribe(_) => self.ups.get(up).is_some_and(|u| u.ledger.owes(|e| e.act == Act::Multi)),
+            _ => false,
+        }
     }
 
     /// Whether a connection's ring takes another request.
@@ -521,7 +536,8 @@ impl Worker {
             return Some(routed);
         }
         let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
-        let up = match self.connection_for(now, id, &Route::Pin { apply: apply.clone(), replies: 1 }) {
+        let pin = Route::Pin { apply: apply.clone(), replies: 1 };
+        let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
             Err(routed) => return Some(routed),
         };
