@@ -315,12 +315,15 @@ impl Worker {
         true
     }
 
-    /// The client can make no sense of what would follow.
+    /// The client can make no sense of what would follow what it has been given.
     pub(super) fn cut_client(&mut self, id: ClientId) {
-        let Some(c) = self.clients.get(id) else { return };
-        let service = c.service;
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.closing = true;
+        let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
-        self.close_client(id, How::Abort);
+        if given {
+            self.close_client(id, How::Abort);
+        }
     }
 }
 
