@@ -6,7 +6,7 @@ use crate::command::{Access, Act, Entry};
 use crate::hold::{Pass, Redo, pass};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
-use crate::resp::scan::{Malformed, RequestStep};
+use crate::resp::scan::{Malformed, RequestScan, RequestStep};
 use crate::resp::{Proto, inline, reply};
 use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
@@ -113,6 +113,9 @@ impl Worker {
                     return;
                 }
                 Redo::Again { bytes, maybe, refusal } => {
+                    if let Err(malformed) = self.still_allowed(id, &bytes) {
+                        return self.protocol_error(id, malformed);
+                    }
                     match self.command(now, id, Request::new(&bytes), Some(maybe)) {
                         Routed::Taken => {
                             let Some(service) = self.clients.get(id).map(|c| c.service) else { return };
@@ -128,6 +131,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether a request that was framed before is within what its client may send now.
+    fn still_allowed(&self, id: ClientId, bytes: &[u8]) -> Result<(), Malformed> {
+        let Some(c) = self.clients.get(id) else { return Ok(()) };
+        let s = self.service_ref(c.service);
+        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        RequestScan::default().next(bytes, &s.policy.limits, must_authenticate).map(|_| ())
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.
@@ -159,8 +170,9 @@ impl Worker {
             let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
             let limits = &s.policy.limits;
             let step = match c.framed {
-                Some(len) => Ok(RequestStep::Array { len }),
-                None => c.scan.next(&buf[at..], limits, must_authenticate),
+                Some(len) if !must_authenticate => Ok(RequestStep::Array { len }),
+                // It may have been framed before it was known that the client must authenticate.
+                _ => c.scan.next(&buf[at..], limits, must_authenticate),
             };
             match step {
                 Err(malformed) => {
@@ -226,8 +238,16 @@ impl Worker {
     }
 
     /// A malformed request: Redis' error after all replies that are owed, and the end.
-    fn protocol_error(&mut self, id: ClientId, m: Malformed) {
+    pub(super) fn protocol_error(&mut self, id: ClientId, m: Malformed) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if let Stream::Into(up) = core::mem::take(&mut c.stream) {
+            // The server has half a request: its connection is of no more use.
+            c.owed = 0;
+            c.place = Place::Free;
+            self.close_up(up);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.redo.clear();
         c.last_words = Some(reply::protocol_error(m).into());
         c.eof = true;
         c.deaf = true;
@@ -562,12 +582,6 @@ impl Worker {
             Ok(RequestStep::Array { len }) => (len, true),
             Ok(_) => (c.scan.passed(bytes.len()), false),
             Err(malformed) => {
-                // The server has half a request: its connection is of no more use.
-                if let Stream::Into(up) = core::mem::take(&mut c.stream) {
-                    c.owed = 0;
-                    c.place = Place::Free;
-                    self.close_up(up);
-                }
                 self.protocol_error(id, malformed);
                 return bytes.len();
             }

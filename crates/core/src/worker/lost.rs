@@ -141,8 +141,11 @@ impl Worker {
             }
             let mut back: Vec<(ClientId, Box<[u8]>)> = Vec::new();
             for (slot, bytes) in up.ledger.retract() {
-                if let Owner::Client(client) = slot.owner {
-                    back.push((client, bytes));
+                match slot.owner {
+                    Owner::Client(client) => back.push((client, bytes)),
+                    // A name that goes ahead of its session's commands; a WAIT brings its mark again.
+                    Owner::Nobody if slot.apply == Apply::None => up.ledger.push(&bytes, slot),
+                    Owner::Nobody => {}
                 }
             }
             for (client, bytes) in back.into_iter().rev() {
