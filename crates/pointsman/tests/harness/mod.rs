@@ -10,7 +10,7 @@ pub mod script;
 use pointsman::sandbox::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,20 +55,9 @@ impl Server {
         text.trim().parse().expect("a number")
     }
 
-    /// How many connections it has accepted so far, this question's own left out.
-    pub fn accepted(&self) -> u64 {
-        // Each question takes a connection.
-        let now = self.count("stats", "total_connections_received");
-        now - self.asked()
-    }
-
     /// A connection of the deployment's own user, which stays.
     pub fn connect(&self) -> Client {
         self.deployment.nodes[0].connect().expect("a connection")
-    }
-
-    fn asked(&self) -> u64 {
-        0
     }
 }
 
@@ -82,6 +71,14 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it before `server`, with further arguments, and returns when a client gets through.
     pub fn start(server: &Server, args: &[&str]) -> Proxy {
+        let proxy = Proxy::start_unasked(server, args);
+        let asked = Client::connect(proxy.addr, DEADLINE).and_then(|mut c| c.call(&["PING"]));
+        assert!(asked.is_ok(), "{asked:?}");
+        proxy
+    }
+
+    /// Starts it, and returns when it accepts clients; none has said a word yet.
+    pub fn start_unasked(server: &Server, args: &[&str]) -> Proxy {
         loop {
             if let Some(proxy) = Proxy::try_start(server, args) {
                 return proxy;
@@ -103,7 +100,7 @@ impl Proxy {
         let child = server.deployment.spawn(&mut command).expect("the program starts");
         let mut proxy = Proxy { child, addr, log };
         let begin = Instant::now();
-        while !proxy.answers() {
+        while TcpStream::connect(addr).is_err() {
             if proxy.child.try_wait().expect("its state").is_some() {
                 let said = proxy.said();
                 assert!(said.to_lowercase().contains("in use"), "the proxy ended: {said}");
@@ -118,11 +115,6 @@ impl Proxy {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
-    }
-
-    /// Whether a PING is answered, if only with an error.
-    fn answers(&self) -> bool {
-        Client::connect(self.addr, DEADLINE).and_then(|mut c| c.call(&["PING"])).is_ok()
     }
 
     /// Its log.
