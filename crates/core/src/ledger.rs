@@ -239,12 +239,11 @@ impl Ledger {
 
     fn append(&mut self, bytes: &[u8]) {
         // Settled bytes at the front are moved out of the way when that is cheaper than to grow.
-        if self.head > 0 && self.ring.len() + bytes.len() > self.ring.capacity() {
-            if self.head >= self.ring.len() / 2 {
-                self.ring.copy_within(self.head.., 0);
-                self.ring.truncate(self.ring.len() - self.head);
-                self.head = 0;
-            }
+        let full = self.ring.len() + bytes.len() > self.ring.capacity();
+        if full && self.head > 0 && self.head >= self.ring.len() / 2 {
+            self.ring.copy_within(self.head.., 0);
+            self.ring.truncate(self.ring.len() - self.head);
+            self.head = 0;
         }
         self.ring.extend_from_slice(bytes);
     }

@@ -2,9 +2,11 @@
 //!
 //! - [`data`]: the data plane's shell: accept, the event loop of a worker, transports
 //! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
+//! - [`clock`]: the one clock that all threads read
 //! - [`admin`]: statistics and their renderings
 //! - [`sandbox`]: the throwaway deployment
 pub mod admin;
+pub mod client;
 pub mod clock;
 pub mod control;
 pub mod data;

@@ -1,6 +1,6 @@
 //! Views into complete frames, without copying.
-use super::parse_i64;
 use super::scan::{ReplyScan, ReplyStep};
+use super::{header, parse_i64};
 use crate::policy::Limits;
 use memchr::memchr;
 
@@ -45,9 +45,13 @@ impl<'a> Iterator for Args<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        let end = memchr(b'\r', self.rest)?;
-        let len = usize::try_from(parse_i64(self.rest.get(1..end)?)?).ok()?;
-        let from = end + 2;
+        let (len, from) = match header(self.rest.get(1..)?) {
+            Some((len, used)) => (len, used + 1),
+            None => {
+                let end = memchr(b'\r', self.rest)?;
+                (usize::try_from(parse_i64(self.rest.get(1..end)?)?).ok()?, end + 2)
+            }
+        };
         let arg = self.rest.get(from..from.checked_add(len)?)?;
         self.rest = self.rest.get(from + len + 2..).unwrap_or_default();
         Some(arg)

@@ -38,3 +38,20 @@ pub fn parse_i64(s: &[u8]) -> Option<i64> {
     }
     Some(v)
 }
+
+/// The integer of a header and how many bytes it takes, its line's end included. `bytes` begins behind the type byte.
+/// `None` if the header is not a plain non-negative number that is all there: then the slow way says what it is.
+#[inline]
+pub(crate) fn header(bytes: &[u8]) -> Option<(usize, usize)> {
+    // As many digits as cannot overflow; longer numbers go the slow way.
+    const DIGITS: usize = 9;
+    let mut n = 0;
+    for (i, b) in bytes.iter().take(DIGITS + 1).enumerate() {
+        match b {
+            b'0'..=b'9' if i == 0 || n > 0 => n = n * 10 + usize::from(b - b'0'),
+            b'\r' if i > 0 && i + 1 < bytes.len() && bytes[i + 1] == b'\n' => return Some((n, i + 2)),
+            _ => return None,
+        }
+    }
+    None
+}

@@ -4,7 +4,7 @@
 //! Both scans are given the buffer from the first byte of the current frame on. They remember a position in it, which
 //! may lie beyond its end (in the middle of a bulk string); [`RequestScan::forwarded`] and [`ReplyScan::forwarded`]
 //! tell them that bytes at the front were taken away.
-use super::parse_i64;
+use super::{header, parse_i64};
 use crate::policy::Limits;
 use memchr::memchr;
 use smallvec::SmallVec;
@@ -134,6 +134,15 @@ impl RequestScan {
             if buf[self.pos] != b'$' {
                 return Err(Malformed::ExpectedBulk(buf[self.pos]));
             }
+            if let Some((n, used)) = header(&buf[self.pos + 1..])
+                && n as u64 <= lim.bulk_max
+                && !unauthenticated
+            {
+                self.pos += used + n + 3;
+                self.looked = self.pos;
+                left -= 1;
+                continue;
+            }
             let Some(line) = self.line(buf, lim, Malformed::BulkHeader)? else {
                 self.args_left = Some(left);
                 return Ok(RequestStep::More);
@@ -183,7 +192,7 @@ impl RequestScan {
         long: Malformed,
     ) -> Result<Option<&'a [u8]>, Malformed> {
         let from = self.looked.max(self.pos);
-        let end = memchr(b'\r', &buf[from..]).map(|i| from + i);
+        let end = find_cr(&buf[from..]).map(|i| from + i);
         match end {
             Some(end) if end + 1 < buf.len() => {
                 let line = &buf[self.pos + 1..end];
@@ -270,6 +279,17 @@ impl ReplyScan {
                 return Ok(ReplyStep::More);
             }
             let kind = buf[self.pos];
+            if kind == b'$'
+                && let Some((n, used)) = header(&buf[self.pos + 1..])
+            {
+                if self.levels.is_empty() {
+                    self.kind = kind;
+                }
+                self.pos += used + n + 3;
+                self.looked = self.pos;
+                self.complete();
+                continue;
+            }
             let Some(line) = self.line(buf, lim)? else { return Ok(ReplyStep::More) };
             if self.levels.is_empty() && kind != b'|' {
                 self.kind = kind;
@@ -361,7 +381,7 @@ impl ReplyScan {
 
     fn line<'a>(&mut self, buf: &'a [u8], lim: &Limits) -> Result<Option<&'a [u8]>, Malformed> {
         let from = self.looked.max(self.pos + 1);
-        match memchr(b'\r', buf.get(from..).unwrap_or_default()).map(|i| from + i) {
+        match find_cr(buf.get(from..).unwrap_or_default()).map(|i| from + i) {
             Some(end) if end + 1 < buf.len() => {
                 if buf[end + 1] != b'\n' {
                     return Err(Malformed::Line);
@@ -385,6 +405,17 @@ impl ReplyScan {
                 }
             }
         }
+    }
+}
+
+/// The first carriage return. Most lines are a few bytes long, for which a plain loop beats a vectorised search.
+#[inline]
+fn find_cr(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 12;
+    let short = &bytes[..bytes.len().min(SHORT)];
+    match short.iter().position(|b| *b == b'\r') {
+        Some(i) => Some(i),
+        None => memchr(b'\r', &bytes[short.len()..]).map(|i| i + short.len()),
     }
 }
 

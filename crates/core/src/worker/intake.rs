@@ -270,6 +270,16 @@ impl Worker {
         if c.unwritten().len() >= lim.client_output_soft {
             return Routed::Blocked(Wait::Output);
         }
+        if let (Some(e), Place::Lane(up)) = (entry, c.place)
+            && e.act == Act::None
+            && !e.refused
+            && c.session.tx == Tx::None
+            && let Some(routed) = self.plain(now, id, e, up, req)
+        {
+            return routed;
+        }
+        let Some(c) = self.clients.get(id) else { return Routed::Taken };
+        let s = self.service_ref(c.service);
         let shard = &s.shards[usize::from(SHARD.0)];
         let stale_write = c.session.last_write.is_some_and(|t| t != shard.view.term);
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
@@ -288,6 +298,40 @@ impl Worker {
         };
         self.enqueue(id, up, entry, route, req);
         Routed::Taken
+    }
+
+    /// The short way of most commands: the session's last commands went over this lane, and so does this one. `None`:
+    /// something is not as usual, and the long way must say what. (A session whose user, protocol or database changed
+    /// is not on a lane of [`Class::Plain`]: what changed it went over another connection.)
+    #[inline]
+    fn plain(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: &'static Entry,
+        up: UpId,
+        req: Request<'_>,
+    ) -> Option<Routed> {
+        let c = self.clients.get_mut(id)?;
+        let u = self.ups.get_mut(up)?;
+        let s = self.services[usize::from(c.service.0)].as_mut()?;
+        let shard = &s.shards[usize::from(SHARD.0)];
+        let usual = u.key.class == Class::Plain
+            && shard.leaving.is_empty()
+            && u.term == shard.view.term
+            && u.ledger.len() < s.policy.limits.ring_max
+            && pass(&shard.view, shard.held_since, entry.access, now) == Pass::Go;
+        if !usual {
+            return None;
+        }
+        u.ledger.push(req.bytes(), Slot::new(Owner::Client(id), Some(entry), Apply::None));
+        c.owed += 1;
+        s.counters.commands += 1;
+        if !u.dirty {
+            u.dirty = true;
+            self.dirty_ups.push(up);
+        }
+        Some(Routed::Taken)
     }
 
     /// Asks the gate; `None` is a yes.

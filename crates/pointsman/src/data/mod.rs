@@ -27,6 +27,9 @@ pub trait Outbox: Send + Sync {
     fn tell(&self, event: Event);
 }
 
+/// Takes a worker's counters.
+type Tell = Box<dyn FnOnce(Vec<(ServiceId, Counters)>) + Send>;
+
 /// What is sent to a worker.
 enum Message {
     /// A client was accepted.
@@ -36,7 +39,7 @@ enum Message {
     /// The policies of all services.
     Configure(Arc<[Arc<Policy>]>),
     /// The counters are wanted.
-    Count(Box<dyn FnOnce(Vec<(ServiceId, Counters)>) + Send>),
+    Count(Tell),
     /// No more clients; those that are there have `grace` to finish.
     Stop {
         /// How long.

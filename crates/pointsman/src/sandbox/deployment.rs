@@ -89,8 +89,10 @@ pub enum StartError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// It started but does not work.
-    #[error("the deployment is not ready after {} s: {what}", SETTLE.as_secs())]
+    #[error("the deployment is not ready after {} s: {what}", waited.as_secs())]
     NotReady {
+        /// For how long we waited.
+        waited: Duration,
         /// What is missing.
         what: String,
     },
@@ -216,6 +218,14 @@ impl Deployment {
         (0..self.nodes.len()).find(|i| votes(i) * 2 > self.sentinels.len()).filter(claims)
     }
 
+    /// The master, if every Sentinel names it, sees nothing wrong with it, and has no failover going on.
+    pub fn undisputed_master(&self) -> Option<usize> {
+        let master = self.master()?;
+        let flags = |s: &Process| s.ask(&["SENTINEL", "MASTER", self.master_name()]).ok()?.field("flags");
+        let agrees = |s: &Process| self.named_by(s) == Some(master) && flags(s).as_deref() == Some("master");
+        self.sentinels.iter().all(agrees).then_some(master)
+    }
+
     fn named_by(&self, sentinel: &Process) -> Option<usize> {
         let answer = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.master_name()]).ok()?;
         let port: u16 = answer.items().get(1)?.text()?.parse().ok()?;
@@ -247,7 +257,7 @@ impl Deployment {
         let begin = Instant::now();
         while let Some(what) = missing(self) {
             if begin.elapsed() > timeout {
-                return Err(StartError::NotReady { what });
+                return Err(StartError::NotReady { waited: timeout, what });
             }
             std::thread::sleep(LOOK);
         }
@@ -287,7 +297,7 @@ impl Deployment {
             return Some(format!("{} does not know everyone", sentinel.name()));
         }
         // The link's status comes with the replica's first INFO, without which it cannot be selected.
-        let fit = |r: &super::client::Value| {
+        let fit = |r: &crate::client::Value| {
             r.field("flags").as_deref() == Some("slave")
                 && r.field("master-link-status").as_deref() == Some("ok")
         };
@@ -366,7 +376,7 @@ pub fn free_addr() -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::client::Client;
+    use crate::client::Client;
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
 

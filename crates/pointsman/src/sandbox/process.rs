@@ -1,6 +1,6 @@
 //! One server of a sandbox: a node or a Sentinel.
-use super::client::{Client, Value};
 use super::watchdog::{Watchdog, end};
+use crate::client::{Client, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::io;

@@ -1,4 +1,4 @@
-//! A blocking RESP2 client: just enough to set up, watch and load a sandbox. Not the proxy's framing, on purpose:
+//! A blocking RESP2 client: just enough to set up, watch and load a sandbox, and to probe. Not the proxy's framing, on purpose:
 //! what checks the proxy should not share its code.
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
