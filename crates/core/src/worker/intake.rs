@@ -429,7 +429,10 @@ impl Worker {
             Act::Exec => c.session.watch == Watch::Lost,
             // How many replies it has: as many as there are subscriptions then, or one if it is queued.
             Act::Unsubscribe(_) => true,
-            Act::Subscribe(_) => self.ups.get(up).is_some_and(|u| u.ledger.owes(|e| e.act == Act::Multi)),
+            Act::Subscribe(_) | Act::Wait => {
+                let of_tx = |e: &Entry| matches!(e.act, Act::Multi | Act::Exec | Act::Discard);
+                self.ups.get(up).is_some_and(|u| u.ledger.owes(of_tx))
+            }
             _ => false,
         }
     }

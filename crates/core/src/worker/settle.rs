@@ -421,8 +421,11 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
 
 /// `EXEC` has answered.
 fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
-    let ended = !error || frame.starts_with(b"-EXECABORT") || frame.starts_with(b"-ERR EXEC without MULTI");
-    if !ended {
+    if frame.starts_with(b"-ERR EXEC without MULTI") {
+        // Nothing has ended; what is watched still is.
+        return Cow::Borrowed(frame);
+    }
+    if error && !frame.starts_with(b"-EXECABORT") {
         // Denied, or refused for a reason that may leave the transaction open: the connection is not given back.
         s.bound = true;
         return Cow::Borrowed(frame);
@@ -488,6 +491,13 @@ mod tests {
         apply(&mut s, Apply::Select(99), reply::QUEUED, false);
         apply(&mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
         assert_eq!(s.db, 0);
+    }
+
+    #[test]
+    fn exec_without_multi_leaves_what_is_watched() {
+        let mut s = Session { watch: Watch::Held, ..Session::default() };
+        apply(&mut s, Apply::Exec, b"-ERR EXEC without MULTI\r\n", true);
+        assert_eq!((s.watch, s.bound), (Watch::Held, false));
     }
 
     #[test]
