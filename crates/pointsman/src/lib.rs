@@ -2,10 +2,12 @@
 //!
 //! - [`data`]: the data plane's shell: accept, the event loop of a worker, transports
 //! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
-//! - [`admin`]: statistics and their renderings
+//! - [`admin`]: statistics and their renderings, the listener that shows them, the commands that ask it
+//! - [`log`]: the log
 //! - [`sandbox`]: the throwaway deployment
 pub mod admin;
 pub mod clock;
 pub mod control;
 pub mod data;
+pub mod log;
 pub mod sandbox;
