@@ -28,7 +28,7 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         releases += o.releases;
     }
     println!("{seeds} seeds, {grants} grants, {releases} releases");
-    assert!(grants > 2 * seeds && releases > seeds, "the simulation must be eventful");
+    assert!(2 * grants > 3 * seeds && 2 * releases > seeds, "the simulation must be eventful");
 }
 
 #[test]

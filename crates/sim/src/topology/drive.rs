@@ -77,6 +77,8 @@ struct Watched {
     connected: bool,
     on: bool,
     run: u64,
+    /// When the question was sent that was answered last: a connection keeps its order.
+    answered: u64,
 }
 
 /// One run.
@@ -297,7 +299,7 @@ impl Drive {
 
     /// A question has arrived, or its answer is waited for.
     fn answer(&mut self, t: usize, sent: u64) {
-        if !self.targets[t].on {
+        if !self.targets[t].on || sent < self.targets[t].answered {
             return;
         }
         let (at, alive, stopped, run) = self.reachable(t);
@@ -322,6 +324,7 @@ impl Drive {
             let addr = w.target.at.literal().expect("model hosts are addresses");
             self.letter(t, sent, Seen::Connected(addr), false);
         }
+        self.targets[t].answered = sent;
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent),
             TargetKind::Node => self.answer_node(t, sent),
@@ -427,7 +430,9 @@ impl Drive {
         match seen {
             Seen::View(v) if honest => drop(self.views.insert(i, (sent, v.clone()))),
             Seen::View(_) => drop(self.views.remove(&i)),
-            Seen::Report(r) => drop(self.reports.insert(i, (sent, r.clone()))),
+            Seen::Report(r) if self.reports.get(&i).is_none_or(|(t, _)| *t <= sent) => {
+                self.reports.insert(i, (sent, r.clone()));
+            }
             _ => {}
         }
     }
@@ -448,7 +453,7 @@ impl Drive {
         while let Some(act) = self.topology.poll() {
             match act {
                 Act::Watch(target) => {
-                    let w = Watched { target, hurry: false, connected: false, on: true, run: 0 };
+                    let w = Watched { target, hurry: false, connected: false, on: true, run: 0, answered: 0 };
                     self.targets.push(w);
                     self.put(self.now, Event::Poll(self.targets.len() - 1));
                 }

@@ -228,7 +228,11 @@ impl World {
     /// Starts a Sentinel's process again, from its file.
     pub fn restart_sentinel(&mut self, now: u64, s: usize) {
         let s = &mut self.sentinels[s];
-        (s.alive, s.stopped, s.failover, s.pong, s.ticked) = (true, false, None, now, now);
+        // Its file has the promoted node as master (sentinelFlushConfig, sentinelGetCurrentMasterAddress).
+        if let Some(f) = s.failover.take().filter(|f| f.state == State::Reconfigure) {
+            s.master = f.selected;
+        }
+        (s.alive, s.stopped, s.pong, s.ticked) = (true, false, now, now);
     }
 
     /// All Sentinels are set up anew, without their files, for this master.
@@ -323,7 +327,10 @@ impl World {
             self.tilt(now, s);
         }
         self.sentinels[s].ticked = now;
-        if self.linked(s, self.sentinels[s].master) {
+        // A master that says for long that it is a replica is down (sentinelCheckSubjectivelyDown).
+        let master = &self.nodes[self.sentinels[s].master];
+        let wrong = master.of.is_some() && now - master.since > DOWN_AFTER + 2 * INFO;
+        if self.linked(s, self.sentinels[s].master) && !wrong {
             self.sentinels[s].pong = now;
         }
         if now >= self.sentinels[s].hello_at {
@@ -382,7 +389,7 @@ impl World {
                 (waited <= 2 * TICK && self.votes(now, s, f.epoch) >= need).then_some(State::Select)
             }
             State::Select => {
-                let usable = |n: &usize| *n != master && self.linked(s, *n) && self.nodes[*n].of.is_some();
+                let usable = |n: &usize| *n != master && self.linked(s, *n);
                 match (0..self.nodes.len()).filter(usable).max_by_key(|n| self.nodes[*n].offset) {
                     Some(n) => {
                         f.selected = n;
