@@ -1,3 +1,22 @@
 //! Who is master: observations in, grants and gates out.
+//!
+//! [`observation`] is what was seen, by whom and when. [`machine`] holds the grant, the gates, the hold and what is
+//! published; the three ways to know the master ([`settings::Source`]) are three judges that look at all observations
+//! together and give a verdict: `sentinels`, `roles` and `listed`. `nodes` is what is known of the nodes, and
+//! [`status`] the operator's view. [`snapshot`] is what the data plane gets to see.
+mod judge;
+mod listed;
+pub mod machine;
+mod nodes;
+pub mod observation;
+mod quorum;
+mod roles;
+mod sentinels;
 pub mod settings;
 pub mod snapshot;
+pub mod status;
+
+pub use machine::{Act, Topology};
+
+#[cfg(test)]
+mod tests;

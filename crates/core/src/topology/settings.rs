@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 /// A host and port as written: the host is an address or a name that the control plane resolves.
@@ -15,6 +16,13 @@ pub struct HostPort {
     pub host: Box<str>,
     /// The TCP port.
     pub port: u16,
+}
+
+impl HostPort {
+    /// The socket address, if the host is an address and not a name.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.host.parse().ok()?, self.port))
+    }
 }
 
 impl fmt::Display for HostPort {

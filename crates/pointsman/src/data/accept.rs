@@ -93,6 +93,7 @@ fn is_socket(path: &Path) -> bool {
 
 enum Message {
     Open(ServiceId, u64, Listener),
+    Assign(u64, ServiceId),
     Close(u64),
     Stop,
 }
@@ -116,6 +117,11 @@ impl Acceptor {
     /// Accepts clients of `service` on a listener; `id` is what [`Acceptor::close`] names it by.
     pub fn open(&self, service: ServiceId, id: u64, listener: Listener) {
         self.send(Message::Open(service, id, listener));
+    }
+
+    /// From now on a listener's clients are those of `service`.
+    pub fn assign(&self, id: u64, service: ServiceId) {
+        self.send(Message::Assign(id, service));
     }
 
     /// Closes a listener.
@@ -157,6 +163,9 @@ fn run(mut poll: Poll, mailbox: &Receiver<Message>, workers: &Workers) {
         while let Ok(message) = mailbox.try_recv() {
             match message {
                 Message::Stop => return,
+                Message::Assign(id, service) => {
+                    open.iter_mut().filter(|(_, o)| o.id == id).for_each(|(_, o)| o.service = service);
+                }
                 Message::Close(id) => open.retain(|_, o| o.id != id),
                 Message::Open(service, id, mut listener) => {
                     let entry = open.vacant_entry();

@@ -1,0 +1,84 @@
+//! The questions that observers ask, as RESP arrays.
+use crate::policy::Credential;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// One question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Question {
+    /// With what; forgotten once it was sent.
+    Auth(Box<[Box<[u8]>]>),
+    MyId,
+    Master,
+    Address,
+    MasterAgain,
+    Sentinels,
+    Replicas,
+    Subscribe,
+    PingEvents,
+    Server,
+    Role,
+    Replication,
+    Persistence,
+    Ping,
+}
+
+impl Question {
+    pub(super) fn auth(c: &Credential) -> Question {
+        Question::Auth(c.user.iter().chain([&c.secret]).cloned().collect())
+    }
+
+    /// The same question without its secret.
+    pub(super) fn forget(self) -> Question {
+        match self {
+            Question::Auth(_) => Question::Auth(Box::default()),
+            other => other,
+        }
+    }
+
+    /// Whether its answer is the last of a round.
+    pub(super) fn ends_round(&self) -> bool {
+        matches!(self, Question::MasterAgain | Question::PingEvents | Question::Persistence | Question::Ping)
+    }
+
+    /// Appends the command; `name` is the master's, for Sentinels.
+    pub(super) fn write(&self, name: &str, out: &mut Vec<u8>) {
+        let name = name.as_bytes();
+        let words: &[&[u8]] = match self {
+            Question::Auth(args) => {
+                let words: Vec<&[u8]> = [&b"AUTH"[..]].into_iter().chain(args.iter().map(|a| &**a)).collect();
+                return array(&words, out);
+            }
+            Question::MyId => &[b"SENTINEL", b"MYID"],
+            Question::Master | Question::MasterAgain => &[b"SENTINEL", b"MASTER", name],
+            Question::Address => &[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name],
+            Question::Sentinels => &[b"SENTINEL", b"SENTINELS", name],
+            // SLAVES is the older name, which every version knows.
+            Question::Replicas => &[b"SENTINEL", b"SLAVES", name],
+            Question::Subscribe => &[b"PSUBSCRIBE", b"*"],
+            Question::PingEvents | Question::Ping => &[b"PING"],
+            Question::Server => &[b"INFO", b"server"],
+            Question::Role => &[b"ROLE"],
+            Question::Replication => &[b"INFO", b"replication"],
+            Question::Persistence => &[b"INFO", b"persistence"],
+        };
+        array(words, out);
+    }
+}
+
+fn array(words: &[&[u8]], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    for w in words {
+        out.extend_from_slice(format!("${}\r\n", w.len()).as_bytes());
+        out.extend_from_slice(w);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Text from outside, made fit for a log line: printable, and short.
+pub(super) fn readable(bytes: &[u8]) -> String {
+    let cut = &bytes[..bytes.len().min(200)];
+    format!("{}", cut.escape_ascii())
+}

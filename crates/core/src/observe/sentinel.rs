@@ -1,0 +1,162 @@
+//! What a Sentinel is asked, and what its answers mean.
+use super::ask::{Question, readable};
+use super::reply::Value;
+use crate::Now;
+use crate::topology::observation::{Listed, Peer, Seen, Stage, View};
+use crate::topology::settings::HostPort;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// How often the lists of Sentinels and replicas are asked for.
+const LISTS_EVERY: Duration = Duration::from_secs(2);
+
+/// The polling of one Sentinel.
+#[derive(Clone, Debug)]
+pub(super) struct Poll {
+    name: Arc<str>,
+    /// The config epoch that was read before the address, and the address.
+    epoch: Option<u64>,
+    address: Option<HostPort>,
+    /// The Sentinel knows no such master.
+    none: bool,
+    listed_at: Now,
+}
+
+impl Poll {
+    pub(super) fn new(name: Arc<str>) -> Poll {
+        Poll { name, epoch: None, address: None, none: false, listed_at: Now::ZERO }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a new connection asks first. The lists come before the first view, so that it is weighed rightly.
+    pub(super) fn greet(&mut self) -> Vec<Question> {
+        self.listed_at = Now::ZERO;
+        Vec::from([Question::MyId])
+    }
+
+    /// A round of questions: the address between two readings of the config epoch.
+    pub(super) fn round(&mut self, now: Now, hurry: bool) -> Vec<Question> {
+        let mut round = Vec::new();
+        let lists = self.listed_at == Now::ZERO || now.since(self.listed_at) >= LISTS_EVERY;
+        if lists {
+            self.listed_at = now;
+            round.push(Question::Sentinels);
+        }
+        // Only the list of replicas says which one was selected.
+        if lists || hurry {
+            round.push(Question::Replicas);
+        }
+        round.extend([Question::Master, Question::Address, Question::MasterAgain]);
+        round
+    }
+
+    /// What an answer says.
+    pub(super) fn answer(&mut self, question: &Question, value: &Value) -> Vec<Seen> {
+        let seen = match (question, value) {
+            (Question::Auth(_), _) => None,
+            (Question::MyId, v) => v.text().map(|id| Seen::Id(id.into())),
+            (Question::Sentinels, Value::Array(list)) => {
+                Some(Seen::Peers(list.iter().filter_map(peer).collect()))
+            }
+            (Question::Replicas, Value::Array(list)) => {
+                Some(Seen::Replicas(list.iter().filter_map(listed).collect()))
+            }
+            (Question::Master, v) => self.before(v),
+            (Question::Address, v) => self.address(v),
+            (Question::MasterAgain, v) => self.after(v),
+            // Errors to the lists say nothing that those to MASTER do not.
+            _ => None,
+        };
+        seen.into_iter().collect()
+    }
+
+    fn before(&mut self, value: &Value) -> Option<Seen> {
+        self.epoch = value.number("config-epoch");
+        self.none = unknown_master(value);
+        match value {
+            Value::Error(e) if !self.none => Some(Seen::Problem(readable(e).into())),
+            Value::Array(_) if self.epoch.is_none() => {
+                Some(Seen::Problem("an answer without a config epoch".into()))
+            }
+            _ => None,
+        }
+    }
+
+    fn address(&mut self, value: &Value) -> Option<Seen> {
+        self.address = match value.items() {
+            [host, port] => host_port(host.text(), port.text()),
+            _ => None,
+        };
+        None
+    }
+
+    fn after(&mut self, value: &Value) -> Option<Seen> {
+        let (before, address) = (self.epoch.take(), self.address.take());
+        if self.none && unknown_master(value) {
+            return Some(Seen::NoSuchMaster);
+        }
+        // The address belongs to the epoch only if that was the same before and after; otherwise the next round tells.
+        let epoch = value.number("config-epoch").filter(|e| Some(*e) == before)?;
+        let Some(master) = address else {
+            return Some(Seen::Problem("an answer without an address".into()));
+        };
+        let ms = |name| value.number(name).map(Duration::from_millis);
+        let small = |name| value.number(name).and_then(|n| u32::try_from(n).ok());
+        Some(Seen::View(View {
+            epoch,
+            master,
+            stage: stage(value.field("flags").unwrap_or(""), value.field("failover-state")),
+            quorum: small("quorum").unwrap_or(1),
+            others: small("num-other-sentinels").unwrap_or(0),
+            down_after: ms("down-after-milliseconds").unwrap_or(Duration::from_secs(30)),
+            failover_timeout: ms("failover-timeout").unwrap_or(Duration::from_secs(180)),
+            pong_age: ms("last-ok-ping-reply").unwrap_or(Duration::MAX),
+        }))
+    }
+}
+
+fn unknown_master(value: &Value) -> bool {
+    matches!(value, Value::Error(e) if e.starts_with(b"ERR No such master"))
+}
+
+/// How far a failover has come (sentinel.c: addReplySentinelRedisInstance, sentinelFailoverStateStr).
+fn stage(flags: &str, state: Option<&str>) -> Stage {
+    let has = |flag| flags.split(',').any(|f| f == flag);
+    if has("failover_in_progress") {
+        return match state {
+            Some("wait_start") if !has("force_failover") => Stage::Tries,
+            Some("reconf_slaves" | "update_config") => Stage::Promoted,
+            _ => Stage::Acts,
+        };
+    }
+    match (has("o_down"), has("s_down")) {
+        (true, _) => Stage::Tries,
+        (false, true) => Stage::Suspects,
+        _ => Stage::Calm,
+    }
+}
+
+pub(super) fn host_port(host: Option<&str>, port: Option<&str>) -> Option<HostPort> {
+    let (host, port) = (host?, port?.parse().ok()?);
+    (!host.is_empty() && host.len() < 256 && port != 0).then(|| HostPort { host: host.into(), port })
+}
+
+fn up(value: &Value) -> bool {
+    let flags = value.field("flags").unwrap_or("");
+    !flags.split(',').any(|f| matches!(f, "s_down" | "o_down" | "disconnected"))
+}
+
+fn peer(value: &Value) -> Option<Peer> {
+    let at = host_port(value.field("ip"), value.field("port"))?;
+    Some(Peer { id: value.field("runid").unwrap_or("").into(), at, up: up(value) })
+}
+
+fn listed(value: &Value) -> Option<Listed> {
+    let at = host_port(value.field("ip"), value.field("port"))?;
+    let selected = value.field("flags").unwrap_or("").split(',').any(|f| f == "promoted");
+    Some(Listed { at, selected })
+}

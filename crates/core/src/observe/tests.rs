@@ -1,0 +1,322 @@
+//! What observers ask, and what they make of answers, byte for byte.
+use super::*;
+use crate::topology::observation::*;
+use crate::topology::settings::{Failback, HostPort, StaticNode};
+use crate::topology::snapshot::ServiceId;
+use alloc::string::ToString;
+
+const MS: Duration = Duration::from_millis(1);
+const T0: Now = Now::from_millis(5000);
+
+fn settings() -> Settings {
+    Settings {
+        id: ServiceId(0),
+        name: "cache".into(),
+        source: Source::Sentinels { sentinels: Vec::new(), master: "mymaster".into() },
+        sentinel_credential: Some(Credential {
+            user: Some(b"watch".as_slice().into()),
+            secret: b"s3cret".as_slice().into(),
+        }),
+        node_credential: None,
+        interval: 200 * MS,
+        timeout: 1000 * MS,
+        hold_max: None,
+        hold_reads: true,
+    }
+}
+
+fn at(port: u16) -> HostPort {
+    HostPort { host: "10.0.0.1".into(), port }
+}
+
+fn observers(target: Target) -> Vec<Observer> {
+    Observer::all(T0, &settings(), &target)
+}
+
+/// Everything that it wants done, and what it saw.
+fn drain(o: &mut Observer) -> (String, Vec<Seen>, bool) {
+    let (mut sent, mut seen, mut closed) = (Vec::new(), Vec::new(), false);
+    while let Some(d) = o.poll() {
+        match d {
+            Do::Send(b) => sent.extend(b),
+            Do::Observed(x) => seen.push(x.seen),
+            Do::Close => closed = true,
+            Do::Connect => sent.extend(b"CONNECT "),
+        }
+    }
+    (String::from_utf8(sent).unwrap().replace("\r\n", " "), seen, closed)
+}
+
+fn bulk(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|w| format!("${}\r\n{w}\r\n", w.len())).collect();
+    format!("*{}\r\n{}", words.len(), words.concat())
+}
+
+fn master(epoch: &str, flags: &str, state: Option<&str>) -> String {
+    let mut words = Vec::from(["name", "mymaster", "ip", "10.0.0.1", "port", "6379", "flags", flags]);
+    if let Some(s) = state {
+        words.extend(["failover-state", s]);
+    }
+    words.extend(["last-ok-ping-reply", "88", "down-after-milliseconds", "5000", "config-epoch", epoch]);
+    words.extend(["num-other-sentinels", "2", "quorum", "2", "failover-timeout", "60000"]);
+    bulk(&words)
+}
+
+/// A Sentinel's poller, connected and greeted.
+fn polling() -> Observer {
+    let mut o = observers(Target::sentinel(at(26379))).remove(0);
+    o.connected(T0, "10.0.0.1:26379".parse().unwrap());
+    drain(&mut o);
+    o.bytes(T0, b"+OK\r\n$3\r\nabc\r\n*0\r\n*0\r\n");
+    drain(&mut o);
+    o
+}
+
+fn view(answers: &str) -> Vec<Seen> {
+    let mut o = polling();
+    o.bytes(T0 + MS, answers.as_bytes());
+    drain(&mut o).1
+}
+
+#[test]
+fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epochs() {
+    let mut o = observers(Target::sentinel(at(26379))).remove(0);
+    assert_eq!(drain(&mut o).0, "CONNECT ");
+    o.connected(T0, "10.0.0.1:26379".parse().unwrap());
+    let (sent, seen, _) = drain(&mut o);
+    let words: Vec<&str> = sent.split(' ').filter(|w| !w.starts_with(['*', '$'])).collect();
+    assert_eq!(
+        words.join(" ").trim(),
+        "AUTH watch s3cret SENTINEL MYID SENTINEL SENTINELS mymaster SENTINEL SLAVES mymaster \
+         SENTINEL MASTER mymaster SENTINEL GET-MASTER-ADDR-BY-NAME mymaster SENTINEL MASTER mymaster"
+    );
+    assert_eq!(seen, [Seen::Connected("10.0.0.1:26379".parse().unwrap())]);
+    assert!(!format!("{o:?}").contains("s3cret"), "the secret is not kept in the questions");
+    let peer =
+        bulk(&["name", "x", "ip", "10.0.0.2", "port", "26379", "runid", "id2", "flags", "s_down,sentinel"]);
+    let slave = bulk(&["ip", "redis-1.svc", "port", "6380", "flags", "slave,promoted"]);
+    o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}").as_bytes());
+    let seen = drain(&mut o).1;
+    assert_eq!(seen[0], Seen::Id("abc".into()));
+    let listed = HostPort { host: "redis-1.svc".into(), port: 6380 };
+    let host = HostPort { host: "10.0.0.2".into(), port: 26379 };
+    assert_eq!(seen[1], Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false }])));
+    assert_eq!(seen[2], Seen::Replicas(Vec::from([Listed { at: listed, selected: true }])));
+}
+
+#[test]
+fn a_view_counts_only_if_the_epoch_was_the_same_before_and_after() {
+    let addr = bulk(&["10.0.0.7", "6379"]);
+    let seen = view(&format!("{}{addr}{}", master("7", "master", None), master("7", "master,s_down", None)));
+    let [Seen::View(v)] = seen.as_slice() else { panic!("{seen:?}") };
+    assert_eq!((v.epoch, v.master.to_string().as_str(), v.stage), (7, "10.0.0.7:6379", Stage::Suspects));
+    assert_eq!((v.quorum, v.others, v.down_after, v.pong_age), (2, 2, 5000 * MS, 88 * MS));
+    assert_eq!(view(&format!("{}{addr}{}", master("7", "master", None), master("8", "master", None))), []);
+}
+
+#[test]
+fn flags_and_failover_state_give_the_stage() {
+    let stage = |flags: &str, state: Option<&str>| {
+        let m = master("7", flags, state);
+        match view(&format!("{m}{}{m}", bulk(&["h", "1"]))).as_slice() {
+            [Seen::View(v)] => v.stage,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(stage("master", None), Stage::Calm);
+    assert_eq!(stage("master,s_down,o_down", None), Stage::Tries);
+    assert_eq!(stage("master,o_down,failover_in_progress", Some("wait_start")), Stage::Tries);
+    assert_eq!(stage("master,failover_in_progress,force_failover", Some("wait_start")), Stage::Acts);
+    assert_eq!(stage("master,failover_in_progress", Some("wait_promotion")), Stage::Acts);
+    assert_eq!(stage("master,failover_in_progress", Some("reconf_slaves")), Stage::Promoted);
+}
+
+#[test]
+fn errors_and_strange_answers_are_problems_and_never_panics() {
+    let none = "-ERR No such master with that name\r\n";
+    assert_eq!(view(&format!("{none}*-1\r\n{none}")), [Seen::NoSuchMaster]);
+    let unknown = "-ERR unknown command `SENTINEL`\r\n";
+    assert_eq!(view(&unknown.repeat(3)), [Seen::Problem("ERR unknown command `SENTINEL`".into())]);
+    assert_eq!(view(":1\r\n:2\r\n:3\r\n"), []);
+    assert_eq!(view("*1\r\n$1\r\nx\r\n*3\r\n:1\r\n:1\r\n:1\r\n*0\r\n").len(), 1);
+    assert_eq!(
+        view("HTTP/1.1 400 Bad Request\r\n"),
+        [Seen::Gone(Gone::Garbage("an answer that is not RESP".into()))]
+    );
+    let m = master("7", "master", None);
+    let seen = view(&format!("{m}{}{m}+EXTRA\r\n", bulk(&["h", "1"])));
+    assert!(matches!(seen.as_slice(), [Seen::View(_), Seen::Gone(Gone::Garbage(_))]), "{seen:?}");
+}
+
+#[test]
+fn a_wrong_password_is_told_and_tried_again_patiently() {
+    let mut o = observers(Target::sentinel(at(26379))).remove(0);
+    o.connected(T0, "10.0.0.1:26379".parse().unwrap());
+    drain(&mut o);
+    o.bytes(T0, b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+    let (_, seen, closed) = drain(&mut o);
+    assert!(closed && matches!(&seen[..], [Seen::Gone(Gone::Denied(t))] if t.starts_with("WRONGPASS")));
+    assert_eq!(o.next_timeout(), Some(T0 + BACKOFF_MAX));
+    // Where none is needed, one too many does no harm.
+    let mut o = observers(Target::sentinel(at(26379))).remove(0);
+    o.connected(T0, "10.0.0.1:26379".parse().unwrap());
+    drain(&mut o);
+    o.bytes(T0, b"-ERR AUTH <password> called without any password configured for the default user. Are you sure?\r\n$1\r\nx\r\n");
+    assert_eq!(drain(&mut o).1, [Seen::Id("x".into())]);
+}
+
+#[test]
+fn silence_ends_a_connection_and_failed_ones_are_tried_again_at_least_each_second() {
+    let mut o = polling();
+    assert_eq!(o.next_timeout(), Some(T0 + 1000 * MS));
+    o.timeout(T0 + 1000 * MS);
+    let (_, seen, closed) = drain(&mut o);
+    assert!(closed && seen == [Seen::Gone(Gone::Timeout)]);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let at = o.next_timeout().unwrap();
+        o.timeout(at);
+        assert_eq!(drain(&mut o).0, "CONNECT ");
+        o.gone(at, Gone::Refused);
+        assert_eq!(drain(&mut o).1, [Seen::Gone(Gone::Refused)]);
+        waits.push(o.next_timeout().unwrap().since(at));
+    }
+    assert!(waits.is_sorted() && waits[8] == BACKOFF_MAX && waits[0] < 100 * MS, "{waits:?}");
+    let last = o.next_timeout().unwrap();
+    o.hurry(last - 900 * MS, true);
+    assert_eq!(o.next_timeout(), Some(last - 800 * MS));
+    o.ask(last - 850 * MS);
+    assert_eq!(o.next_timeout(), Some(last - 850 * MS));
+}
+
+#[test]
+fn a_node_is_asked_at_its_interval_faster_in_a_hurry_and_at_once_on_demand() {
+    let mut o = observers(Target::node(at(6379))).remove(0);
+    drain(&mut o);
+    o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+    let sent = drain(&mut o).0;
+    assert!(sent.contains("INFO $6 server") && sent.contains("ROLE"));
+    let info = |s: &str| format!("${}\r\n{s}\r\n", s.len());
+    let server = info("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
+    let replication =
+        info("role:master\r\nmaster_replid:aaa\r\nmaster_replid2:000\r\nsecond_repl_offset:-1\r\n");
+    let persistence = info("loading:0\r\nasync_loading:0\r\n");
+    let round = format!("*3\r\n$6\r\nmaster\r\n:4711\r\n*0\r\n{replication}{persistence}");
+    o.bytes(T0 + MS, format!("{server}{round}").as_bytes());
+    let lineage = Some(Lineage { replid: "aaa".into(), replid2: None, second_offset: -1 });
+    let report =
+        Report { role: Role::Master, loading: false, run_id: Some("abc".into()), lineage, offset: 4711 };
+    let mut seen = drain(&mut o).1;
+    assert_eq!(seen.pop(), Some(Seen::Report(report.clone())));
+    assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
+    o.hurry(T0 + MS, true);
+    assert_eq!(o.next_timeout(), Some(T0 + HURRY));
+    // Asked while a round is under way: the new question is sent all the same, and its answer carries its own time.
+    o.timeout(T0 + HURRY);
+    o.ask(T0 + HURRY + MS);
+    drain(&mut o);
+    o.bytes(T0 + HURRY + 2 * MS, round.repeat(2).as_bytes());
+    let mut times = Vec::new();
+    while let Some(Do::Observed(x)) = o.poll() {
+        assert_eq!(x.seen, Seen::Report(report.clone()));
+        times.push(x.sent);
+    }
+    assert_eq!(times, [T0 + HURRY, T0 + HURRY + MS]);
+    // More at once than it may have unanswered is made up for later, once.
+    for _ in 0..20 {
+        o.ask(T0 + HURRY + 3 * MS);
+    }
+    assert_eq!(drain(&mut o).0.matches("ROLE").count(), ROUNDS_MAX as usize);
+    o.bytes(T0 + HURRY + 4 * MS, round.as_bytes());
+    assert_eq!(drain(&mut o).0.matches("ROLE").count(), 1);
+}
+
+#[test]
+fn a_node_s_role_is_taken_from_info_where_role_is_forbidden_and_loading_is_seen() {
+    let answers = |role: &str, replication: &str, persistence: &str| {
+        let mut o = observers(Target::node(at(6379))).remove(0);
+        o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+        drain(&mut o);
+        let info = |s: &str| if s.starts_with('-') { s.into() } else { format!("${}\r\n{s}\r\n", s.len()) };
+        o.bytes(T0, format!("-NOPERM no\r\n{role}{}{}", info(replication), info(persistence)).as_bytes());
+        drain(&mut o).1.pop().unwrap()
+    };
+    let slave =
+        "role:slave\r\nmaster_host:m\r\nmaster_port:1\r\nmaster_link_status:up\r\nslave_repl_offset:9\r\n";
+    let Seen::Report(r) = answers("-NOPERM x\r\n", slave, "loading:0\r\n") else { panic!() };
+    let of = HostPort { host: "m".into(), port: 1 };
+    assert_eq!((r.role, r.offset, r.run_id), (Role::Replica { of, link_up: true }, 9, None));
+    // ROLE says master, INFO a moment later replica: it is just being demoted.
+    let Seen::Report(r) = answers("*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n", slave, "loading:0\r\n") else {
+        panic!()
+    };
+    assert!(matches!(r.role, Role::Replica { .. }));
+    let Seen::Report(r) = answers("*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n", "role:master\r\n", "loading:1\r\n")
+    else {
+        panic!()
+    };
+    assert!(r.loading);
+    let Seen::Report(r) = answers("-LOADING Redis is loading\r\n", "-NOPERM\r\n", "-NOPERM\r\n") else {
+        panic!()
+    };
+    assert!(r.loading);
+    let forbidden = answers("-NOPERM ROLE\r\n", "-NOPERM\r\n", "-NOPERM\r\n");
+    assert_eq!(forbidden, Seen::Problem("NOPERM ROLE".into()));
+    let sentinel = answers("*2\r\n$8\r\nsentinel\r\n*1\r\n$1\r\nm\r\n", "", "");
+    assert_eq!(sentinel, Seen::Problem("it is not a master and not a replica".into()));
+}
+
+#[test]
+fn events_of_this_master_are_announced_and_others_are_not() {
+    let mut o = observers(Target::sentinel(at(26379))).remove(1);
+    drain(&mut o);
+    o.connected(T0, "10.0.0.1:26379".parse().unwrap());
+    assert!(drain(&mut o).0.contains("PSUBSCRIBE"));
+    o.bytes(T0, b"+OK\r\n*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    assert_eq!(drain(&mut o).1, [Seen::Listening(Ok(()))]);
+    let mut told = |channel: &str, payload: &str| {
+        o.bytes(T0, bulk(&["pmessage", "*", channel, payload]).as_bytes());
+        match drain(&mut o).1.as_slice() {
+            [] => None,
+            [Seen::Announced(a)] => Some((a.stage, a.selected.clone())),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told("+odown", "master mymaster 10.0.0.1 6379 #quorum 2/2"), Some((Some(Stage::Tries), None)));
+    assert_eq!(told("+odown", "master other 10.0.0.1 6379 #quorum 2/2"), None);
+    let slave = "slave 10.0.0.2:6379 10.0.0.2 6379 @ mymaster 10.0.0.1 6379";
+    let selected = HostPort { host: "10.0.0.2".into(), port: 6379 };
+    assert_eq!(told("+selected-slave", slave), Some((Some(Stage::Acts), Some(selected))));
+    assert_eq!(told("+sdown", slave), Some((None, None)));
+    assert_eq!(told("+switch-master", "mymaster 10.0.0.1 6379 10.0.0.2 6379"), Some((None, None)));
+    assert_eq!(told("+vote-for-leader", "0123456789 12"), Some((None, None)));
+    assert_eq!(told("+switch-master", "other 10.0.0.1 6379 10.0.0.2 6379"), None);
+}
+
+#[test]
+fn forbidden_events_are_only_noted() {
+    let mut o = observers(Target::sentinel(at(26379))).remove(1);
+    o.connected(T0, "10.0.0.1:26379".parse().unwrap());
+    drain(&mut o);
+    o.bytes(T0, b"+OK\r\n-NOPERM no channels\r\n");
+    let (_, seen, closed) = drain(&mut o);
+    assert!(closed && seen == [Seen::Listening(Err("NOPERM no channels".into()))]);
+    assert_eq!(o.next_timeout(), Some(T0 + BACKOFF_DENIED));
+}
+
+#[test]
+fn a_listed_node_is_only_pinged_and_failures_come_no_faster_than_checks() {
+    let node = StaticNode { at: at(6379), backup: false };
+    let source = Source::Static { nodes: Vec::from([node]), rise: 1, fall: 3, failback: Failback::Never };
+    let mut o = Observer::all(T0, &Settings { source, ..settings() }, &Target::node(at(6379))).remove(0);
+    o.gone(T0, Gone::Refused);
+    assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
+    o.timeout(T0 + 200 * MS);
+    o.connected(T0 + 200 * MS, "10.0.0.1:6379".parse().unwrap());
+    assert!(drain(&mut o).0.ends_with("*1 $4 PING "));
+    o.bytes(T0 + 201 * MS, b"+PONG\r\n");
+    assert_eq!(drain(&mut o).1, [Seen::Pong(true)]);
+    o.timeout(T0 + 400 * MS);
+    o.bytes(T0 + 401 * MS, b"-LOADING Redis is loading the dataset in memory\r\n");
+    assert_eq!(drain(&mut o).1.pop(), Some(Seen::Pong(false)));
+}

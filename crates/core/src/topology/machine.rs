@@ -1,0 +1,641 @@
+//! The topology machine of one service: observations in; grants, gates, views and questions out.
+//!
+//! Its walk: an observation is noted (`nodes`, `sentinels`); a judge looks at everything that is known and gives a
+//! verdict (`quorum`, `roles`, `listed`); the verdict begins, keeps, withdraws or releases a grant, and opens or closes
+//! the gates; what changed is published, told, and asked for. Time and workers' signs go the same way.
+//!
+//! Two rules hold for all sources. *Trouble is followed by proof*: after the last moment at which something spoke
+//! against a grant, only answers to questions that were sent later release it. *Terms are for fences*: a new term
+//! begins when another node is granted, or another process at the same address, or one that was demoted in between;
+//! otherwise a release keeps the term.
+use super::judge::{Facts, Grant, Verdict, Wait};
+use super::listed::ListedNodes;
+use super::nodes::{Key, Nodes, Proof};
+use super::observation::{Observation, Role, Seen, Target, TargetKind};
+use super::roles::Roles;
+use super::sentinels::Sentinels;
+use super::settings::{Settings, Source};
+use super::snapshot::{Endpoint, Gate, Replica, ShardView, Sign, SignKind, Term};
+use super::status::{Event, EventKind};
+use crate::Now;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+use core::time::Duration;
+
+/// How long a worker's sign of a broken connection waits for the node's own word before all workers hold (the worker
+/// that saw it holds at once): connections break for many reasons.
+const GRACE: Duration = Duration::from_millis(20);
+/// How often time alone is looked at, while something goes on, and while nothing does.
+const TICK_BUSY: Duration = Duration::from_millis(25);
+const TICK_CALM: Duration = Duration::from_millis(200);
+/// While it holds, a change of nothing but the reason is published at most this often.
+const WHY_EVERY: Duration = Duration::from_millis(100);
+/// A change of nothing but the replicas' lag is published at most this often.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+/// What Sentinels announce makes us ask at most this often.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// For how long an operator's trust is good.
+const TRUST_FOR: Duration = Duration::from_secs(30);
+/// The longest automatic hold, and what it adds to the largest down-after, and what it is without Sentinels.
+const HOLD_MAX: Duration = Duration::from_secs(60);
+const HOLD_BEYOND: Duration = Duration::from_secs(10);
+const HOLD_ALONE: Duration = Duration::from_secs(15);
+
+/// What the machine wants done, or told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// Observe this from now on.
+    Watch(Target),
+    /// Observe this no longer.
+    Unwatch(Target),
+    /// Ask this at once.
+    Ask(Target),
+    /// Ask this often (or no longer often).
+    Hurry(Target, bool),
+    /// Tell the workers.
+    Publish(Arc<ShardView>),
+    /// Tell the people.
+    Story(Event),
+}
+
+/// How the master is known.
+enum Judge {
+    Sentinels(Sentinels),
+    Roles(Roles),
+    Listed(ListedNodes),
+}
+
+/// A hold of the service.
+struct Held {
+    since: Now,
+    why: String,
+    reads: bool,
+    /// It ran out, and that was told.
+    down: bool,
+}
+
+/// One service's topology.
+pub struct Topology {
+    pub(super) settings: Settings,
+    judge: Judge,
+    pub(super) nodes: Nodes,
+    pub(super) term: Term,
+    pub(super) grant: Option<Grant>,
+    /// The last grant, also after it was withdrawn: what comes next is measured by it.
+    last: Option<Grant>,
+    held: Option<Held>,
+    /// Why it serves.
+    serving: Arc<str>,
+    doubt_at: Now,
+    sign_at: Now,
+    /// Until when a sign alone does not make all workers hold.
+    grace_until: Now,
+    /// A worker waits for a view whose proof began after this.
+    owed: Option<Now>,
+    trusted_until: Option<Now>,
+    asked_at: Now,
+    looked_at: Now,
+    published: Arc<ShardView>,
+    published_at: Now,
+    watched: BTreeSet<Target>,
+    hurrying: BTreeSet<Target>,
+    acts: VecDeque<Act>,
+}
+
+impl Topology {
+    /// A machine that knows nothing yet: it holds from now on, and wants its targets watched.
+    pub fn new(now: Now, settings: Settings) -> Topology {
+        let judge = judge_for(now, &settings);
+        let held = Held { since: now, why: "the master is not known yet".into(), reads: false, down: false };
+        let mut t = Topology {
+            judge,
+            nodes: Nodes::default(),
+            term: Term(0),
+            grant: None,
+            last: None,
+            held: Some(held),
+            serving: "".into(),
+            doubt_at: Now::ZERO,
+            sign_at: Now::ZERO,
+            grace_until: Now::ZERO,
+            owed: None,
+            trusted_until: None,
+            asked_at: now,
+            looked_at: now,
+            published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
+            published_at: now,
+            watched: BTreeSet::new(),
+            hurrying: BTreeSet::new(),
+            acts: VecDeque::new(),
+            settings,
+        };
+        t.note_configured(now);
+        t.published = Arc::new(t.compose(now));
+        t.acts.push_back(Act::Publish(t.published.clone()));
+        t.arrange();
+        t
+    }
+
+    /// Takes in a fact.
+    pub fn observe(&mut self, now: Now, o: Observation) {
+        let Observation { from, sent, seen } = o;
+        let announced = matches!(seen, Seen::Announced(_));
+        match (from.kind, &mut self.judge) {
+            (TargetKind::Sentinel, Judge::Sentinels(s)) => {
+                s.observe(now, &from.at, sent, seen, &mut self.nodes)
+            }
+            (TargetKind::Node, judge) => {
+                self.nodes.observe(now, &from.at, sent, seen);
+                if let (Judge::Listed(l), Some(n)) = (judge, self.nodes.map.get_mut(&from.at)) {
+                    l.rate(n);
+                }
+            }
+            (TargetKind::Sentinel, _) => return,
+        }
+        if announced && now.since(self.asked_at) >= ASK_EVERY {
+            self.ask(now);
+        }
+        self.settle(now);
+    }
+
+    /// A worker saw a sign that the grant may have ended. The node is asked at once; a view whose proof began after
+    /// the sign follows, or the reason why there is none.
+    pub fn sign(&mut self, now: Now, sign: &Sign) {
+        let Some(grant) = self.grant.as_ref().filter(|_| sign.term == self.term) else { return };
+        self.owed = self.owed.max(Some(sign.at));
+        if grant.proven_at <= sign.at {
+            let kind = sign.kind.label();
+            let first = self.sign_at <= grant.proven_at;
+            self.sign_at = self.sign_at.max(sign.at);
+            if !matches!(sign.kind, SignKind::Broken | SignKind::Garbage) {
+                self.hold(
+                    now,
+                    format!("a worker saw a sign on a connection to {}: {kind}", grant.key),
+                    false,
+                );
+            } else if first {
+                self.grace_until = now + GRACE;
+            }
+            if self.asked_at <= sign.at {
+                self.ask(now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The operator says that what is seen now is to be believed, although it does not continue what was known: a
+    /// lower config epoch that a majority names, or a single claimant without lineage. Good for half a minute.
+    pub fn trust(&mut self, now: Now) {
+        self.trusted_until = Some(now + TRUST_FOR);
+        self.tell(now, EventKind::Note, "the operator trusts what is seen now".into());
+        self.ask(now);
+        self.settle(now);
+    }
+
+    /// Takes over changed settings. The grant stays if the master is still known in the same way.
+    pub fn reconfigure(&mut self, now: Now, settings: Settings) {
+        let before = mem::replace(&mut self.settings, settings);
+        if before == self.settings {
+            return;
+        }
+        if observed_differently(&before, &self.settings) {
+            for t in mem::take(&mut self.watched) {
+                self.acts.push_back(Act::Unwatch(t));
+            }
+            self.hurrying.clear();
+        }
+        match (&mut self.judge, &before.source, &self.settings.source) {
+            (
+                Judge::Sentinels(s),
+                Source::Sentinels { master: a, .. },
+                Source::Sentinels { master: b, sentinels },
+            ) if a == b => s.configure(now, sentinels),
+            (_, a, b)
+                if mem::discriminant(a) != mem::discriminant(b) || matches!(b, Source::Sentinels { .. }) =>
+            {
+                self.judge = judge_for(now, &self.settings);
+                self.nodes = Nodes::default();
+                self.withdraw(now, "the master is now known in another way".into());
+                self.last = None;
+            }
+            _ => self.judge = judge_for(now, &self.settings),
+        }
+        if let Source::Roles { .. } | Source::Static { .. } = self.settings.source {
+            let listed = configured_nodes(&self.settings.source);
+            self.nodes.map.retain(|at, _| listed.contains(at));
+        }
+        self.note_configured(now);
+        self.settle(now);
+    }
+
+    /// Looks at what time alone changes.
+    pub fn timeout(&mut self, now: Now) {
+        self.settle(now);
+    }
+
+    /// When [`Self::timeout`] is due next.
+    pub fn next_timeout(&self) -> Option<Now> {
+        let busy = self.held.is_some() || self.owed.is_some();
+        let tick = self.looked_at + if busy { TICK_BUSY } else { TICK_CALM };
+        let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
+        Some(end.map_or(tick, |e| e.min(tick)))
+    }
+
+    /// The view as it is now; the published one may have an older proof.
+    pub fn view(&self) -> Arc<ShardView> {
+        Arc::new(self.compose(self.looked_at))
+    }
+
+    /// The next thing to do or to tell.
+    pub fn poll(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    pub(super) fn sentinels(&self) -> Option<&Sentinels> {
+        match &self.judge {
+            Judge::Sentinels(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    pub(super) fn looked_at(&self) -> Now {
+        self.looked_at
+    }
+
+    pub(super) fn held_since(&self) -> Option<Now> {
+        self.held.as_ref().map(|h| h.since)
+    }
+
+    /// An answer to a question sent before this is no longer fresh.
+    pub(super) fn oldest(&self, now: Now) -> Now {
+        now - (self.settings.timeout + self.settings.interval)
+    }
+
+    /// How long a hold lasts.
+    pub(super) fn hold_max(&self) -> Duration {
+        let auto = || match self.sentinels().and_then(Sentinels::down_after) {
+            Some(d) => d.saturating_add(HOLD_BEYOND).min(HOLD_MAX),
+            None => HOLD_ALONE,
+        };
+        self.settings.hold_max.unwrap_or_else(auto)
+    }
+
+    /// Draws the conclusions of everything that is known.
+    fn settle(&mut self, now: Now) {
+        self.looked_at = now;
+        // Trust ends with its time. A withdrawn grant makes way for the next; that is one more look.
+        self.trusted_until = self.trusted_until.filter(|t| now < *t);
+        for _ in 0..3 {
+            match self.verdict(now) {
+                Verdict::Serve { key, epoch } => {
+                    self.serve(now, key, epoch);
+                    break;
+                }
+                Verdict::Hold(wait) => {
+                    self.wait(now, wait);
+                    break;
+                }
+                Verdict::Withdraw(why) => self.withdraw(now, why),
+            }
+        }
+        self.run_out(now);
+        self.tell_news(now);
+        self.arrange();
+        self.publish(now);
+    }
+
+    fn verdict(&mut self, now: Now) -> Verdict {
+        let f = facts(now, self.oldest(now), &self.nodes, &self.grant, &self.last, self.times());
+        match &mut self.judge {
+            Judge::Sentinels(s) => s.judge(&f),
+            Judge::Roles(r) => r.judge(&f),
+            Judge::Listed(l) => l.judge(&f),
+        }
+    }
+
+    fn times(&self) -> (Now, Now, bool) {
+        (self.doubt_at, self.sign_at, self.trusted_until.is_some())
+    }
+
+    /// There is proof: the grant begins, goes on, or is released.
+    fn serve(&mut self, now: Now, key: Key, epoch: u64) {
+        let proven = match (self.nodes.find(&key), self.nodes.proof(&key, self.oldest(now))) {
+            (_, Proof::Master(at, node, told)) => {
+                Some((told.sent, Some(Nodes::identity(at, node, told)), told.report.lineage.clone()))
+            }
+            (Some((_, node)), _) => node.pong.map(|sent| (sent, None, None)),
+            _ => None,
+        };
+        match (&mut self.grant, proven) {
+            (Some(g), proven) => {
+                if let Some((sent, _, lineage)) = proven {
+                    g.proven_at = g.proven_at.max(sent);
+                    g.lineage = lineage.or(g.lineage.take());
+                }
+                if epoch < g.epoch {
+                    let text = format!("a new era: config epoch {epoch} follows {}", g.epoch);
+                    g.epoch = epoch;
+                    self.tell(now, EventKind::Era, text);
+                } else {
+                    g.epoch = epoch;
+                }
+                self.release(now);
+            }
+            (None, Some((sent, identity, lineage))) => {
+                self.begin(now, Grant { key, identity, lineage, epoch, proven_at: sent });
+            }
+            (None, None) => {}
+        }
+        self.last = self.grant.clone();
+        if let Judge::Sentinels(s) = &mut self.judge {
+            s.forget_aborts();
+        }
+    }
+
+    fn begin(&mut self, now: Now, grant: Grant) {
+        let f = facts(now, self.oldest(now), &self.nodes, &self.grant, &self.last, self.times());
+        let (how, doubtful) = match &self.judge {
+            Judge::Sentinels(s) => (s.describe(&f, &grant.key, grant.epoch), false),
+            Judge::Roles(r) => r.describe(&f, &grant.key),
+            Judge::Listed(_) => ("it is the first healthy one of the list".into(), false),
+        };
+        let era = self.last.as_ref().filter(|l| grant.epoch < l.epoch).map(|l| l.epoch);
+        let process = grant.identity.as_ref().and_then(|i| i.run_id.as_deref());
+        let process = process.map_or(String::new(), |id| format!("; its run id is {id}"));
+        let held = self.held.take().map_or(Duration::ZERO, |h| now.since(h.since));
+        let key = grant.key.clone();
+        self.term = Term(self.term.0 + 1);
+        self.serving = format!("{key} is master: {how}").into();
+        self.grant = Some(grant);
+        // Trust is for one decision.
+        self.trusted_until = None;
+        if let Some(before) = era {
+            self.tell(
+                now,
+                EventKind::Era,
+                format!("a new era of config epochs is accepted, after epoch {before}"),
+            );
+        }
+        self.tell(
+            now,
+            EventKind::Grant,
+            format!("{key} is granted after {} ms: {how}{process}", held.as_millis()),
+        );
+        if doubtful {
+            let text = format!(
+                "{key} was granted although most nodes do not answer: nothing better was known in time"
+            );
+            self.tell(now, EventKind::Warning, text);
+        }
+    }
+
+    fn release(&mut self, now: Now) {
+        let Some(held) = self.held.take() else { return };
+        let ms = now.since(held.since).as_millis();
+        let key = self.grant.as_ref().map(|g| format!("{} is proven again", g.key)).unwrap_or_default();
+        self.tell(now, EventKind::Release, format!("{key} after {ms} ms; it was held because {}", held.why));
+    }
+
+    /// There is no proof for now.
+    fn wait(&mut self, now: Now, wait: Wait) {
+        if wait.trouble {
+            self.doubt_at = now;
+        } else if self.asked_at <= self.doubt_at.max(self.sign_at) {
+            self.ask(now);
+        }
+        if wait.only_sign && self.held.is_none() && now < self.grace_until {
+            return;
+        }
+        // While a reason is being cleared up, it stays the reason that people see.
+        if wait.trouble || self.held.is_none() {
+            self.hold(now, wait.why, wait.reads);
+        } else if let Some(h) = &mut self.held {
+            h.reads = wait.reads;
+        }
+    }
+
+    fn hold(&mut self, now: Now, why: String, reads: bool) {
+        if let Some(h) = &mut self.held {
+            (h.why, h.reads) = (why, reads);
+            return;
+        }
+        self.held = Some(Held { since: now, why: why.clone(), reads, down: false });
+        self.tell(now, EventKind::Hold, why);
+    }
+
+    fn withdraw(&mut self, now: Now, why: String) {
+        let Some(grant) = self.grant.take() else { return };
+        self.hold(now, why.clone(), false);
+        self.tell(now, EventKind::Fence, format!("{} is fenced: {why}", grant.key));
+    }
+
+    fn run_out(&mut self, now: Now) {
+        let max = self.hold_max();
+        let Some(h) = self.held.as_mut().filter(|h| !h.down && now.since(h.since) >= max) else { return };
+        h.down = true;
+        let text = format!("commands get an error: the hold ran out after {} ms: {}", max.as_millis(), h.why);
+        self.tell(now, EventKind::Down, text);
+    }
+
+    fn tell(&mut self, now: Now, kind: EventKind, text: String) {
+        self.acts.push_back(Act::Story(Event {
+            service: self.settings.id,
+            name: self.settings.name.clone(),
+            at: now,
+            kind,
+            term: self.term,
+            master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
+            text: text.into(),
+        }));
+    }
+
+    fn tell_news(&mut self, now: Now) {
+        if let Judge::Sentinels(s) = &mut self.judge {
+            for text in mem::take(&mut s.news) {
+                self.tell(now, EventKind::Note, text);
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Now) {
+        self.asked_at = now;
+        let acts = self.watched.iter().cloned().map(Act::Ask);
+        self.acts.extend(acts);
+    }
+
+    fn note_configured(&mut self, now: Now) {
+        for at in configured_nodes(&self.settings.source) {
+            self.nodes.note(now, &at);
+        }
+    }
+
+    /// Has everything watched that should be, often while something goes on.
+    fn arrange(&mut self) {
+        let last = self.grant.as_ref().or(self.last.as_ref()).map(|g| g.key.clone());
+        self.nodes.prune(last.as_ref());
+        let busy = self.held.is_some()
+            || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
+        let sentinels = self.sentinels().map(|s| &s.map);
+        let wanted = sentinels.into_iter().flat_map(|m| m.keys()).cloned().map(Target::sentinel);
+        let wanted: BTreeSet<Target> =
+            wanted.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
+        if wanted != self.watched {
+            for t in self.watched.difference(&wanted) {
+                self.hurrying.remove(t);
+                self.acts.push_back(Act::Unwatch(t.clone()));
+            }
+            self.acts.extend(wanted.difference(&self.watched).cloned().map(Act::Watch));
+            self.watched = wanted;
+        }
+        for t in self.watched.iter().filter(|t| self.hurrying.contains(t) != busy) {
+            self.acts.push_back(Act::Hurry(t.clone(), busy));
+        }
+        match busy {
+            true if self.hurrying.len() != self.watched.len() => self.hurrying = self.watched.clone(),
+            false => self.hurrying.clear(),
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
+        let view = self.compose(now);
+        let before = &*self.published;
+        let since = now.since(self.published_at);
+        let same_lag = before.replicas == view.replicas;
+        let answers = self.owed.is_some_and(|at| view.proven_at > at && view.writes.is_open());
+        let changed = answers
+            || (before.term, &before.master, before.writes, before.reads, before.writes_until)
+                != (view.term, &view.master, view.writes, view.reads, view.writes_until)
+            || before.hold_max != view.hold_max
+            || !same_health(&before.replicas, &view.replicas)
+            || (!same_lag && since >= LAG_EVERY)
+            || (before.why != view.why && since >= WHY_EVERY);
+        if !changed {
+            return;
+        }
+        if self.owed.is_some_and(|at| view.proven_at > at) || self.grant.is_none() {
+            self.owed = None;
+        }
+        self.published = Arc::new(view);
+        self.published_at = now;
+        self.acts.push_back(Act::Publish(self.published.clone()));
+    }
+
+    fn compose(&self, now: Now) -> ShardView {
+        let hold_max = self.hold_max();
+        let shut = self.held.as_ref().map(|h| match h.since + hold_max {
+            until if now >= until => Gate::Refuse,
+            until => Gate::Hold { since: h.since, until },
+        });
+        let writes = shut.unwrap_or(Gate::Open);
+        let may_read = self.grant.is_some() && !self.settings.hold_reads;
+        let reads = match &self.held {
+            Some(h) if h.reads && may_read => Gate::Open,
+            _ => writes,
+        };
+        let why = match &self.held {
+            Some(h) => h.why.as_str().into(),
+            None => self.serving.clone(),
+        };
+        ShardView {
+            term: self.term,
+            master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
+            proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
+            writes_until: None,
+            replicas: self.replicas().into(),
+            writes,
+            reads,
+            hold_max,
+            why,
+        }
+    }
+
+    fn replicas(&self) -> Vec<Replica> {
+        if let Source::Static { .. } = self.settings.source {
+            return Vec::new();
+        }
+        let master = self.grant.as_ref().map(|g| &g.key);
+        let mut all: Vec<Replica> = Vec::new();
+        for node in self.nodes.map.values() {
+            let Some(addr) = node.addr else { continue };
+            let endpoint = Endpoint::Tcp(addr);
+            if master == Some(&Key::Addr(addr)) || all.iter().any(|r| r.endpoint == endpoint) {
+                continue;
+            }
+            let up = |r: &Role| matches!(r, Role::Replica { link_up: true, .. });
+            let told = node.told.as_ref().filter(|_| node.lost.is_none());
+            let healthy = told.is_some_and(|t| up(&t.report.role) && !t.report.loading);
+            all.push(Replica { endpoint, healthy, lag_bytes: self.lag(node) });
+        }
+        all.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        all
+    }
+
+    /// How far a replica is behind the granted master, by their last reports.
+    pub(super) fn lag(&self, node: &super::nodes::Node) -> Option<u64> {
+        let master = self.nodes.find(&self.grant.as_ref()?.key)?.1.told.as_ref()?;
+        let replica = node.told.as_ref().filter(|_| node.says_replica())?;
+        Some(master.report.offset.saturating_sub(replica.report.offset))
+    }
+}
+
+fn facts<'a>(
+    now: Now,
+    oldest: Now,
+    nodes: &'a Nodes,
+    grant: &'a Option<Grant>,
+    last: &'a Option<Grant>,
+    (doubt_at, sign_at, trusted): (Now, Now, bool),
+) -> Facts<'a> {
+    Facts { now, oldest, nodes, standing: grant.as_ref(), last: last.as_ref(), doubt_at, sign_at, trusted }
+}
+
+fn judge_for(now: Now, settings: &Settings) -> Judge {
+    match &settings.source {
+        Source::Sentinels { sentinels, .. } => Judge::Sentinels(Sentinels::new(now, sentinels)),
+        Source::Roles { nodes, start_wait } => Judge::Roles(Roles::new(nodes, *start_wait)),
+        Source::Static { nodes, rise, fall, failback } => {
+            Judge::Listed(ListedNodes::new(nodes, *rise, *fall, *failback))
+        }
+    }
+}
+
+fn configured_nodes(source: &Source) -> Vec<super::settings::HostPort> {
+    match source {
+        Source::Sentinels { .. } => Vec::new(),
+        Source::Roles { nodes, .. } => nodes.clone(),
+        Source::Static { nodes, .. } => nodes.iter().map(|n| n.at.clone()).collect(),
+    }
+}
+
+/// Whether the observers of one must be made anew for the other.
+fn observed_differently(a: &Settings, b: &Settings) -> bool {
+    let name = |s: &Settings| match &s.source {
+        Source::Sentinels { master, .. } => Some(master.clone()),
+        _ => None,
+    };
+    (&a.sentinel_credential, &a.node_credential, a.interval, a.timeout, name(a), mem::discriminant(&a.source))
+        != (
+            &b.sentinel_credential,
+            &b.node_credential,
+            b.interval,
+            b.timeout,
+            name(b),
+            mem::discriminant(&b.source),
+        )
+}
+
+fn same_health(a: &[Replica], b: &[Replica]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (&a.endpoint, a.healthy) == (&b.endpoint, b.healthy))
+}
+
+pub(super) fn endpoint(key: &Key) -> Option<Endpoint> {
+    match key {
+        Key::Addr(addr) => Some(Endpoint::Tcp(*addr)),
+        Key::Name(_) => None,
+    }
+}

@@ -1,0 +1,242 @@
+//! Observations: facts that were seen, by whom and when. The observers make them out of bytes, the topology machine
+//! takes them in; the simulator makes its own.
+use super::settings::HostPort;
+use crate::Now;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// What is observed: a Sentinel or a node, at the address that was configured or announced.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Target {
+    /// A Sentinel or a node.
+    pub kind: TargetKind,
+    /// Where, as it was written or announced: an address or a name.
+    pub at: HostPort,
+}
+
+/// The two kinds of [`Target`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum TargetKind {
+    /// A Sentinel process.
+    Sentinel,
+    /// A Redis or Valkey server.
+    Node,
+}
+
+impl Target {
+    /// The Sentinel at `at`.
+    pub fn sentinel(at: HostPort) -> Target {
+        Target { kind: TargetKind::Sentinel, at }
+    }
+
+    /// The node at `at`.
+    pub fn node(at: HostPort) -> Target {
+        Target { kind: TargetKind::Node, at }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            TargetKind::Sentinel => write!(f, "Sentinel {}", self.at),
+            TargetKind::Node => write!(f, "node {}", self.at),
+        }
+    }
+}
+
+/// One fact.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observation {
+    /// Who was asked, or was seen.
+    pub from: Target,
+    /// When the question was sent whose answer this is (for events and lost connections: when they were seen). What
+    /// is said was true at some moment between this and the observation's arrival.
+    pub sent: Now,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// The kinds of facts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// A connection was made, to this address.
+    Connected(SocketAddr),
+    /// The connection ended, or could not be made.
+    Gone(Gone),
+    /// It answers, but not what is needed: a wrong password, a missing permission … For the operator.
+    Problem(Arc<str>),
+    /// Whether a Sentinel's events are listened to, and if not, why not.
+    Listening(Result<(), Arc<str>>),
+    /// A Sentinel's run id (`SENTINEL MYID`).
+    Id(Box<str>),
+    /// A Sentinel's view of the master.
+    View(View),
+    /// The Sentinel knows no master of that name.
+    NoSuchMaster,
+    /// The other Sentinels that a Sentinel knows (`SENTINEL SENTINELS`).
+    Peers(Vec<Peer>),
+    /// The replicas that a Sentinel knows (`SENTINEL REPLICAS`).
+    Replicas(Vec<Listed>),
+    /// Something that a Sentinel announced.
+    Announced(Announced),
+    /// A node's account of itself (`ROLE`, `INFO`).
+    Report(Report),
+    /// A node's answer to `PING` (static lists): whether it was `PONG`.
+    Pong(bool),
+}
+
+/// Why a connection ended or could not be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Gone {
+    /// Nobody listens there: the process does not live (unless something between answers in its place).
+    Refused,
+    /// It was reset or closed by the other side.
+    Closed,
+    /// No answer in time.
+    Timeout,
+    /// The name has no address, says the resolver.
+    Unresolved(Arc<str>),
+    /// There is no way to the address.
+    Unreachable,
+    /// The password, or the lack of one, was not accepted.
+    Denied(Arc<str>),
+    /// It sent what is not RESP, or more than an answer may be long.
+    Garbage(Arc<str>),
+    /// Another error of the operating system.
+    Other(Arc<str>),
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Gone::Refused => f.write_str("refuses connections"),
+            Gone::Closed => f.write_str("closed the connection"),
+            Gone::Timeout => f.write_str("does not answer"),
+            Gone::Unresolved(e) => write!(f, "cannot be resolved ({e})"),
+            Gone::Unreachable => f.write_str("cannot be reached"),
+            Gone::Denied(e) => write!(f, "denies access ({e})"),
+            Gone::Garbage(e) => write!(f, "sends garbage ({e})"),
+            Gone::Other(e) => write!(f, "is not connected ({e})"),
+        }
+    }
+}
+
+/// A Sentinel's view of the master, from `SENTINEL MASTER` and `GET-MASTER-ADDR-BY-NAME`, with the same config epoch
+/// before and after the address (sentinel.c: during a failover the two commands differ on the leader).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct View {
+    /// The config epoch: orders views.
+    pub epoch: u64,
+    /// Whom it names master.
+    pub master: HostPort,
+    /// How far a failover has come, by this Sentinel's flags.
+    pub stage: Stage,
+    /// Its quorum.
+    pub quorum: u32,
+    /// How many other Sentinels it knows.
+    pub others: u32,
+    /// After how long without a pong it takes the master for down.
+    pub down_after: Duration,
+    /// How long it gives a failover.
+    pub failover_timeout: Duration,
+    /// How old its last good pong of the master was (`last-ok-ping-reply`).
+    pub pong_age: Duration,
+}
+
+/// How far a failover has come, as one Sentinel sees it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Stage {
+    /// Nothing goes on.
+    #[default]
+    Calm,
+    /// It takes the master for down (`s_down`).
+    Suspects,
+    /// A quorum does (`o_down`), or it asks for votes (`failover_in_progress`, state `wait_start`).
+    Tries,
+    /// It was elected, or was told to (`force_failover`): a replica is being selected and promoted.
+    Acts,
+    /// A replica was promoted, the others are being moved; the Sentinel names the new master.
+    Promoted,
+}
+
+/// Another Sentinel, as one Sentinel knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its run id; empty before the first hello.
+    pub id: Box<str>,
+    /// Its announced address.
+    pub at: HostPort,
+    /// Whether that Sentinel sees it up.
+    pub up: bool,
+}
+
+/// A replica, as one Sentinel knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// Its announced address.
+    pub at: HostPort,
+    /// Whether it was selected to be promoted (flag `promoted`, on the leader only).
+    pub selected: bool,
+}
+
+/// Something that a Sentinel announced on its event channels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announced {
+    /// The event, by its channel: `+odown`, `+switch-master` …
+    pub event: Box<str>,
+    /// What it says of this master's failover; `None` where only polling can tell.
+    pub stage: Option<Stage>,
+    /// The replica that was selected, if the event says so.
+    pub selected: Option<HostPort>,
+}
+
+/// A node's account of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Its role (`ROLE`).
+    pub role: Role,
+    /// Whether it loads its data.
+    pub loading: bool,
+    /// The process' run id; `None` where `INFO` is not permitted.
+    pub run_id: Option<Box<str>>,
+    /// Its replication history, where `INFO` is permitted.
+    pub lineage: Option<Lineage>,
+    /// Its replication offset, in bytes.
+    pub offset: u64,
+}
+
+/// A node's role.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It says `master`.
+    Master,
+    /// It says `slave`.
+    Replica {
+        /// Of which master.
+        of: HostPort,
+        /// Whether the link to it is up (`connected`).
+        link_up: bool,
+    },
+}
+
+/// The replication history of a node (`INFO replication`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lineage {
+    /// `master_replid`: the history that it writes or follows.
+    pub replid: Box<str>,
+    /// `master_replid2`: the history that it followed before it was promoted; `None` if there is none.
+    pub replid2: Option<Box<str>>,
+    /// `second_repl_offset`: up to which offset (exclusive) it followed that; negative if not at all.
+    pub second_offset: i64,
+}
+
+impl Lineage {
+    /// Whether this node was promoted out of `other`'s history.
+    pub fn succeeds(&self, other: &Lineage) -> bool {
+        self.replid != other.replid && self.replid2.as_deref() == Some(&*other.replid)
+    }
+}

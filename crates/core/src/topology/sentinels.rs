@@ -1,0 +1,398 @@
+//! The Sentinels of one service: which are known, what each said last, and how far a failover has come by what it
+//! says. What follows from it is in `quorum`.
+use super::nodes::Nodes;
+use super::observation::{Announced, Gone, Listed, Peer, Seen, Stage, View};
+use super::settings::HostPort;
+use crate::Now;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// Most Sentinels that are known; more are ignored.
+const SENTINELS_MAX: usize = 32;
+/// A Sentinel that for this long neither answered nor was seen up by another is no longer counted.
+const DROPPED_AFTER: Duration = Duration::from_secs(600);
+/// A Sentinel must have shown no failover for this long before a lone `+try-failover` of its holds again.
+const QUIET_FOR: Duration = Duration::from_secs(5);
+
+/// One Sentinel.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sentinel {
+    pub(super) configured: bool,
+    /// Whether it is one of those of which a majority is needed.
+    pub(super) counted: bool,
+    /// Another configured address leads to the same Sentinel.
+    alias: bool,
+    pub(super) id: Option<Box<str>>,
+    addr: Option<SocketAddr>,
+    /// Its last view, and when that was asked for.
+    pub(super) said: Option<(Now, View)>,
+    /// When the newest question that it answered was sent.
+    pub(super) answered: Option<Now>,
+    /// When it last answered.
+    pub(super) heard: Option<Now>,
+    /// It knows no such master.
+    pub(super) knows_none: bool,
+    pub(super) lost: Option<(Gone, Now)>,
+    /// It answered, or could not be reached, at least once.
+    pub(super) tried: bool,
+    /// Which Sentinels have listed it, and when last.
+    listed: BTreeMap<HostPort, Now>,
+    gave_list: bool,
+    /// When it last answered us or was seen up by another.
+    up_at: Now,
+    pub(super) stage: Stage,
+    /// Questions sent before this say nothing new about the stage.
+    stage_at: Now,
+    /// Since when it has been at [`Stage::Tries`] or further, not counting short interruptions.
+    pub(super) tries_since: Option<Now>,
+    quiet_since: Option<Now>,
+    pub(super) acts_since: Option<Now>,
+    /// The replica that it selected.
+    pub(super) selected: Option<HostPort>,
+    /// A failover that it began and did not bring to an end.
+    pub(super) aborted: Option<Abort>,
+    /// Since when it has contradicted what the others, or the grant, say.
+    pub(super) dissents_since: Option<Now>,
+    pub(super) problem: Option<Arc<str>>,
+    /// Why its events cannot be listened to.
+    pub(super) deaf: Option<Arc<str>>,
+}
+
+/// A failover that ended without a new master.
+#[derive(Clone, Debug)]
+pub(super) struct Abort {
+    pub(super) at: Now,
+    /// The view that the Sentinel had before and after it.
+    pub(super) master: HostPort,
+    pub(super) epoch: u64,
+    /// Whom it had selected, if that was seen.
+    pub(super) selected: Option<HostPort>,
+}
+
+impl Sentinel {
+    /// Its process does not live.
+    pub(super) fn dead(&self) -> bool {
+        matches!(self.lost, Some((Gone::Refused, _)))
+    }
+
+    /// Its view, if it is fresh.
+    pub(super) fn vote(&self, oldest: Now) -> Option<&View> {
+        let fresh = self.counted && !self.knows_none && self.lost.is_none();
+        self.said.as_ref().filter(|(sent, _)| fresh && *sent >= oldest).map(|(_, v)| v)
+    }
+
+    fn answer(&mut self, now: Now, sent: Now) {
+        self.answered = self.answered.max(Some(sent));
+        self.heard = Some(now);
+        self.up_at = now;
+        (self.tried, self.lost, self.problem) = (true, None, None);
+    }
+
+    fn view(&mut self, now: Now, sent: Now, view: View) {
+        self.answer(now, sent);
+        self.knows_none = false;
+        if self.said.as_ref().is_some_and(|(before, _)| *before > sent) {
+            return;
+        }
+        if sent > self.stage_at {
+            let moved =
+                self.said.as_ref().is_some_and(|(_, v)| (v.epoch, &v.master) != (view.epoch, &view.master));
+            self.enter(now, view.stage, moved);
+        }
+        self.said = Some((sent, view));
+    }
+
+    /// The stage becomes `to`. `moved`: the Sentinel names another master, or a new epoch.
+    fn enter(&mut self, now: Now, to: Stage, moved: bool) {
+        if self.stage == Stage::Acts && !matches!(to, Stage::Acts | Stage::Promoted) && !moved {
+            self.abort(now);
+        }
+        if to == Stage::Acts {
+            self.acts_since.get_or_insert(now);
+        } else {
+            self.acts_since = None;
+        }
+        if to == Stage::Calm {
+            self.selected = None;
+        }
+        if matches!(to, Stage::Tries | Stage::Acts) {
+            if self.quiet_since.is_some_and(|q| now.since(q) >= QUIET_FOR) {
+                self.tries_since = None;
+            }
+            self.quiet_since = None;
+            self.tries_since.get_or_insert(now);
+        } else {
+            self.quiet_since.get_or_insert(now);
+        }
+        self.stage = to;
+    }
+
+    fn abort(&mut self, now: Now) {
+        let selected = self.selected.take();
+        self.aborted = self.said.as_ref().map(|(_, v)| Abort {
+            at: now,
+            master: v.master.clone(),
+            epoch: v.epoch,
+            selected,
+        });
+    }
+
+    fn gone(&mut self, now: Now, why: Gone) {
+        self.tried = true;
+        let since = self.lost.as_ref().map_or(now, |(_, since)| *since);
+        self.lost = Some((why, since));
+        // Its failover died with it, but may have promoted its choice before.
+        if self.dead() && self.stage != Stage::Calm {
+            self.enter(now, Stage::Calm, false);
+            self.tries_since = None;
+        }
+    }
+
+    fn announced(&mut self, now: Now, a: Announced) {
+        if let Some(at) = a.selected {
+            self.selected = Some(at);
+        }
+        if let Some(stage) = a.stage {
+            self.enter(now, stage, false);
+            self.stage_at = now;
+        }
+    }
+}
+
+/// The Sentinels of one service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sentinels {
+    pub(super) map: BTreeMap<HostPort, Sentinel>,
+    /// How many count.
+    pub(super) known: usize,
+    /// Since when all that answer have agreed on a lower epoch than that of the last grant.
+    pub(super) era: Option<(super::nodes::Key, u64, Now)>,
+    recounted_at: Now,
+    /// What the operator should read: discoveries and drops.
+    pub(super) news: Vec<String>,
+}
+
+impl Sentinels {
+    pub(super) fn new(now: Now, configured: &[HostPort]) -> Sentinels {
+        let mut s = Sentinels::default();
+        s.configure(now, configured);
+        s
+    }
+
+    /// Sets which ones are configured, and keeps what is known of the others.
+    pub(super) fn configure(&mut self, now: Now, configured: &[HostPort]) {
+        for s in self.map.values_mut() {
+            s.configured = false;
+        }
+        for at in configured {
+            let s = self.map.entry(at.clone()).or_insert_with(|| Sentinel {
+                addr: at.literal(),
+                up_at: now,
+                ..Sentinel::default()
+            });
+            s.configured = true;
+        }
+        self.recount(now);
+    }
+
+    /// How many votes are a majority.
+    pub(super) fn need(&self) -> usize {
+        self.known / 2 + 1
+    }
+
+    pub(super) fn counted(&self) -> impl Iterator<Item = (&HostPort, &Sentinel)> {
+        self.map.iter().filter(|(_, s)| s.counted)
+    }
+
+    /// The largest down-after of those that gave a view.
+    pub(super) fn down_after(&self) -> Option<Duration> {
+        self.counted().filter_map(|(_, s)| s.said.as_ref()).map(|(_, v)| v.down_after).max()
+    }
+
+    /// Takes in what was seen of one Sentinel.
+    pub(super) fn observe(&mut self, now: Now, at: &HostPort, sent: Now, seen: Seen, nodes: &mut Nodes) {
+        let Some(s) = self.map.get_mut(at) else { return };
+        match seen {
+            Seen::Connected(addr) => {
+                s.addr = Some(addr);
+                self.merge(now);
+            }
+            Seen::Gone(why) => s.gone(now, why),
+            Seen::Problem(text) => {
+                s.tried = true;
+                s.problem = Some(text);
+            }
+            Seen::Listening(r) => s.deaf = r.err(),
+            Seen::Id(id) => {
+                s.id = Some(id);
+                self.merge(now);
+            }
+            Seen::View(view) => {
+                nodes.note(now, &view.master);
+                s.view(now, sent, view);
+                if !s.counted {
+                    self.recount(now);
+                }
+            }
+            Seen::NoSuchMaster => {
+                s.answer(now, sent);
+                s.knows_none = true;
+                s.enter(now, Stage::Calm, false);
+            }
+            Seen::Peers(list) => self.peers(now, at, &list),
+            Seen::Replicas(list) => {
+                nodes.note_list(now, &list);
+                self.replicas(at, &list);
+            }
+            Seen::Announced(a) => s.announced(now, a),
+            Seen::Report(_) | Seen::Pong(_) => {}
+        }
+    }
+
+    fn replicas(&mut self, at: &HostPort, list: &[Listed]) {
+        let selected = list.iter().find(|l| l.selected);
+        if let (Some(s), Some(l)) = (self.map.get_mut(at), selected) {
+            s.selected = Some(l.at.clone());
+        }
+    }
+
+    fn peers(&mut self, now: Now, lister: &HostPort, list: &[Peer]) {
+        if let Some(s) = self.map.get_mut(lister) {
+            s.gave_list = true;
+        }
+        for peer in list {
+            let at = self.place(now, peer);
+            if let Some(s) = at.and_then(|at| self.map.get_mut(&at)) {
+                s.listed.insert(lister.clone(), now);
+                if peer.up {
+                    s.up_at = now;
+                }
+            }
+        }
+        self.recount(now);
+    }
+
+    /// Where the record of `peer` is; made if it is new and up.
+    fn place(&mut self, now: Now, peer: &Peer) -> Option<HostPort> {
+        let by_id = self.map.iter().find(|(_, s)| !peer.id.is_empty() && s.id.as_deref() == Some(&*peer.id));
+        if let Some((at, s)) = by_id {
+            let at = at.clone();
+            let moved = at != peer.at && !s.configured && s.lost.is_some() && peer.up;
+            if !moved || self.map.contains_key(&peer.at) {
+                return Some(at);
+            }
+            let mut s = self.map.remove(&at)?;
+            s.addr = peer.at.literal();
+            self.map.insert(peer.at.clone(), s);
+            return Some(peer.at.clone());
+        }
+        let addr = peer.at.literal();
+        let by_address =
+            |(at, s): &(&HostPort, &Sentinel)| **at == peer.at || (addr.is_some() && s.addr == addr);
+        if let Some((at, _)) = self.map.iter().find(by_address) {
+            return Some(at.clone());
+        }
+        if !peer.up || self.map.len() >= SENTINELS_MAX || peer.at.port == 0 || peer.at.host.is_empty() {
+            return None;
+        }
+        let id = Some(peer.id.clone()).filter(|id| !id.is_empty());
+        self.map.insert(peer.at.clone(), Sentinel { id, addr, up_at: now, ..Sentinel::default() });
+        Some(peer.at.clone())
+    }
+
+    /// Makes two records of one Sentinel (same run id, or same address) one: a discovered one gives way, and of two
+    /// configured ones only the first counts.
+    fn merge(&mut self, now: Now) {
+        let mut seen: Vec<(HostPort, Option<Box<str>>, Option<SocketAddr>)> = Vec::new();
+        let mut doubles: Vec<(HostPort, HostPort)> = Vec::new();
+        let order = self
+            .map
+            .iter()
+            .filter(|(_, s)| s.configured)
+            .chain(self.map.iter().filter(|(_, s)| !s.configured));
+        for (at, s) in order {
+            let same = |o: &&(HostPort, Option<Box<str>>, Option<SocketAddr>)| {
+                (s.id.is_some() && o.1 == s.id) || (s.addr.is_some() && o.2 == s.addr)
+            };
+            match seen.iter().find(same) {
+                Some((first, ..)) => doubles.push((first.clone(), at.clone())),
+                None => seen.push((at.clone(), s.id.clone(), s.addr)),
+            }
+        }
+        for s in self.map.values_mut() {
+            s.alias = false;
+        }
+        for (first, double) in doubles {
+            let Some(s) = self.map.get_mut(&double) else { continue };
+            if s.configured {
+                s.alias = true;
+                continue;
+            }
+            let (listed, up_at) = (core::mem::take(&mut s.listed), s.up_at);
+            self.map.remove(&double);
+            if let Some(f) = self.map.get_mut(&first) {
+                f.listed.extend(listed);
+                f.up_at = f.up_at.max(up_at);
+            }
+        }
+        self.recount(now);
+    }
+
+    /// Decides which Sentinels count: the configured ones, and those that more than half of the counted ones list (so
+    /// that a misled one cannot add a crowd); without those that nobody has seen up for ten minutes.
+    fn recount(&mut self, now: Now) {
+        self.recounted_at = now;
+        let expired = |t: Now| now.since(t) >= DROPPED_AFTER;
+        let before: Vec<HostPort> = self.counted().map(|(at, _)| at.clone()).collect();
+        for s in self.map.values_mut() {
+            s.listed.retain(|_, t| !expired(*t));
+            s.counted = s.configured && !s.alias && !expired(s.up_at);
+        }
+        // Those that are endorsed endorse others: as often as it changes something, and at most thrice.
+        for _ in 0..3 {
+            let listers: Vec<HostPort> =
+                self.counted().filter(|(_, s)| s.gave_list).map(|(at, _)| at.clone()).collect();
+            let mut changed = false;
+            for s in self.map.values_mut().filter(|s| !s.counted && !s.configured && !expired(s.up_at)) {
+                let by = listers.iter().filter(|l| s.listed.contains_key(*l)).count();
+                s.counted = by * 2 > listers.len();
+                changed |= s.counted;
+            }
+            if !changed {
+                break;
+            }
+        }
+        self.known = self.counted().count();
+        let after: Vec<HostPort> = self.counted().map(|(at, _)| at.clone()).collect();
+        let n = self.known;
+        for at in after.iter().filter(|at| !before.contains(at)) {
+            if self.map.get(at).is_some_and(|s| !s.configured) {
+                self.news.push(format!("Sentinel {at} was discovered; {n} are known now"));
+            }
+        }
+        for at in before.iter().filter(|at| !after.contains(at)) {
+            if self.map.get(at).is_some_and(|s| expired(s.up_at)) {
+                let text = format!(
+                    "Sentinel {at} is no longer counted: nobody has seen it up for 10 minutes; {n} are known now"
+                );
+                self.news.push(text);
+            }
+        }
+        self.map.retain(|_, s| s.configured || !expired(s.up_at));
+    }
+
+    /// What time alone changes: Sentinels are dropped. Only while one is in sight that could see the others up.
+    pub(super) fn age(&mut self, now: Now, oldest: Now) {
+        if now.since(self.recounted_at) >= Duration::from_secs(1)
+            && self.map.values().any(|s| s.vote(oldest).is_some())
+        {
+            self.recount(now);
+        }
+    }
+}
