@@ -7,7 +7,7 @@
 pub mod raw;
 pub mod script;
 
-use pointsman::sandbox::client::Client;
+use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -45,7 +45,7 @@ impl Server {
     }
 
     /// One command, directly, as the deployment's own user.
-    pub fn ask(&self, args: &[&str]) -> pointsman::sandbox::client::Value {
+    pub fn ask(&self, args: &[&str]) -> pointsman::client::Value {
         self.deployment.nodes[0].ask(args).expect("an answer")
     }
 
