@@ -6,7 +6,9 @@ use pointsman_core::topology::observation::{
     Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
 };
 use pointsman_core::topology::settings::{HostPort, Settings, Source};
-use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Term};
+use pointsman_core::topology::snapshot::{
+    Endpoint, Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Term,
+};
 use pointsman_core::topology::{Act, Topology};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -124,7 +126,9 @@ fn index(t: &Target) -> usize {
 
 fn node_of(e: &Endpoint) -> usize {
     match e {
-        Endpoint::Tcp(a) => a.to_string().split([':', '.']).nth(3).and_then(|n| n.parse().ok()).expect("as above"),
+        Endpoint::Tcp(a) => {
+            a.to_string().split([':', '.']).nth(3).and_then(|n| n.parse().ok()).expect("as above")
+        }
         Endpoint::Unix(_) => unreachable!("model nodes have addresses"),
     }
 }
@@ -341,7 +345,8 @@ impl Drive {
         let peers = peers.collect();
         let says = self.world.says(self.now, s);
         let replicas = (0..self.world.nodes.len()).filter(|n| *n != says.master);
-        let replicas = replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: says.selected == Some(n) });
+        let replicas =
+            replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: says.selected == Some(n) });
         let replicas = replicas.collect();
         if self.blindfold != Blindfold::Majority {
             self.letter(t, sent, Seen::Peers(peers), false);
@@ -366,7 +371,8 @@ impl Drive {
         view.epoch = view.epoch.saturating_add(self.rng.below(4)).saturating_sub(1);
         let n = self.rng.index(self.world.nodes.len() + 1);
         view.master = host(TargetKind::Node, n);
-        view.stage = [Stage::Calm, Stage::Calm, Stage::Suspects, Stage::Tries, Stage::Promoted][self.rng.index(5)];
+        view.stage =
+            [Stage::Calm, Stage::Calm, Stage::Suspects, Stage::Tries, Stage::Promoted][self.rng.index(5)];
         view.others = self.rng.below(9) as u32;
         view
     }
@@ -561,7 +567,9 @@ impl Drive {
         }
         // Sometimes the Sentinels are set up anew, without their files, for the true master.
         if self.rng.chance(10) {
-            if let Some((m, _)) = self.world.truth(self.now).filter(|(m, _)| self.world.nodes[*m].of.is_none()) {
+            if let Some((m, _)) =
+                self.world.truth(self.now).filter(|(m, _)| self.world.nodes[*m].of.is_none())
+            {
                 self.log(format!("the Sentinels are redeployed for node {m}"));
                 self.world.redeploy(self.now, m);
                 self.eras += 1;
@@ -693,8 +701,12 @@ impl Drive {
             self.obey();
         }
         if self.now > 1000 + FAULTS_FOR + RECOVERED_WITHIN {
-            let state: Vec<_> = (0..self.world.sentinels.len()).map(|s| self.world.says(self.now, s)).collect();
-            self.fail(format!("not recovered: serves {granted:?} ({}), truth {truth:?}, {state:?}", self.view.why));
+            let state: Vec<_> =
+                (0..self.world.sentinels.len()).map(|s| self.world.says(self.now, s)).collect();
+            self.fail(format!(
+                "not recovered: serves {granted:?} ({}), truth {truth:?}, {state:?}",
+                self.view.why
+            ));
         }
         false
     }
