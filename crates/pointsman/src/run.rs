@@ -53,7 +53,8 @@ pub fn run(flags: &Flags) -> ExitCode {
     let (process, _admin) = match Process::start(flags.clone(), config, log) {
         Ok(started) => started,
         Err(text) => {
-            tracing::error!("{text}");
+            // Not by the log: it ends with what did not start.
+            eprintln!("pointsman: {text}");
             return ExitCode::FAILURE;
         }
     };
