@@ -103,7 +103,7 @@ pub struct Topology {
     published: Arc<ShardView>,
     published_at: Now,
     watched: BTreeSet<Target>,
-    hurrying: BTreeSet<Target>,
+    hurrying: bool,
     acts: VecDeque<Act>,
 }
 
@@ -131,7 +131,7 @@ impl Topology {
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
             published_at: now,
             watched: BTreeSet::new(),
-            hurrying: BTreeSet::new(),
+            hurrying: false,
             acts: VecDeque::new(),
             settings,
         };
@@ -206,7 +206,6 @@ impl Topology {
             for t in mem::take(&mut self.watched) {
                 self.acts.push_back(Act::Unwatch(t));
             }
-            self.hurrying.clear();
         }
         match (&mut self.judge, &before.source, &self.settings.source) {
             (
@@ -485,26 +484,34 @@ impl Topology {
         self.nodes.prune(last.as_ref());
         let busy = self.held.is_some()
             || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
-        let sentinels = self.sentinels().map(|s| &s.map);
-        let wanted = sentinels.into_iter().flat_map(|m| m.keys()).cloned().map(Target::sentinel);
-        let wanted: BTreeSet<Target> =
-            wanted.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
-        if wanted != self.watched {
-            for t in self.watched.difference(&wanted) {
-                self.hurrying.remove(t);
-                self.acts.push_back(Act::Unwatch(t.clone()));
+        if !self.watches_all() {
+            let sentinels = self.sentinels().into_iter().flat_map(|s| s.map.keys());
+            let sentinels = sentinels.cloned().map(Target::sentinel);
+            let wanted: BTreeSet<Target> =
+                sentinels.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
+            self.acts.extend(self.watched.difference(&wanted).cloned().map(Act::Unwatch));
+            for t in wanted.difference(&self.watched) {
+                self.acts.push_back(Act::Watch(t.clone()));
+                if self.hurrying {
+                    self.acts.push_back(Act::Hurry(t.clone(), true));
+                }
             }
-            self.acts.extend(wanted.difference(&self.watched).cloned().map(Act::Watch));
             self.watched = wanted;
         }
-        for t in self.watched.iter().filter(|t| self.hurrying.contains(t) != busy) {
-            self.acts.push_back(Act::Hurry(t.clone(), busy));
+        if self.hurrying != busy {
+            self.hurrying = busy;
+            self.acts.extend(self.watched.iter().cloned().map(|t| Act::Hurry(t, busy)));
         }
-        match busy {
-            true if self.hurrying.len() != self.watched.len() => self.hurrying = self.watched.clone(),
-            false => self.hurrying.clear(),
-            _ => {}
-        }
+    }
+
+    fn watches_all(&self) -> bool {
+        let sentinels = self.sentinels().map(|s| &s.map);
+        let known = |t: &Target| match t.kind {
+            TargetKind::Sentinel => sentinels.is_some_and(|m| m.contains_key(&t.at)),
+            TargetKind::Node => self.nodes.map.contains_key(&t.at),
+        };
+        let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
+        self.watched.len() == n && self.watched.iter().all(known)
     }
 
     fn publish(&mut self, now: Now) {

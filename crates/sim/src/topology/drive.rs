@@ -103,6 +103,8 @@ pub struct Drive {
     astray_since: Option<u64>,
     steady_since: Option<u64>,
     faulty: bool,
+    wakes_at: u64,
+    trusts_at: u64,
     announces: bool,
     outcome: Outcome,
 }
@@ -185,6 +187,8 @@ impl Drive {
             astray_since: None,
             steady_since: None,
             faulty: true,
+            wakes_at: 0,
+            trusts_at: 0,
             announces: rng.chance(50),
             outcome: Outcome::default(),
             rng,
@@ -250,18 +254,20 @@ impl Drive {
             Event::Wake => {
                 if self.topology.next_timeout().is_some_and(|at| at <= Now::from_millis(now)) {
                     self.topology.timeout(Now::from_millis(now));
-                    self.obey();
-                    self.wake();
                 }
+                self.obey();
             }
             Event::End => self.mend(),
         }
         self.check_always();
     }
 
+    /// Makes sure that the machine is woken when it wants to be.
     fn wake(&mut self) {
-        if let Some(at) = self.topology.next_timeout() {
-            let at = at.as_micros().div_ceil(1000).max(self.now + 1);
+        let Some(at) = self.topology.next_timeout() else { return };
+        let at = at.as_micros().div_ceil(1000).max(self.now + 1);
+        if self.wakes_at <= self.now || at < self.wakes_at {
+            self.wakes_at = at;
             self.put(at, Event::Wake);
         }
     }
@@ -324,29 +330,20 @@ impl Drive {
             let addr = w.target.at.literal().expect("model hosts are addresses");
             self.letter(t, sent, Seen::Connected(addr), false);
         }
-        self.targets[t].answered = sent;
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent),
             TargetKind::Node => self.answer_node(t, sent),
         }
+        self.targets[t].answered = sent;
     }
 
     fn answer_sentinel(&mut self, t: usize, sent: u64) {
         let s = index(&self.targets[t].target);
-        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s).map(|o| Peer {
-            id: format!("id{o}").into(),
-            at: host(TargetKind::Sentinel, o),
-            up: self.world.sentinels[o].alive && self.world.reach(s, o),
-        });
-        let peers = peers.collect();
         let says = self.world.says(self.now, s);
-        let replicas = (0..self.world.nodes.len()).filter(|n| *n != says.master);
-        let replicas = replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: says.selected == Some(n) });
-        let replicas = replicas.collect();
-        if self.blindfold != Blindfold::Majority {
-            self.letter(t, sent, Seen::Peers(peers), false);
+        // The lists are asked for first on a new connection, and then less often.
+        if self.targets[t].answered == 0 || says.selected.is_some() || self.rng.chance(20) {
+            self.lists(t, sent, says.master, says.selected);
         }
-        self.letter(t, sent, Seen::Replicas(replicas), false);
         let liar = self.world.sentinels[s].liar && self.faulty;
         let view = View {
             epoch: says.epoch,
@@ -360,6 +357,23 @@ impl Drive {
         };
         let view = if liar { self.lie(view) } else { view };
         self.letter(t, sent, Seen::View(view), !liar);
+    }
+
+    fn lists(&mut self, t: usize, sent: u64, master: usize, selected: Option<usize>) {
+        let s = index(&self.targets[t].target);
+        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s).map(|o| Peer {
+            id: format!("id{o}").into(),
+            at: host(TargetKind::Sentinel, o),
+            up: self.world.sentinels[o].alive && self.world.reach(s, o),
+        });
+        let peers = peers.collect();
+        let replicas = (0..self.world.nodes.len()).filter(|n| *n != master);
+        let replicas = replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: selected == Some(n) });
+        let replicas = replicas.collect();
+        if self.blindfold != Blindfold::Majority {
+            self.letter(t, sent, Seen::Peers(peers), false);
+        }
+        self.letter(t, sent, Seen::Replicas(replicas), false);
     }
 
     fn lie(&mut self, mut view: View) -> View {
@@ -477,9 +491,7 @@ impl Drive {
                 }
             }
         }
-        if self.queue.iter().all(|Reverse((_, _, e))| *e != Event::Wake) {
-            self.wake();
-        }
+        self.wake();
     }
 
     fn of(&self, target: &Target) -> Option<usize> {
@@ -496,7 +508,7 @@ impl Drive {
         let (s, n) = (self.rng.index(self.world.sentinels.len()), self.rng.index(self.world.nodes.len()));
         // Mostly the master: that is where it hurts.
         let n = if self.rng.chance(60) { self.world.truth(now).map_or(n, |(m, _)| m) } else { n };
-        let what = self.rng.below(15);
+        let what = self.rng.below(16);
         match what {
             0..=1 => self.world.nodes[n].alive = false,
             2 => self.world.nodes[n].stopped = true,
@@ -519,6 +531,16 @@ impl Drive {
                 self.world.isolate(at, also_from_us);
             }
             13 => self.world.heal(),
+            15 => {
+                // A majority comes back from old files, and a dead node with the role that it had.
+                let all = self.world.sentinels.len();
+                for i in 0..=all / 2 {
+                    self.world.restore(now, (s + i) % all);
+                }
+                if !self.world.nodes[0].alive {
+                    self.world.restart_node(now, 0);
+                }
+            }
             _ => {
                 // A quick restart, before anybody notices.
                 if self.world.nodes[n].alive && !self.world.nodes[n].stopped {
@@ -617,18 +639,21 @@ impl Drive {
         let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
         let at = host(TargetKind::Node, n);
         let fresh = || self.views.values().filter(move |(sent, _)| *sent >= oldest).map(|(_, v)| v);
-        let Some(epoch) = fresh().filter(|v| v.master == at).map(|v| v.epoch).max() else {
-            return self.fail(format!("node {n} is granted and no honest Sentinel names it"));
-        };
-        let honest = fresh().filter(|v| v.master == at && v.epoch == epoch).count();
         let liars = self.world.sentinels.iter().filter(|s| s.liar && self.faulty).count();
-        if honest + liars <= self.world.sentinels.len() / 2 {
-            self.fail(format!("node {n} is granted by {honest} honest Sentinels at epoch {epoch}"));
-        }
-        if epoch < self.epoch && self.eras == 0 {
+        let need = (self.world.sentinels.len() / 2 + 1).saturating_sub(liars).max(1);
+        let mut epochs: Vec<u64> = fresh().filter(|v| v.master == at).map(|v| v.epoch).collect();
+        epochs.sort_unstable_by_key(|e| Reverse(*e));
+        // The highest epoch that, with those beyond it, enough of them name it at.
+        let Some(epoch) = epochs.get(need - 1).copied() else {
+            let n_named = epochs.len();
+            return self.fail(format!("node {n} is granted, and only {n_named} honest Sentinels name it"));
+        };
+        // A lower epoch is right only in a new era: nobody is left who knows the old one.
+        let old_era = self.world.sentinels.iter().any(|s| s.epoch >= self.epoch);
+        if epoch < self.epoch && self.eras == 0 && old_era {
             self.fail(format!("node {n} is granted at epoch {epoch}, after {}", self.epoch));
         }
-        self.epoch = self.epoch.max(epoch);
+        self.epoch = epoch;
     }
 
     /// What must hold at every moment.
@@ -687,8 +712,10 @@ impl Drive {
         } else if self.now - *self.steady_since.get_or_insert(self.now) >= STEADY_FOR {
             return true;
         }
-        if self.now % 500 == 0 && self.view.why.contains("pointsman trust") {
-            // What the operator would do.
+        if self.now >= self.trusts_at && self.view.why.contains("pointsman trust") {
+            // What the operator would do; a lower epoch is right from now on.
+            self.trusts_at = self.now + 1000;
+            self.eras += 1;
             self.topology.trust(Now::from_millis(self.now));
             self.obey();
         }
