@@ -44,6 +44,9 @@ fn a_product_without_one_of_its_rules_is_caught() {
     {
         let caught = (0..2000).find(|seed| run(*seed, blindfold).failure.is_some());
         assert!(caught.is_some(), "{blindfold:?} was not caught");
-        println!("{blindfold:?} is caught by seed {caught:?}: {:?}", run(caught.unwrap_or(0), blindfold).failure);
+        println!(
+            "{blindfold:?} is caught by seed {caught:?}: {:?}",
+            run(caught.unwrap_or(0), blindfold).failure
+        );
     }
 }

@@ -11,12 +11,13 @@
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
-use super::observation::{Observation, Role, Seen, Target, TargetKind};
+use super::observation::{Observation, Seen, Target, TargetKind};
 use super::roles::Roles;
 use super::sentinels::Sentinels;
 use super::settings::{Settings, Source};
-use super::snapshot::{Endpoint, Gate, Replica, ShardView, Sign, SignKind, Term};
+use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
+use super::view::{endpoint, same_health};
 use crate::Now;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
@@ -70,10 +71,10 @@ enum Judge {
 }
 
 /// A hold of the service.
-struct Held {
-    since: Now,
-    why: String,
-    reads: bool,
+pub(super) struct Held {
+    pub(super) since: Now,
+    pub(super) why: String,
+    pub(super) reads: bool,
     /// It ran out, and that was told.
     down: bool,
 }
@@ -87,9 +88,9 @@ pub struct Topology {
     pub(super) grant: Option<Grant>,
     /// The last grant, also after it was withdrawn: what comes next is measured by it.
     last: Option<Grant>,
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
     /// Why it serves.
-    serving: Arc<str>,
+    pub(super) serving: Arc<str>,
     doubt_at: Now,
     sign_at: Now,
     /// Until when a sign alone does not make all workers hold.
@@ -537,63 +538,6 @@ impl Topology {
         self.published_at = now;
         self.acts.push_back(Act::Publish(self.published.clone()));
     }
-
-    fn compose(&self, now: Now) -> ShardView {
-        let hold_max = self.hold_max();
-        let shut = self.held.as_ref().map(|h| match h.since + hold_max {
-            until if now >= until => Gate::Refuse,
-            until => Gate::Hold { since: h.since, until },
-        });
-        let writes = shut.unwrap_or(Gate::Open);
-        let may_read = self.grant.is_some() && !self.settings.hold_reads;
-        let reads = match &self.held {
-            Some(h) if h.reads && may_read => Gate::Open,
-            _ => writes,
-        };
-        let why = match &self.held {
-            Some(h) => h.why.as_str().into(),
-            None => self.serving.clone(),
-        };
-        ShardView {
-            term: self.term,
-            master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
-            proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
-            writes_until: None,
-            replicas: self.replicas().into(),
-            writes,
-            reads,
-            hold_max,
-            why,
-        }
-    }
-
-    fn replicas(&self) -> Vec<Replica> {
-        if let Source::Static { .. } = self.settings.source {
-            return Vec::new();
-        }
-        let master = self.grant.as_ref().map(|g| &g.key);
-        let mut all: Vec<Replica> = Vec::new();
-        for node in self.nodes.map.values() {
-            let Some(addr) = node.addr else { continue };
-            let endpoint = Endpoint::Tcp(addr);
-            if master == Some(&Key::Addr(addr)) || all.iter().any(|r| r.endpoint == endpoint) {
-                continue;
-            }
-            let up = |r: &Role| matches!(r, Role::Replica { link_up: true, .. });
-            let told = node.told.as_ref().filter(|_| node.lost.is_none());
-            let healthy = told.is_some_and(|t| up(&t.report.role) && !t.report.loading);
-            all.push(Replica { endpoint, healthy, lag_bytes: self.lag(node) });
-        }
-        all.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-        all
-    }
-
-    /// How far a replica is behind the granted master, by their last reports.
-    pub(super) fn lag(&self, node: &super::nodes::Node) -> Option<u64> {
-        let master = self.nodes.find(&self.grant.as_ref()?.key)?.1.told.as_ref()?;
-        let replica = node.told.as_ref().filter(|_| node.says_replica())?;
-        Some(master.report.offset.saturating_sub(replica.report.offset))
-    }
 }
 
 fn facts<'a>(
@@ -640,15 +584,4 @@ fn observed_differently(a: &Settings, b: &Settings) -> bool {
             name(b),
             mem::discriminant(&b.source),
         )
-}
-
-fn same_health(a: &[Replica], b: &[Replica]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (&a.endpoint, a.healthy) == (&b.endpoint, b.healthy))
-}
-
-pub(super) fn endpoint(key: &Key) -> Option<Endpoint> {
-    match key {
-        Key::Addr(addr) => Some(Endpoint::Tcp(*addr)),
-        Key::Name(_) => None,
-    }
 }

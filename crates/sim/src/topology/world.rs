@@ -282,7 +282,11 @@ impl World {
     fn agreeing(&self, now: u64, s: usize) -> usize {
         let master = self.sentinels[s].master;
         let says = |o: usize| {
-            o == s || (self.acts(o) && self.reach(s, o) && self.sentinels[o].master == master && self.down(now, o))
+            o == s
+                || (self.acts(o)
+                    && self.reach(s, o)
+                    && self.sentinels[o].master == master
+                    && self.down(now, o))
         };
         if self.down(now, s) { (0..self.sentinels.len()).filter(|o| says(*o)).count() } else { 0 }
     }
@@ -300,7 +304,8 @@ impl World {
             None if self.down(now, s) => Stage::Suspects,
             None => Stage::Calm,
         };
-        let selected = me.failover.as_ref().filter(|f| f.state as u8 >= State::Order as u8).map(|f| f.selected);
+        let selected =
+            me.failover.as_ref().filter(|f| f.state as u8 >= State::Order as u8).map(|f| f.selected);
         let master = if stage == Stage::Promoted { selected.unwrap_or(me.master) } else { me.master };
         Says { epoch: me.epoch, master, stage, selected }
     }
@@ -314,7 +319,8 @@ impl World {
             match self.nodes[n].of {
                 None => self.nodes[n].offset += 10,
                 Some(m) if self.works(m) && self.reach(self.node_at(n), self.node_at(m)) => {
-                    let (replid, replid2, offset) = (self.nodes[m].replid, self.nodes[m].replid2, self.nodes[m].offset);
+                    let (replid, replid2, offset) =
+                        (self.nodes[m].replid, self.nodes[m].replid2, self.nodes[m].offset);
                     if self.nodes[m].loads_until <= now && self.nodes[m].of.is_none() {
                         let node = &mut self.nodes[n];
                         (node.replid, node.replid2, node.offset) = (replid, replid2, offset);
@@ -409,7 +415,9 @@ impl World {
                 self.promote(now, f.selected);
                 Some(State::WaitPromotion)
             }
-            State::WaitPromotion if info && self.linked(s, f.selected) && self.nodes[f.selected].of.is_none() => {
+            State::WaitPromotion
+                if info && self.linked(s, f.selected) && self.nodes[f.selected].of.is_none() =>
+            {
                 self.sentinels[s].epoch = f.epoch;
                 self.sentinels[s].failover = Some(Failover { state: State::Reconfigure, since: now, ..f });
                 return self.hello(now, s);
