@@ -412,8 +412,8 @@ impl Topology {
         if wait.only_sign && self.held.is_none() && now < self.grace_until {
             return;
         }
-        // While a reason is being cleared up, it stays the reason that people see.
-        if wait.trouble || self.held.is_none() {
+        // While a reason is being cleared up, it stays the reason that people see; at a start there is none yet.
+        if wait.trouble || self.held.is_none() || self.last.is_none() {
             self.hold(now, wait.why, wait.reads);
         } else if let Some(h) = &mut self.held {
             h.reads = wait.reads;
