@@ -299,8 +299,9 @@ impl Worker {
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
+                let wanted = frame.starts_with(b"-NOAUTH");
                 if unnamed {
-                    self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                    self.shard(at.0, at.1).needs_auth = wanted;
                     self.take_back(id);
                 }
             }
