@@ -432,9 +432,10 @@ impl Worker {
         match e.act {
             // A transaction that was just begun has not been told yet that what it watched is lost.
             Act::Exec => c.session.watch == Watch::Lost,
-            // How many replies it has: as many as there are subscriptions then, or one if it is queued.
-            Act::Unsubscribe(_) => true,
-            Act::Subscribe(_) | Act::Wait => {
+            // How many replies it has: as many as there are subscriptions then, or one if it is queued. And WAIT brings
+            // its mark neither into a transaction nor to a subscriber.
+            Act::Unsubscribe(_) | Act::Wait => true,
+            Act::Subscribe(_) => {
                 let of_tx = |e: &Entry| matches!(e.act, Act::Multi | Act::Exec | Act::Discard);
                 self.ups.get(up).is_some_and(|u| u.ledger.owes(of_tx))
             }
