@@ -307,3 +307,23 @@ fn who_is_deleted_is_told() {
         assert_eq!(said(&mut carol, "GET k"), "$-1\\r\\n");
     });
 }
+
+/// A script that does not end can be ended by another client, although both are in the same database as the same user.
+#[test]
+fn a_script_that_does_not_end_can_be_killed() {
+    let (_server, proxy, _) =
+        start(&Options { node_lines: vec!["busy-reply-threshold 50".into()], ..Options::default() });
+    for (begin, kill) in [
+        (&["EVAL", "while true do end", "0"][..], "SCRIPT KILL"),
+        (&["FCALL", "endless", "0"], "FUNCTION KILL"),
+    ] {
+        let mut killer = Raw::connect(proxy.addr());
+        let library = "#!lua name=x\nredis.register_function('endless', function() while true do end end)";
+        killer.call(&["FUNCTION", "LOAD", "REPLACE", library]);
+        let mut runner = Raw::connect(proxy.addr());
+        runner.send(&request(begin));
+        eventually("it is killed", || said(&mut killer, kill) == "+OK\\r\\n");
+        assert!(shown(&runner.reply()).contains("killed by user"));
+        assert_eq!(said(&mut killer, "SET k 1"), "+OK\\r\\n");
+    }
+}
