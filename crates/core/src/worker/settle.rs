@@ -22,23 +22,29 @@ impl Worker {
         let Some(up) = self.ups.get_mut(id) else { return };
         let service = up.service;
         self.service(service).counters.up_bytes_in += bytes.len() as u64;
-        let up = &mut self.ups[id];
-        if up.input.is_empty() {
-            let used = self.frames(now, id, bytes);
-            if let Some(up) = self.ups.get_mut(id) {
-                up.input.extend_from_slice(&bytes[used..]);
+        let mut rest = bytes;
+        while let Some(up) = self.ups.get_mut(id) {
+            if up.input.is_empty() {
+                let used = self.frames(now, id, rest);
+                if let Some(up) = self.ups.get_mut(id) {
+                    up.input.extend_from_slice(&rest[used..]);
+                }
+                return;
             }
-        } else {
-            up.input.extend_from_slice(bytes);
+            // Of a reply that arrived in part only the missing bytes are put to it; those behind it stay where they are.
+            let missing = up.scan.missing(up.input.len());
+            let n = if missing > 0 { missing.min(rest.len()) } else { rest.len() };
+            up.input.extend_from_slice(&rest[..n]);
+            rest = &rest[n..];
             let mut input = core::mem::take(&mut up.input);
             let used = self.frames(now, id, &input);
-            if let Some(up) = self.ups.get_mut(id) {
-                if used == input.len() && input.capacity() > REPLY_KEPT {
-                    input = Vec::new();
-                } else {
-                    input.drain(..used);
-                }
+            let Some(up) = self.ups.get_mut(id) else { return };
+            input.drain(..used);
+            if input.capacity() <= REPLY_KEPT || !input.is_empty() {
                 up.input = input;
+            }
+            if rest.is_empty() {
+                return;
             }
         }
     }

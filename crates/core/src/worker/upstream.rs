@@ -298,13 +298,11 @@ impl Worker {
                 }
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
-            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
-                let wanted = frame.starts_with(b"-NOAUTH");
-                if unnamed {
-                    self.shard(at.0, at.1).needs_auth = wanted;
-                    self.take_back(id);
-                }
+            Step::Role if unnamed && (frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM")) => {
+                self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                self.take_back(id);
             }
+            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
             // It runs a script; what may be said to it meanwhile, such as SCRIPT KILL, is its own to decide.
             Step::Role if frame.starts_with(b"-BUSY") => {}
             // Without permission for them, the data commands will say so too.
