@@ -2,8 +2,8 @@
 mod harness;
 
 use harness::raw::{Raw, request, shown};
-use harness::{DEADLINE, Proxy, Server, eventually};
-use pointsman::client::Client;
+use harness::{Proxy, Server, eventually};
+use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::Options;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,7 +67,7 @@ fn undisturbed(proxy: &Proxy, misbehave: impl FnOnce()) {
             scope.spawn(move || {
                 let mut client = Raw::connect(proxy.addr());
                 let mut round = 0;
-                while !over.load(Ordering::Relaxed) {
+                loop {
                     let begin = Instant::now();
                     assert_eq!(said(&mut client, &format!("SET by:{i} {round}")), "+OK\\r\\n");
                     let value = format!("{round}");
@@ -75,8 +75,10 @@ fn undisturbed(proxy: &Proxy, misbehave: impl FnOnce()) {
                     assert_eq!(said(&mut client, &format!("GET by:{i}")), want);
                     slowest.fetch_max(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
                     round += 1;
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
                 }
-                assert!(round > 0);
             });
         }
         // However this ends, the others must.
@@ -131,10 +133,10 @@ fn what_only_concerns_the_session_needs_no_connection_of_its_own() {
 fn small_transactions_share_few_connections() {
     const THREADS: usize = 8;
     let (_server, proxy, mut observer) = start(&Options::default());
-    let before = observer.connections();
+    let (before, accepted) = (observer.connections(), observer.accepted());
     let mut clients: Vec<Vec<Raw>> =
         (0..THREADS).map(|_| (0..25).map(|_| Raw::connect(proxy.addr())).collect()).collect();
-    let mut run = |clients: &mut Vec<Vec<Raw>>| {
+    let run = |clients: &mut Vec<Vec<Raw>>| {
         std::thread::scope(|scope| {
             for (i, mine) in clients.iter_mut().enumerate() {
                 scope.spawn(move || {
@@ -152,16 +154,10 @@ fn small_transactions_share_few_connections() {
         });
     };
     run(&mut clients);
-    assert!(observer.connections() <= before + THREADS, "at most as many as run at once");
-    let accepted = observer.accepted();
     run(&mut clients);
-    run(&mut clients);
-    assert!(observer.connections() <= before + THREADS);
-    // A pool that was not filled by the first round (fewer ran at once) may grow once more.
-    assert!(observer.accepted() <= accepted + THREADS as u64 && observer.accepted() <= before as u64 + 40);
-    let settled = observer.accepted();
-    run(&mut clients);
-    assert_eq!(observer.accepted().max(settled), observer.accepted());
+    // One lane, and at most as many pinned ones as run at once; whatever the pool lacks is made once.
+    assert!(observer.connections() <= before + 1 + THREADS);
+    assert!(observer.accepted() <= accepted + 1 + THREADS as u64);
 }
 
 #[test]
@@ -180,10 +176,7 @@ fn who_leaves_while_blocked_pops_nothing() {
         observer.ask(&["LPUSH", "queue", "job"]);
         assert!(shown(&last.reply()).contains("job"));
         observer.ask(&["LPUSH", "queue", "next"]);
-        assert_eq!(
-            observer.0.ask(&["LLEN", "queue"]).expect("an answer"),
-            pointsman::client::Value::Integer(1)
-        );
+        assert_eq!(observer.0.ask(&["LLEN", "queue"]).expect("an answer"), Value::Integer(1));
     });
     eventually("their connections are closed", || observer.connections() <= before + 1);
 }
@@ -233,24 +226,22 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
 
 #[test]
 fn who_does_not_read_is_closed_and_delays_nobody() {
-    let (server, proxy, mut observer) = start(&Options::default());
+    // The server's own limit for subscribers would close the proxy's connection first.
+    let unlimited = "client-output-buffer-limit pubsub 0 0 0".to_owned();
+    let (server, proxy, mut observer) = start(&Options { node_lines: vec![unlimited], ..Options::default() });
     let big = "x".repeat(1 << 20);
     observer.ask(&["SET", "big", &big]);
     undisturbed(&proxy, || {
-        let mut subscriber = Raw::connect(proxy.addr());
-        said(&mut subscriber, "SUBSCRIBE ch");
         let mut reader = Raw::connect(proxy.addr());
         reader.send(&b"GET big\r\n".repeat(200));
+        eventually("the reader is closed", || reader.is_reset());
+        let mut subscriber = Raw::connect(proxy.addr());
+        said(&mut subscriber, "SUBSCRIBE ch");
         let mut publisher = server.connect();
-        let begin = Instant::now();
-        while publisher.ask(&["PUBLISH", "ch", &big]).expect("PUBLISH")
-            != pointsman::client::Value::Integer(0)
-        {
-            assert!(begin.elapsed() < DEADLINE, "the subscriber is never closed");
-        }
-        assert!(subscriber.rest().expect("an end").len() >= big.len());
-        let got = reader.rest().expect("an end").len();
-        assert!((1 << 20..200 << 20).contains(&got), "the reader got {got} bytes");
+        eventually("the subscriber is closed", || {
+            publisher.ask(&["PUBLISH", "ch", &big]).expect("PUBLISH") == Value::Integer(0)
+        });
+        eventually("and hears it", || subscriber.is_reset());
     });
 }
 
@@ -267,4 +258,72 @@ fn a_client_that_waits_is_not_closed() {
         assert_eq!(client.reply().len(), (100 << 10) + 11);
     }
     assert_eq!(client.reply(), b"+PONG\r\n");
+}
+
+/// An operator kills everything but himself, the proxy's observers included: clients stay, and are told what was lost.
+#[test]
+fn what_the_server_closes_is_made_again() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    observer.ask(&["SET", "k", "old"]);
+    let mut all: Vec<Raw> = (0..5).map(|_| Raw::connect(proxy.addr())).collect();
+    let [plain, watching, tx, blocked, subscriber] = &mut all[..] else { panic!("there are five") };
+    assert_eq!(said(plain, "SELECT 2"), "+OK\\r\\n");
+    assert_eq!(said(plain, "SET in 2"), "+OK\\r\\n");
+    assert_eq!(said(watching, "WATCH k"), "+OK\\r\\n");
+    assert_eq!(said(tx, "MULTI"), "+OK\\r\\n");
+    assert_eq!(said(tx, "SET tx 1"), "+QUEUED\\r\\n");
+    said(subscriber, "SUBSCRIBE ch");
+    blocked.send(b"BLPOP queue 0\r\n");
+    eventually("it is blocked", || observer.blocked() == 1);
+    for kind in ["normal", "pubsub"] {
+        observer.0.ask(&["CLIENT", "KILL", "TYPE", kind]).expect("an answer");
+    }
+    assert_eq!(said(plain, "GET in"), "$1\\r\\n2\\r\\n");
+    assert!(shown(&blocked.reply()).starts_with("-UNCERTAIN"));
+    assert_eq!(said(blocked, "PING"), "+PONG\\r\\n");
+    // In one write: the end of the transaction is there before its beginning is answered.
+    watching.send(b"MULTI\r\nSET k new\r\nEXEC\r\n");
+    let replies: Vec<String> = (0..3).map(|_| shown(&watching.reply())).collect();
+    assert_eq!(replies, ["+OK\\r\\n", "+QUEUED\\r\\n", "*-1\\r\\n"]);
+    assert_eq!(said(watching, "GET k"), "$3\\r\\nold\\r\\n");
+    assert_eq!(said(tx, "SET tx 2"), "+QUEUED\\r\\n");
+    assert!(said(tx, "EXEC").starts_with("-EXECABORT"));
+    assert_eq!(said(tx, "GET tx"), "$-1\\r\\n");
+    assert_eq!(subscriber.rest().expect("an end"), b"");
+}
+
+/// The server closes the connections of a user that is deleted; they are the proxy's, and the client is told instead.
+#[test]
+fn who_is_deleted_is_told() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    observer.ask(&["ACL", "SETUSER", "carol", "on", ">pw", "~*", "+@all"]);
+    let mut carol = Raw::connect(proxy.addr());
+    assert_eq!(said(&mut carol, "AUTH carol pw"), "+OK\\r\\n");
+    assert_eq!(said(&mut carol, "ACL WHOAMI"), "$5\\r\\ncarol\\r\\n");
+    undisturbed(&proxy, || {
+        observer.ask(&["ACL", "DELUSER", "carol"]);
+        assert!(said(&mut carol, "GET k").starts_with("-WRONGPASS"));
+        assert_eq!(said(&mut carol, "RESET"), "+RESET\\r\\n");
+        assert_eq!(said(&mut carol, "GET k"), "$-1\\r\\n");
+    });
+}
+
+/// A script that does not end can be ended by another client, although both are in the same database as the same user.
+#[test]
+fn a_script_that_does_not_end_can_be_killed() {
+    let (_server, proxy, _) =
+        start(&Options { node_lines: vec!["busy-reply-threshold 50".into()], ..Options::default() });
+    for (begin, kill) in [
+        (&["EVAL", "while true do end", "0"][..], "SCRIPT KILL"),
+        (&["FCALL", "endless", "0"], "FUNCTION KILL"),
+    ] {
+        let mut killer = Raw::connect(proxy.addr());
+        let library = "#!lua name=x\nredis.register_function('endless', function() while true do end end)";
+        killer.call(&["FUNCTION", "LOAD", "REPLACE", library]);
+        let mut runner = Raw::connect(proxy.addr());
+        runner.send(&request(begin));
+        eventually("it is killed", || said(&mut killer, kill) == "+OK\\r\\n");
+        assert!(shown(&runner.reply()).contains("killed by user"));
+        assert_eq!(said(&mut killer, "SET k 1"), "+OK\\r\\n");
+    }
 }

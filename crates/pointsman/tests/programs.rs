@@ -60,7 +60,7 @@ fn redis_benchmark_runs() {
         &["-t", "ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange_100,mset"][..],
         &["-P", "16", "-t", "set,get", "-r", "1000", "--dbnum", "3"],
         &["-3", "-t", "set,get,hset"],
-        &["EVAL", "return redis.call('INCR', KEYS[1])", "1", "key:__rand_int__"],
+        &["EVAL", "return redis.call('INCR', KEYS[1])", "1", "counter"],
     ] {
         let all: Vec<&str> = ["-n", "2000", "-c", "20", "-q"].iter().chain(args).copied().collect();
         let output = program("redis-benchmark", proxy.addr(), &all, "");

@@ -11,6 +11,7 @@ use crate::resp::{Proto, inline, reply};
 use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -391,6 +392,10 @@ impl Worker {
             let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
+        if c.owed > 0 && matches!(route, Route::Probe { bytes: Cow::Owned(_), .. }) {
+            // It was rewritten by a state that what is still to be answered may change.
+            return Err(Routed::Blocked(Wait::Owed));
+        }
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
             Route::Probe { .. } => (Class::Probe, c.session.ident_id()),
@@ -440,9 +445,10 @@ impl Worker {
         match e.act {
             // A transaction that was just begun has not been told yet that what it watched is lost.
             Act::Exec => c.session.watch == Watch::Lost,
-            // How many replies it has: as many as there are subscriptions then, or one if it is queued.
-            Act::Unsubscribe(_) => true,
-            Act::Subscribe(_) | Act::Wait => {
+            // How many replies it has: as many as there are subscriptions then, or one if it is queued. And WAIT brings
+            // its mark neither into a transaction nor to a subscriber.
+            Act::Unsubscribe(_) | Act::Wait => true,
+            Act::Subscribe(_) => {
                 let of_tx = |e: &Entry| matches!(e.act, Act::Multi | Act::Exec | Act::Discard);
                 self.ups.get(up).is_some_and(|u| u.ledger.owes(of_tx))
             }
@@ -488,7 +494,12 @@ impl Worker {
         c.owed += 1;
         match route {
             Route::Shared(apply) => u.ledger.push(req.bytes(), Slot::new(owner, entry, apply)),
-            Route::Probe { apply, bytes, .. } => u.ledger.push(&bytes, Slot::new(owner, entry, apply)),
+            Route::Probe { apply, bytes, .. } => {
+                // The session's own connection needs no rewriting: its state is the session's.
+                let pinned = matches!(c.place, Place::Pinned(_));
+                let bytes = if pinned { req.bytes() } else { &bytes };
+                u.ledger.push(bytes, Slot::new(owner, entry, apply));
+            }
             Route::Pin { apply: Apply::ExecAs(instead), .. } => {
                 u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", Slot::new(owner, entry, Apply::ExecAs(instead)));
             }

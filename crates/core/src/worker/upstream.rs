@@ -303,6 +303,8 @@ impl Worker {
                 self.take_back(id);
             }
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
+            // It runs a script; what may be said to it meanwhile, such as SCRIPT KILL, is its own to decide.
+            Step::Role if frame.starts_with(b"-BUSY") => {}
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error => return self.setup_failed(now, id, frame),

@@ -30,13 +30,15 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 /// One node.
 pub struct Server {
     deployment: Deployment,
+    password: Option<String>,
 }
 
 impl Server {
     /// Starts a node.
     pub fn start(options: &Options) -> Server {
         let options = Options { nodes: 1, sentinels: 0, ..options.clone() };
-        Server { deployment: Deployment::start(options).expect("a server") }
+        let password = options.password.clone();
+        Server { deployment: Deployment::start(options).expect("a server"), password }
     }
 
     /// Where it listens.
@@ -96,6 +98,9 @@ impl Proxy {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.arg("run").args(["--listen", &addr.to_string(), "--node", &server.addr().to_string()]);
         command.args(["--admin", "off"]).args(args).stdin(Stdio::null());
+        if let Some(password) = &server.password {
+            command.env("POINTSMAN_PASSWORD", password);
+        }
         command.stdout(file.try_clone().expect("a log")).stderr(file);
         let child = server.deployment.spawn(&mut command).expect("the program starts");
         let mut proxy = Proxy { child, addr, log };
