@@ -4,10 +4,15 @@
 //! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
 //! - [`clock`]: the one clock that all threads read
 //! - [`admin`]: statistics and their renderings
+//! - [`run`], [`check`]: the commands of these names
 //! - [`sandbox`]: the throwaway deployment
+//! - [`client`]: a blocking client, for sandbox and probes
 pub mod admin;
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod control;
 pub mod data;
+pub mod log;
+pub mod run;
 pub mod sandbox;

@@ -253,8 +253,8 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     assert!(s.problems.iter().any(|p| p.contains("refuses connections")), "{:?}", s.problems);
 
     seen.check();
-    let kinds: Vec<EventKind> = handle.events().iter().map(|t| t.event.kind).collect();
-    assert_eq!(kinds.iter().filter(|k| **k == EventKind::Grant).count(), 3, "{:?}", handle.events());
+    let kinds: Vec<EventKind> = handle.events(0).iter().map(|(_, t)| t.event.kind).collect();
+    assert_eq!(kinds.iter().filter(|k| **k == EventKind::Grant).count(), 3, "{:?}", handle.events(0));
     handle.stop();
 }
 

@@ -20,7 +20,7 @@ use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{
     ServiceId, ServiceView, ShardId, ShardView, Sign, SignKind, Snapshot,
 };
-use pointsman_core::topology::status::{Event, EventKind, Status};
+use pointsman_core::topology::status::{Event, Status};
 use pointsman_core::topology::{Act, Topology};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -53,12 +53,20 @@ pub struct Told {
     pub event: Event,
 }
 
+/// The newest events.
+#[derive(Default)]
+struct Story {
+    /// So many were told since the start.
+    told: u64,
+    events: VecDeque<Told>,
+}
+
 /// What the rest of the process says to the control plane. Clones speak to the same.
 #[derive(Clone)]
 pub struct Handle {
     orders: mpsc::Sender<Order>,
     signs_lost: Arc<AtomicBool>,
-    events: Arc<Mutex<VecDeque<Told>>>,
+    events: Arc<Mutex<Story>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -79,7 +87,7 @@ pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Resu
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let (heard, observations) = mpsc::channel(OBSERVATIONS_MAX);
     let signs_lost = Arc::new(AtomicBool::new(false));
-    let events = Arc::new(Mutex::new(VecDeque::new()));
+    let events = Arc::new(Mutex::new(Story::default()));
     let control = Control {
         services: BTreeMap::new(),
         version: 0,
@@ -107,27 +115,30 @@ impl Handle {
     }
 
     /// The operator believes what is seen now of this service (see [`Topology::trust`]).
-    pub async fn trust(&self, service: ServiceId) {
-        let _ = self.orders.send(Order::Trust(service)).await;
+    /// Waits while the mailbox is full; not to be called on a runtime's thread, as all that follow.
+    pub fn trust(&self, service: ServiceId) {
+        let _ = self.orders.blocking_send(Order::Trust(service));
     }
 
     /// The set of services is now this. Those that stay keep their grants.
-    pub async fn reconfigure(&self, services: Vec<Settings>) {
-        let _ = self.orders.send(Order::Reconfigure(services)).await;
+    pub fn reconfigure(&self, services: Vec<Settings>) {
+        let _ = self.orders.blocking_send(Order::Reconfigure(services));
     }
 
     /// The state of all services; empty once the control plane has stopped.
-    pub async fn status(&self) -> Vec<Status> {
+    pub fn status(&self) -> Vec<Status> {
         let (answer, status) = oneshot::channel();
-        if self.orders.send(Order::Status(answer)).await.is_err() {
+        if self.orders.blocking_send(Order::Status(answer)).is_err() {
             return Vec::new();
         }
-        status.await.unwrap_or_default()
+        status.blocking_recv().unwrap_or_default()
     }
 
-    /// The recent events, oldest first.
-    pub fn events(&self) -> Vec<Told> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    /// The recent events with a number greater than `after`, oldest first. Numbers begin at 1 and grow.
+    pub fn events(&self, after: u64) -> Vec<(u64, Told)> {
+        let story = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = story.told - story.events.len() as u64 + 1;
+        (first..).zip(story.events.iter().cloned()).filter(|(n, _)| *n > after).collect()
     }
 
     /// Stops the control plane, and waits until it has. To be called outside of a runtime's threads.
@@ -158,7 +169,7 @@ struct Control {
     /// Counts links, so that a late word of one that is gone is not taken for its successor's.
     links_made: u64,
     signs_lost: Arc<AtomicBool>,
-    events: Arc<Mutex<VecDeque<Told>>>,
+    events: Arc<Mutex<Story>>,
 }
 
 impl Control {
@@ -288,19 +299,12 @@ impl Control {
 }
 
 /// One line in the log, and one entry in the recent events.
-fn tell(events: &Mutex<VecDeque<Told>>, event: Event) {
-    let (service, term, kind) = (&*event.name, event.term.0, event.kind.label());
-    match event.kind {
-        EventKind::Hold | EventKind::Fence | EventKind::Down | EventKind::Warning => {
-            tracing::warn!(target: "pointsman::topology", service, term, kind, "{}", event.text);
-        }
-        EventKind::Grant | EventKind::Release | EventKind::Era | EventKind::Note => {
-            tracing::info!(target: "pointsman::topology", service, term, kind, "{}", event.text);
-        }
+fn tell(story: &Mutex<Story>, event: Event) {
+    crate::log::story(&event);
+    let mut story = story.lock().unwrap_or_else(PoisonError::into_inner);
+    if story.events.len() >= EVENTS_MAX {
+        story.events.pop_front();
     }
-    let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
-    if events.len() >= EVENTS_MAX {
-        events.pop_front();
-    }
-    events.push_back(Told { at: SystemTime::now(), event });
+    story.told += 1;
+    story.events.push_back(Told { at: SystemTime::now(), event });
 }
