@@ -12,7 +12,7 @@ use pointsman::sandbox::deployment::{Deployment, Process, free_addr};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -199,20 +199,20 @@ fn whole(admin: SocketAddr, services: &str) -> String {
 }
 
 /// A page: its status and body.
-pub fn get(addr: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+pub fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     http(addr, "GET", path)
 }
 
 /// One HTTP request: the answer's status and body.
-pub fn http(addr: SocketAddr, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+pub fn http(addr: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&addr, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(stream, "{method} {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((code.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
+    Ok((code.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
 /// `+OK`.
@@ -228,6 +228,11 @@ pub fn bulk(text: &str) -> Value {
 /// Whether this is an error that begins with `word`.
 pub fn is_error(value: &Value, word: &str) -> bool {
     matches!(value, Value::Error(text) if text.split(' ').next() == Some(word))
+}
+
+/// Whether the other side closed the connection, gently or not.
+pub fn is_end(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// A socket that [`Raw`] can use.
@@ -289,7 +294,7 @@ impl Raw {
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
-            Err(e) if e.kind() != std::io::ErrorKind::ConnectionReset => panic!("{e} instead of the end"),
+            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => panic!("{e} instead of the end"),
             _ => assert_eq!(String::from_utf8_lossy(&rest), ""),
         }
     }
