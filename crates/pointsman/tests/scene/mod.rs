@@ -2,9 +2,11 @@
 //! and what clients of it do.
 //!
 //! - [`Proxy`]: the program with a configuration file, its admin listener, its log
+//! - [`fake`]: a node that answers what a test wants
 //! - [`load`]: clients that count, and notice whatever a proxy can do wrong
 //! - [`Raw`]: a connection whose bytes are written and read as they are
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+pub mod fake;
 pub mod load;
 
 use pointsman::client::{Client, Value};
