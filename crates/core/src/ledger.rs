@@ -144,8 +144,9 @@ impl Ledger {
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        if self.slots.front().is_none_or(|s| s.streams) {
-            self.release(self.sent);
+        // Only the first request's bytes: those behind it are kept.
+        if let Some(end) = self.slots.front().filter(|s| s.streams).map(|s| s.end) {
+            self.release(end.min(self.sent));
         }
     }
 
@@ -335,6 +336,17 @@ mod tests {
         assert!(l.expects());
         l.settle();
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn what_goes_behind_a_stream_in_one_write_is_kept() {
+        let mut l = Ledger::default();
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.push_more(b"tail", true);
+        l.push(b"next", slot());
+        l.wrote(12);
+        l.settle();
+        assert_eq!(l.front_bytes(), b"next");
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //! - [`data`]: the data plane's shell: accept, the event loop of a worker, transports
 //! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
 //! - [`clock`]: the one clock that all threads read
-//! - [`admin`]: statistics and their renderings
+//! - [`admin`]: statistics and their renderings, the listener that shows them, the commands that ask it
+//! - [`log`]: the log
 //! - [`run`], [`check`]: the commands of these names
 //! - [`sandbox`]: the throwaway deployment
 //! - [`client`]: a blocking client, for sandbox and probes

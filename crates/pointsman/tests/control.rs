@@ -179,8 +179,7 @@ fn port_of(v: &ShardView) -> Option<u16> {
 }
 
 fn status(handle: &Handle) -> pointsman_core::topology::status::Status {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(handle.status()).remove(0)
+    handle.status().remove(0)
 }
 
 fn open(v: &ShardView) -> bool {

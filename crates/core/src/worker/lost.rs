@@ -15,13 +15,16 @@ impl Worker {
     /// The shell lost a connection, or could not make it: a sign.
     pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
-        let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
+        let (at, term, ready, relay) = ((up.service, up.shard), up.term, up.is_ready(), up.relay);
         if !ready {
             self.service(at.0).counters.ups_failed += 1;
             self.shard(at.0, at.1).failed(now);
         }
         self.resolve(now, id);
-        self.sign(now, at, term, SignKind::Broken);
+        // The server closes a connection whose bytes are not counted when its client has said QUIT.
+        if !relay {
+            self.sign(now, at, term, SignKind::Broken);
+        }
     }
 
     /// Gives a connection up; `sign` if it is one that the grant may have ended.
@@ -138,8 +141,11 @@ impl Worker {
             }
             let mut back: Vec<(ClientId, Box<[u8]>)> = Vec::new();
             for (slot, bytes) in up.ledger.retract() {
-                if let Owner::Client(client) = slot.owner {
-                    back.push((client, bytes));
+                match slot.owner {
+                    Owner::Client(client) => back.push((client, bytes)),
+                    // A name that goes ahead of its session's commands; a WAIT brings its mark again.
+                    Owner::Nobody if slot.apply == Apply::None => up.ledger.push(&bytes, slot),
+                    Owner::Nobody => {}
                 }
             }
             for (client, bytes) in back.into_iter().rev() {

@@ -20,14 +20,8 @@ const REPLY_KEPT: usize = 64 << 10;
 impl Worker {
     pub(super) fn up_bytes(&mut self, now: Now, id: UpId, bytes: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        let (service, relay, by) = (up.service, up.relay, up.pinned_by);
+        let service = up.service;
         self.service(service).counters.up_bytes_in += bytes.len() as u64;
-        if relay {
-            if let Some(client) = by {
-                self.deliver(client, bytes);
-            }
-            return;
-        }
         let up = &mut self.ups[id];
         if up.input.is_empty() {
             let used = self.frames(now, id, bytes);
@@ -54,6 +48,12 @@ impl Worker {
         let mut at = 0;
         while at < buf.len() {
             let Some(up) = self.ups.get_mut(id) else { return buf.len() };
+            if up.relays() {
+                if let Some(client) = up.pinned_by {
+                    self.deliver(client, &buf[at..]);
+                }
+                return buf.len();
+            }
             let s = self.services[usize::from(up.service.0)].as_ref().expect("a service is kept");
             match up.scan.next(&buf[at..], &s.policy.limits) {
                 Err(_) => {
@@ -315,12 +315,15 @@ impl Worker {
         true
     }
 
-    /// The client can make no sense of what would follow.
+    /// The client can make no sense of what would follow what it has been given.
     pub(super) fn cut_client(&mut self, id: ClientId) {
-        let Some(c) = self.clients.get(id) else { return };
-        let service = c.service;
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.closing = true;
+        let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
-        self.close_client(id, How::Abort);
+        if given {
+            self.close_client(id, How::Abort);
+        }
     }
 }
 
@@ -418,8 +421,11 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
 
 /// `EXEC` has answered.
 fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
-    let ended = !error || frame.starts_with(b"-EXECABORT") || frame.starts_with(b"-ERR EXEC without MULTI");
-    if !ended {
+    if frame.starts_with(b"-ERR EXEC without MULTI") {
+        // Nothing has ended; what is watched still is.
+        return Cow::Borrowed(frame);
+    }
+    if error && !frame.starts_with(b"-EXECABORT") {
         // Denied, or refused for a reason that may leave the transaction open: the connection is not given back.
         s.bound = true;
         return Cow::Borrowed(frame);
@@ -485,6 +491,13 @@ mod tests {
         apply(&mut s, Apply::Select(99), reply::QUEUED, false);
         apply(&mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
         assert_eq!(s.db, 0);
+    }
+
+    #[test]
+    fn exec_without_multi_leaves_what_is_watched() {
+        let mut s = Session { watch: Watch::Held, ..Session::default() };
+        apply(&mut s, Apply::Exec, b"-ERR EXEC without MULTI\r\n", true);
+        assert_eq!((s.watch, s.bound), (Watch::Held, false));
     }
 
     #[test]

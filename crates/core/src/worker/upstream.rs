@@ -1,11 +1,11 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
-use super::client::Place;
+use super::client::{Place, Stream};
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
 use crate::command::Act;
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
-use crate::resp::scan::ReplyScan;
+use crate::resp::scan::{Malformed, ReplyScan};
 use crate::resp::{Proto, reply};
 use crate::session::{Ident, IdentId, Names, Session};
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, SignKind, Term};
@@ -86,6 +86,11 @@ impl Up {
     /// Whether it has a command that blocks.
     pub(super) fn blocks(&self) -> bool {
         self.ledger.owes(|e| matches!(e.act, Act::Block | Act::BlockIfAsked | Act::Wait))
+    }
+
+    /// Whether what comes now is passed on uncounted: what was asked of it before, for itself, has been answered.
+    pub(super) fn relays(&mut self) -> bool {
+        self.relay && self.is_ready() && self.ledger.front().is_some_and(|s| s.owner != Owner::Nobody)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -278,21 +283,26 @@ impl Worker {
         let Some(step) = up.steps.pop() else { return self.lose_up(now, id, Some(SignKind::Garbage)) };
         let error = frame.first() == Some(&b'-');
         let nobody = up.key.ident == IdentId::NOBODY;
+        let unnamed = up.ident.is_none();
         let at = (up.service, up.shard);
         match step {
             Step::Role if !error => {
                 let mut elements = Elements::of(frame);
                 elements.next();
                 let master = elements.next() == Some(Element::Bulk(b"master"));
+                if unnamed {
+                    self.shard(at.0, at.1).needs_auth = false;
+                }
                 if !master && !self.service_ref(at.0).policy.pass_readonly {
                     return self.lose_up(now, id, Some(SignKind::NotMaster));
                 }
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
-                // Only a connection without a user tells whether one is needed.
-                let shard = self.shard(at.0, at.1);
-                shard.needs_auth = if nobody { frame.starts_with(b"-NOAUTH") } else { shard.needs_auth };
+                if unnamed {
+                    self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                    self.take_back(id);
+                }
             }
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
@@ -308,6 +318,16 @@ impl Worker {
             shard.retry_at = None;
             shard.failures = 0;
             self.mark_up(id);
+        }
+    }
+
+    /// The server wants `AUTH` first, which may not have been known: what was queued is looked at again, by the limits
+    /// that hold for those who have not authenticated.
+    fn take_back(&mut self, id: UpId) {
+        let by = self.ups.get(id).and_then(|up| up.pinned_by);
+        match by.filter(|by| self.clients.get(*by).is_some_and(|c| c.stream == Stream::Into(id))) {
+            Some(client) => self.protocol_error(client, Malformed::UnauthBulkLength),
+            None => self.retract([id].into()),
         }
     }
 

@@ -85,7 +85,7 @@ fn facts(s: &Service, rate: Option<f64>) -> Vec<(&'static str, String)> {
     let rate = rate.map_or(String::new(), |rate| format!("{rate:.0} a second, "));
     facts.push(("commands", format!("{rate}{} since the start", s.commands)));
     facts.push((
-        "trouble",
+        "so far",
         format!(
             "{}, {} uncertain, {} masterdown, {} sent again",
             count(s.switches, "switch"),

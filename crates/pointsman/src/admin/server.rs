@@ -211,11 +211,13 @@ fn outcome(result: Result<String, String>) -> Response {
 struct Asked {
     running: Arc<dyn Running>,
     process: u64,
-    /// The newest sample, and when it was begun.
-    newest: Arc<Mutex<Option<(Instant, Arc<Sample>)>>>,
+    newest: Arc<Mutex<Option<Newest>>>,
     event_call: Arc<Mutex<()>>,
     act_call: Arc<Mutex<()>>,
 }
+
+/// The newest sample, and when it was begun.
+type Newest = (Instant, Arc<Sample>);
 
 /// `sample`, `events`, and what acts.
 const KINDS_OF_CALLS: usize = 3;

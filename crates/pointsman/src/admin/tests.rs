@@ -116,6 +116,7 @@ fn sample() -> Sample {
     cache.problems = vec!["the Sentinel 10.0.0.3:26379 does not answer".into()];
     let hold = Gate::Hold { since: ago(3_200), until: at() + Duration::from_millis(11_800) };
     let mut queue = status_of(1, "queue", State::Serving, "10.0.0.2:6379 is the only node that says master");
+    queue.epoch = None;
     queue.nodes = vec![node(2, Some("master"), None)];
     let service = |status, view, listener: &str| ServiceSample {
         status,

@@ -2,7 +2,7 @@ use super::*;
 use crate::admin::server::CONNECTIONS_MAX;
 use crate::admin::{client, serve};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -210,9 +210,10 @@ fn the_commands_say_what_is_wrong_in_one_line() {
             let mut head = [0; 16];
             stream.read_exact(&mut head).expect("a request");
             stream.write_all(answer.as_bytes()).expect("room");
-            if answer.is_empty() {
-                let _ = stream.read_to_end(&mut Vec::new());
+            if !answer.is_empty() {
+                stream.shutdown(Shutdown::Write).expect("half a close");
             }
+            let _ = stream.read_to_end(&mut Vec::new());
         });
         let error = client::status(address, false).expect_err("that is not Pointsman");
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
@@ -268,7 +269,9 @@ fn a_process_that_hangs_or_panics_is_told_apart_from_one_that_is_dead() {
     let fake = Fake::new();
     let (server, address) = start(&fake);
     let (release, released) = channel::<()>();
-    *fake.hook.lock().expect("nobody panicked") = Some(Box::new(move || drop(released.recv())));
+    *fake.hook.lock().expect("nobody panicked") = Some(Box::new(move || {
+        let _ = released.recv();
+    }));
     let (status, body) = get(address, "/api/status");
     assert_eq!((status, body.contains("no answer after")), (503, true), "{body}");
     assert_eq!(get(address, "/healthz").0, 200);
@@ -289,7 +292,7 @@ fn requests_that_come_together_share_a_sample_and_none_gets_an_old_one() {
     let (release, released) = channel::<()>();
     *fake.hook.lock().expect("nobody panicked") = Some(Box::new(move || {
         begun.send(()).expect("the test waits");
-        drop(released.recv());
+        let _ = released.recv();
     }));
     let first = std::thread::spawn(move || get(address, "/api/status"));
     began.recv_timeout(Duration::from_secs(10)).expect("the first sample began");
