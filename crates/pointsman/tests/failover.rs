@@ -174,7 +174,9 @@ fn a_proxy_that_starts_before_its_deployment_lets_clients_wait_and_tells_them_wh
 
     deployment.nodes.iter().chain(&deployment.sentinels).for_each(|process| process.restart().unwrap());
     assert_eq!(waits.read().unwrap(), ok());
-    eventually("the client that was refused is served", || told.call(&["SET", "second", "2"]).unwrap() == ok());
+    eventually("the client that was refused is served", || {
+        told.call(&["SET", "second", "2"]).unwrap() == ok()
+    });
     assert_eq!(newcomer.call(&["GET", "second"]).unwrap(), bulk("2"));
     assert_eq!(deployment.nodes[0].ask(&["GET", "first"]).unwrap(), bulk("1"));
     assert_eq!(get(hasty.admin, "/readyz").unwrap().0, 200);

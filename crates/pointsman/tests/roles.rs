@@ -39,7 +39,9 @@ fn restart_as_stranger(node: &Process) {
     node.kill9();
     // A dump would carry its master's history on.
     let _ = std::fs::remove_file(node.dir().join("dump.rdb"));
-    edit(node, |conf| conf.lines().filter(|line| !line.starts_with("replicaof ")).collect::<Vec<_>>().join("\n"));
+    edit(node, |conf| {
+        conf.lines().filter(|line| !line.starts_with("replicaof ")).collect::<Vec<_>>().join("\n")
+    });
     node.restart().unwrap();
 }
 

@@ -68,7 +68,8 @@ impl Ways {
             writeln!(services, "[[service]]\nname = \"{way}\"\nlisten = [\"{listen}\"]").unwrap();
             writeln!(services, "failback = \"{way}\"\n{}", listed(&deployment)).unwrap();
         }
-        let services = services.replace("\"drain\"\ninterval", "\"drain\"\nfailback_drain = \"3s\"\ninterval");
+        let services =
+            services.replace("\"drain\"\ninterval", "\"drain\"\nfailback_drain = \"3s\"\ninterval");
         let proxy = Proxy::start_with(&deployment, listens[0], &services);
         Ways { deployment, proxy, listens }
     }
@@ -103,7 +104,9 @@ fn when_the_first_recovers_sessions_stay_or_are_cut_or_drained() {
     late.send(&["BLPOP", "late", "0"]).unwrap();
     eventually("all pops block", || backup.info("clients", "blocked_clients").unwrap() == "4");
     let [never, cut, drain] = &mut clients[..] else { unreachable!("three services") };
-    let [never_blocked, cut_blocked, drain_blocked] = &mut blocked[..] else { unreachable!("three services") };
+    let [never_blocked, cut_blocked, drain_blocked] = &mut blocked[..] else {
+        unreachable!("three services")
+    };
 
     first.restart().unwrap();
     eventually("it drains", || ways.proxy.service("drain")["state"] == "holding");
@@ -142,7 +145,8 @@ fn so_many_failed_checks_make_a_node_ill_and_so_many_good_ones_well() {
             _ => b"-ERR unknown command\r\n".to_vec(),
         })
     });
-    let rest = format!("failback = \"cut\"\nrise = 4\nfall = 3\n{}", list(first.addr, deployment.nodes[0].addr()));
+    let rest =
+        format!("failback = \"cut\"\nrise = 4\nfall = 3\n{}", list(first.addr, deployment.nodes[0].addr()));
     let proxy = Proxy::start(&deployment, &rest);
     let master = || proxy.service("cache")["master"].as_str().map(str::to_owned);
     eventually("the first serves", || master() == Some(first.addr.to_string()));

@@ -234,7 +234,10 @@ pub fn is_error(value: &Value, word: &str) -> bool {
 
 /// Whether the other side closed the connection, gently or not.
 pub fn is_end(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    matches!(
+        e.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 /// A socket that [`Raw`] can use.
