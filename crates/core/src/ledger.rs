@@ -117,7 +117,7 @@ pub struct Ledger {
 }
 
 /// A ring that has grown beyond this gives its memory back when it is empty.
-const RING_KEPT: usize = 64 << 10;
+const RING_KEPT: usize = 1 << 20;
 
 impl Ledger {
     /// Queues a request.

@@ -36,7 +36,7 @@ impl Guard {
         }
     }
 
-    /// How many lines were dropped because stderr was blocked.
+    /// How many lines were dropped because nobody read stderr fast enough.
     pub fn dropped(&self) -> u64 {
         self.dropped.dropped_lines() as u64
     }
@@ -111,7 +111,7 @@ impl<W: Write> Lines<W> {
             return Ok(());
         }
         self.said = dropped;
-        let text = format!("{missing} log lines are missing here: stderr was blocked");
+        let text = format!("{missing} log lines are missing here: nobody read stderr fast enough");
         let mut time = String::new();
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let line = match self.format {

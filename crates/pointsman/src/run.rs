@@ -20,6 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -97,6 +98,15 @@ impl Where {
     }
 }
 
+impl fmt::Display for Where {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Where::Tcp(addr) => addr.fmt(f),
+            Where::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 struct Process {
     flags: Flags,
     started: Now,
@@ -114,11 +124,19 @@ struct Process {
 
 struct State {
     config: Config,
-    /// Listeners that are open, by where they are, with the number that the acceptor knows them by.
-    open: BTreeMap<Where, u64>,
+    /// Listeners that are open, by where the configuration has them.
+    open: BTreeMap<Where, Open>,
     next_listener: u64,
     reloads: u64,
     reload_error: Option<String>,
+}
+
+/// A listener that is open.
+struct Open {
+    /// The number that the acceptor knows it by.
+    id: u64,
+    /// Where it is, with the port that the system chose if the configuration said 0.
+    shown: String,
 }
 
 /// Brings snapshots to the workers, and keeps the newest for whoever looks.
@@ -178,9 +196,10 @@ impl Process {
         let _ = outbox.0.set(control.clone());
         let mut open = BTreeMap::new();
         for (id, (service, listen, listener)) in (0..).zip(bound) {
-            tracing::info!(service = %name_of(&config, service), "listening on {listen}");
+            let shown = listener.addr().map_or_else(|| listen.to_string(), |addr| addr.to_string());
+            tracing::info!(service = %name_of(&config, service), "listening on {shown}");
             acceptor.open(service, id, listener);
-            open.insert(Where::of(&listen), id);
+            open.insert(Where::of(&listen), Open { id, shown });
         }
         let next_listener = open.len() as u64;
         let state = State { config, open, next_listener, reloads: 0, reload_error: None };
@@ -267,13 +286,13 @@ impl Process {
         }
         self.workers.configure(&policies(&new));
         self.control.reconfigure(topologies(&new));
-        state.open.retain(|at, id| {
+        state.open.retain(|at, open| {
             let Some((service, listen)) = wanted.get(at) else {
-                self.acceptor.close(*id);
+                self.acceptor.close(open.id);
                 return false;
             };
             // An address that another service has now is handed over without being closed.
-            self.acceptor.assign(*id, service.id());
+            self.acceptor.assign(open.id, service.id());
             if let Listen::Unix { path, mode } = listen {
                 let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode));
             }
@@ -282,8 +301,9 @@ impl Process {
         for (at, service, listener) in bound {
             let id = state.next_listener;
             state.next_listener += 1;
+            let shown = listener.addr().map_or_else(|| at.to_string(), |addr| addr.to_string());
             self.acceptor.open(service, id, listener);
-            state.open.insert(at, id);
+            state.open.insert(at, Open { id, shown });
         }
         self.log.set_level(new.log.level);
         let text = said(&state.config, &new, &change);
@@ -299,6 +319,7 @@ impl Running for Process {
         let events: Vec<status::Event> = self.events(0).into_iter().map(|(_, event)| event).collect();
         let snapshot = self.publisher.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = self.state();
+        let shown = |listen: &Listen| state.open.get(&Where::of(listen)).map(|open| open.shown.clone());
         let of = |status: status::Status| {
             let id = status.service;
             let service = state.config.services.iter().find(|s| s.id() == id)?;
@@ -311,7 +332,7 @@ impl Running for Process {
                     .map_or(self.started, |e| e.at),
                 view,
                 counters: counted.remove(&id).unwrap_or_default(),
-                listeners: service.listen.iter().map(ToString::to_string).collect(),
+                listeners: service.listen.iter().filter_map(shown).collect(),
                 switches: status.term.0.saturating_sub(1),
                 status,
             })

@@ -1,4 +1,6 @@
 //! The control plane against real servers: one master, two replicas, three Sentinels.
+// In a test, a failed call is a failed test.
+#![allow(clippy::unwrap_used)]
 use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
 use pointsman_core::topology::settings::{HostPort, Settings, Source};

@@ -1,1 +1,6 @@
-//! Simulation.
+//! Simulation: the machines of `pointsman-core` under a virtual clock, among model servers that fail, from a seed.
+//! The same seed gives the same run.
+//!
+//! - [`topology`]: who is master, among model Sentinels and nodes
+pub mod rng;
+pub mod topology;

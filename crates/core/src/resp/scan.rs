@@ -167,6 +167,12 @@ impl RequestScan {
         self.pos
     }
 
+    /// How many bytes are missing, of a buffer of `len`, to the next byte that the scan has to look at: the rest of a
+    /// bulk string.
+    pub fn missing(&self, len: usize) -> usize {
+        self.pos.saturating_sub(len)
+    }
+
     /// How many of the `len` bytes of the buffer the scan needs no longer: all but a header that has no end yet.
     pub fn passed(&self, len: usize) -> usize {
         self.pos.min(len)
@@ -303,6 +309,12 @@ impl ReplyScan {
         self.levels.clear();
         (self.pos, self.looked, self.kind, self.done) = (0, 0, 0, false);
         Ok(ReplyStep::Frame { len, kind })
+    }
+
+    /// How many bytes are missing, of a buffer of `len`, to the next byte that the scan has to look at: the rest of a
+    /// bulk string.
+    pub fn missing(&self, len: usize) -> usize {
+        self.pos.saturating_sub(len)
     }
 
     /// How many of the `len` bytes of the buffer the scan needs no longer: all but a header that has no end yet.

@@ -36,7 +36,7 @@ const TICK_CALM: Duration = Duration::from_millis(200);
 const WHY_EVERY: Duration = Duration::from_millis(100);
 /// A change of nothing but the replicas' lag is published at most this often.
 const LAG_EVERY: Duration = Duration::from_secs(1);
-/// What Sentinels announce makes us ask at most this often.
+/// Everybody is asked out of turn at most this often, so that nobody who keeps changing his mind makes us spin.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// For how long an operator's trust is good.
 const TRUST_FOR: Duration = Duration::from_secs(30);
@@ -98,6 +98,7 @@ pub struct Topology {
     owed: Option<Now>,
     trusted_until: Option<Now>,
     asked_at: Now,
+    ask_wanted: bool,
     looked_at: Now,
     published: Arc<ShardView>,
     published_at: Now,
@@ -124,7 +125,8 @@ impl Topology {
             grace_until: Now::ZERO,
             owed: None,
             trusted_until: None,
-            asked_at: now,
+            asked_at: Now::ZERO,
+            ask_wanted: false,
             looked_at: now,
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
             published_at: now,
@@ -156,9 +158,7 @@ impl Topology {
             }
             (TargetKind::Sentinel, _) => return,
         }
-        if announced && now.since(self.asked_at) >= ASK_EVERY {
-            self.ask(now);
-        }
+        self.ask_wanted |= announced;
         self.settle(now);
     }
 
@@ -181,7 +181,7 @@ impl Topology {
                 self.grace_until = now + GRACE;
             }
             if self.asked_at <= sign.at {
-                self.ask(now);
+                self.ask_wanted = true;
             }
         }
         self.settle(now);
@@ -192,7 +192,7 @@ impl Topology {
     pub fn trust(&mut self, now: Now) {
         self.trusted_until = Some(now + TRUST_FOR);
         self.tell(now, EventKind::Note, "the operator trusts what is seen now".into());
-        self.ask(now);
+        self.ask_wanted = true;
         self.settle(now);
     }
 
@@ -242,7 +242,8 @@ impl Topology {
         let busy = self.held.is_some() || self.owed.is_some();
         let tick = self.looked_at + if busy { TICK_BUSY } else { TICK_CALM };
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
-        Some(end.map_or(tick, |e| e.min(tick)))
+        let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
+        [Some(tick), end, ask].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -305,6 +306,7 @@ impl Topology {
         self.run_out(now);
         self.tell_news(now);
         self.arrange();
+        self.ask(now);
         self.publish(now);
     }
 
@@ -405,7 +407,7 @@ impl Topology {
         if wait.trouble {
             self.doubt_at = now;
         } else if self.asked_at <= self.doubt_at.max(self.sign_at) {
-            self.ask(now);
+            self.ask_wanted = true;
         }
         if wait.only_sign && self.held.is_none() && now < self.grace_until {
             return;
@@ -461,8 +463,12 @@ impl Topology {
         }
     }
 
+    /// Asks everybody, if that is wanted and due.
     fn ask(&mut self, now: Now) {
-        self.asked_at = now;
+        if !self.ask_wanted || now < self.asked_at + ASK_EVERY {
+            return;
+        }
+        (self.asked_at, self.ask_wanted) = (now, false);
         let acts = self.watched.iter().cloned().map(Act::Ask);
         self.acts.extend(acts);
     }

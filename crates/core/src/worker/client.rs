@@ -129,6 +129,14 @@ impl Client {
         self.input.len() - self.input_at
     }
 
+    /// Whether what it waits for has no end of its own: a message, a reply of a command that blocks, the rest of a
+    /// request.
+    fn never_ends(&self, ups: &SlotMap<UpId, Up>) -> bool {
+        let blocks = matches!(self.place, Place::Pinned(up) if ups.get(up).is_some_and(Up::blocks));
+        let subscribed = self.session.subs.as_ref().is_some_and(|s| !s.is_empty());
+        self.session.relay || blocks || subscribed || matches!(self.stream, Stream::Into(_))
+    }
+
     /// Whether more of what it sends can be taken in: back-pressure.
     pub(super) fn wants_input(&self, lim: &Limits, ups: &SlotMap<UpId, Up>) -> bool {
         let relayed = match (&self.stream, self.place) {
@@ -211,13 +219,24 @@ impl Worker {
     pub(super) fn client_eof(&mut self, now: Now, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.eof = true;
-        let pinned_for_good =
-            matches!(c.place, Place::Pinned(up) if self.ups.get(up).is_some_and(|u| u.blocks()));
-        if c.session.relay || pinned_for_good || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
-            self.close_client(id, How::Abort);
-            return;
+        if c.never_ends(&self.ups) {
+            return self.let_go(id);
         }
         self.pump(now, id);
+    }
+
+    /// A client that will send no more waits for what it cannot get: it is closed once it has read what it was given,
+    /// and its connection at once.
+    fn let_go(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.closing = true;
+        c.owed = 0;
+        if let Place::Pinned(up) = core::mem::take(&mut c.place) {
+            self.close_up(up);
+        }
+        if self.clients.get(id).is_some_and(|c| c.unwritten().is_empty()) {
+            self.close_client(id, How::Abort);
+        }
     }
 
     /// Closes a client that the shell still holds.
@@ -251,7 +270,7 @@ impl Worker {
     }
 
     pub(super) fn sweep_clients(&mut self, now: Now) {
-        let mut idle = Vec::new();
+        let (mut idle, mut ended) = (Vec::new(), Vec::new());
         for (id, c) in &self.clients {
             let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { continue };
             let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
@@ -260,6 +279,13 @@ impl Worker {
             if s.policy.client_idle.is_some_and(|limit| quiet && now.since(c.active) >= limit) {
                 idle.push(id);
             }
+            // What had no end was routed after the client's last word.
+            if c.eof && !c.deaf && !c.closing && c.never_ends(&self.ups) {
+                ended.push(id);
+            }
+        }
+        for id in ended {
+            self.let_go(id);
         }
         for id in idle {
             self.close_client(id, How::Gently);

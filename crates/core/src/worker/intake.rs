@@ -34,11 +34,24 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.active = now;
         let service = c.service;
+        self.service(service).counters.client_bytes_in += bytes.len() as u64;
+        // Of a request that arrived in part only the missing bytes are put to it; those behind it stay where they are.
+        let Some(c) = self.clients.get(id) else { return };
+        let missing = c.scan.missing(c.waiting());
+        if c.waiting() > 0 && 0 < missing && missing < bytes.len() {
+            self.take_in(now, id, &bytes[..missing]);
+            self.take_in(now, id, &bytes[missing..]);
+        } else {
+            self.take_in(now, id, bytes);
+        }
+    }
+
+    fn take_in(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.clients.get_mut(id) else { return };
         if c.closing || c.deaf {
             return;
         }
         let at_once = c.waiting() == 0 && c.wait == Wait::No && c.redo.is_empty();
-        self.service(service).counters.client_bytes_in += bytes.len() as u64;
         if at_once {
             let used = self.take(now, id, bytes);
             if let Some(c) = self.clients.get_mut(id)

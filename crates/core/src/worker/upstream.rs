@@ -298,12 +298,11 @@ impl Worker {
                 }
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
-            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
-                if unnamed {
-                    self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
-                    self.take_back(id);
-                }
+            Step::Role if unnamed && (frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM")) => {
+                self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                self.take_back(id);
             }
+            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error => return self.setup_failed(now, id, frame),

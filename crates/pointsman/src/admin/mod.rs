@@ -66,7 +66,7 @@ pub struct Sample {
     pub reloads: u64,
     /// Why the newest attempt to reload was not taken, if it was not.
     pub reload_error: Option<String>,
-    /// Log lines that were dropped because stderr was blocked ([`crate::log::Guard::dropped`]).
+    /// Log lines that were dropped because nobody read stderr fast enough ([`crate::log::Guard::dropped`]).
     pub log_lines_dropped: u64,
 }
 

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::SystemTime;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// The status of the whole process. Keys that end in `_s` are seconds.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -346,7 +345,9 @@ fn insert(into: &mut Map<String, Value>, key: &str, labels: &[impl AsRef<str>], 
 fn time_of_day(at: Now) -> String {
     let (now, wall) = (clock::now(), SystemTime::now());
     let then = wall.checked_sub(now.since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-    let then = OffsetDateTime::from(then);
-    let to_the_millisecond = then.replace_nanosecond(then.nanosecond() / 1_000_000 * 1_000_000);
-    to_the_millisecond.unwrap_or(then).format(&Rfc3339).unwrap_or_default()
+    let (date, (h, m, s, ms)) = {
+        let then = OffsetDateTime::from(then);
+        (then.date(), then.to_hms_milli())
+    };
+    format!("{date}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
 }

@@ -163,7 +163,7 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::gauge("reload_failed", Process(|s| flag(s.reload_error.is_some())),
         "1 if the newest attempt to reload was not taken: what runs is not what the file says."),
     Statistic::counter("log_lines_dropped", Process(|s| whole(s.log_lines_dropped)),
-        "Log lines that were dropped because stderr was blocked."),
+        "Log lines that were dropped because nobody read stderr fast enough."),
 
     Statistic::gauge("worker_busy", Worker(|w| real(f64::from(w.busy_permille) / 1000.0)),
         "Which share of its time the worker was busy lately. At 1 it is at its limit.").unit("ratio"),

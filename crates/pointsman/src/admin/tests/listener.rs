@@ -64,6 +64,8 @@ fn every_page_is_there_and_no_other() {
     assert_eq!(post(address, "/metrics", "Host: localhost\r\n").0, 405);
     let head = exchange(address, "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+    let old = exchange(address, "GET /healthz HTTP/1.0\r\n\r\n");
+    assert!(old.starts_with("HTTP/1.0 200") && old.ends_with("ok\n"), "{old}");
     let index = get(address, "/").1;
     for page in
         ["/healthz", "/readyz", "/metrics", "/api/status", "/api/events", "/api/reload", "/api/trust/"]
