@@ -7,6 +7,7 @@ use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use scene::load::Load;
 use scene::{DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, until};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// How long a client may wait at a switch: down-after is 1 s, and a majority of the Sentinels says so 1.3 s later.
@@ -72,6 +73,127 @@ fn after_the_death_of_the_master_only_what_was_in_flight_is_uncertain() {
     assert!(tally.longest < PAUSE_MAX, "{tally:?}");
     assert_eq!(deployment.nodes[new].ask(&["GET", "newcomer"]).unwrap(), bulk("waits"));
     assert_eq!(proxy.service("cache")["masterdown"], 0);
+}
+
+#[test]
+fn masters_that_die_one_after_the_other_are_followed_and_so_is_a_new_count_of_epochs() {
+    let deployment = deployment(Options { failover_timeout_ms: 2_000, ..Options::default() });
+    let proxy = Proxy::before_sentinels(&deployment, "");
+    proxy.wait_master(&deployment.nodes[0]);
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    deployment.nodes[0].kill9();
+    let second = deployment.wait_master(Some(0), DEADLINE).unwrap();
+    proxy.wait_master(&deployment.nodes[second]);
+    let third = 3 - second;
+    eventually("the third node replicates from the second", || deployment.in_sync(third, second));
+    load.progress();
+    deployment.nodes[second].kill9();
+    eventually("the third node is master", || deployment.master() == Some(third));
+    proxy.wait_master(&deployment.nodes[third]);
+    load.progress();
+    let tally = load.finish(&deployment.nodes[third]);
+    tally.assert_sound();
+    assert!(tally.uncertain <= 2 * WRITERS as u64 && tally.lost <= 2 * WRITERS as u64, "{tally:?}");
+
+    // As when the Sentinels are deployed anew: they begin again at epoch 0.
+    let (name, port) = (deployment.master_name(), deployment.nodes[third].port().to_string());
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    let term = proxy.term();
+    for sentinel in &deployment.sentinels {
+        sentinel.ask(&["SENTINEL", "REMOVE", name]).unwrap();
+        sentinel.ask(&["SENTINEL", "MONITOR", name, "127.0.0.1", &port, "2"]).unwrap();
+    }
+    eventually("the new era is accepted", || proxy.count_events("era") > 0);
+    proxy.wait_master(&deployment.nodes[third]);
+    load.progress();
+    load.finish(&deployment.nodes[third]).assert_perfect();
+    assert_eq!((proxy.term(), proxy.service("cache")["epoch"].as_u64()), (term, Some(0)));
+}
+
+#[test]
+fn failovers_that_contradict_each_other_end_at_the_master_that_remains() {
+    let (deployment, proxy) = start();
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    let name = deployment.master_name();
+    let begun: Vec<bool> = std::thread::scope(|scope| {
+        let ask = |s: &'_ Process| s.ask(&["SENTINEL", "FAILOVER", name]).is_ok();
+        let asked: Vec<_> = deployment.sentinels.iter().map(|s| scope.spawn(move || ask(s))).collect();
+        asked.into_iter().map(|begun| begun.join().unwrap()).collect()
+    });
+    assert_eq!(begun, [true; 3], "each begins a failover of its own");
+    deployment.wait_settled(DEADLINE).unwrap();
+    let last = deployment.master().unwrap();
+    proxy.wait_master(&deployment.nodes[last]);
+    load.progress();
+    // The Sentinels may promote two nodes at once: what the losing one was told is lost, by them.
+    load.finish(&deployment.nodes[last]).assert_sound();
+}
+
+#[test]
+fn a_freeze_and_broken_connections_of_a_master_that_stays_master_cost_no_term() {
+    // The Sentinels shall not notice.
+    let deployment = deployment(Options { down_after_ms: 20_000, ..Options::default() });
+    let proxy = Proxy::before_sentinels(&deployment, "");
+    let node = &deployment.nodes[0];
+    proxy.wait_master(node);
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    node.stop();
+    proxy.wait_state("holding");
+    node.cont();
+    load.progress();
+    proxy.wait_state("serving");
+    load.tally().assert_perfect();
+
+    for round in 1..=3 {
+        node.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
+        load.progress();
+        let tally = load.tally();
+        assert!(tally.uncertain <= round * WRITERS as u64, "{tally:?}");
+    }
+    proxy.wait_state("serving");
+    assert_eq!(proxy.term(), 1, "{:?}", proxy.events());
+    let tally = load.finish(node);
+    tally.assert_sound();
+    assert_eq!(tally.lost, 0, "{tally:?}");
+}
+
+#[test]
+fn pipelines_come_through_a_planned_switch_in_order() {
+    let (deployment, proxy) = start();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|i| {
+                let (proxy, stop) = (&proxy, &stop);
+                scope.spawn(move || {
+                    let (mut client, key) = (proxy.client(), format!("pipelined:{i}"));
+                    let mut n = 0;
+                    while !stop.load(SeqCst) {
+                        for _ in 0..16 {
+                            client.send(&["INCR", &key]).unwrap();
+                            client.send(&["GET", &key]).unwrap();
+                        }
+                        for _ in 0..16 {
+                            n += 1;
+                            assert_eq!(client.read().unwrap(), Value::Integer(n));
+                            assert_eq!(client.read().unwrap(), bulk(&n.to_string()));
+                        }
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                    n
+                })
+            })
+            .collect();
+        let new = planned_failover(&deployment, &proxy, 0);
+        let before = proxy.service("cache")["commands"].as_u64().unwrap();
+        eventually("they go on", || proxy.service("cache")["commands"].as_u64().unwrap() > before + 1000);
+        stop.store(true, SeqCst);
+        for (i, client) in clients.into_iter().enumerate() {
+            let n = client.join().unwrap().to_string();
+            assert_eq!(deployment.nodes[new].ask(&["GET", &format!("pipelined:{i}")]).unwrap(), bulk(&n));
+        }
+    });
+    assert_eq!(proxy.service("cache")["uncertain"], 0);
 }
 
 /// Whether a node says that it is master, and how many increments it has executed: both at one moment. Fails when the

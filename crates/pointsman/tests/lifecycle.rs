@@ -35,14 +35,17 @@ fn services_come_and_go_and_change_while_the_clients_of_others_stay() {
     let plain = one_node(Options::default());
     let secret = one_node(Options {
         password: Some("observed".into()),
-        users: vec!["alice on >wonder ~* &* +@all".into()],
+        users: vec![
+            "alice on >wonder ~* &* +@all".into(),
+            "watcher on >watches -@all +role +info +ping +hello +auth".into(),
+        ],
         ..Options::default()
     });
     let [a, b, c, moved] = std::array::from_fn(|_| free_addr().unwrap());
     let socket = plain.dir().join("a.sock");
     let unix = format!("unix:{}", socket.display());
     let first = service("a", &[a.to_string(), unix.clone()], &plain, "socket_mode = \"0600\"");
-    let second = service("b", &[b.to_string()], &secret, "password = \"observed\"");
+    let second = service("b", &[b.to_string()], &secret, "user = \"watcher\"\npassword = \"watches\"");
     let proxy = Proxy::start_with(&plain, a, &format!("{first}{second}"));
     eventually("both serve", || get(proxy.admin, "/readyz").unwrap().0 == 200);
 
@@ -98,7 +101,7 @@ fn services_come_and_go_and_change_while_the_clients_of_others_stay() {
         (proxy.service("a")["clients"].as_u64(), proxy.service("a")["term"].as_u64()),
         (Some(2), Some(1))
     );
-    for word in ["observed", "wonder"] {
+    for word in ["observed", "watches", "wonder"] {
         assert!(!proxy.log().contains(word), "a secret is in the log");
     }
 }
