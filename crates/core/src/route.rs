@@ -86,7 +86,8 @@ pub fn route<'a>(
     };
     match e.act {
         Act::Quit => return Route::Here(Here::Quit),
-        Act::Reset => return Route::Here(Here::Reset),
+        Act::Reset if e.takes(req.args().count()) => return Route::Here(Here::Reset),
+        Act::Reset => return Route::Shared(Apply::None),
         Act::Hangup => return Route::Here(Here::Hangup),
         _ => {}
     }
@@ -123,6 +124,8 @@ pub fn route<'a>(
         Act::Watch => pin(Apply::Watch),
         // Without a pinned connection nothing is watched there, and the server's +OK is as good from any.
         Act::Unwatch => Route::Shared(Apply::Unwatch),
+        // The confirmations come in the reply to EXEC, more of them than its header says.
+        Act::Subscribe(_) | Act::Unsubscribe(_) if matches!(s.tx, Tx::Open(_)) => Route::Relay,
         Act::Subscribe(_) => {
             Route::Pin { apply: Apply::None, replies: count(args.count().saturating_sub(1)) }
         }

@@ -79,6 +79,8 @@ pub(super) struct Client {
     pub(super) eof: bool,
     /// What it sends is no longer looked at: it was malformed.
     pub(super) deaf: bool,
+    /// What it is told before it is closed, after all that it is owed.
+    pub(super) last_words: Option<Box<[u8]>>,
     /// It is closed as soon as its replies are written.
     pub(super) closing: bool,
     /// The shell was told not to read it.
@@ -106,6 +108,7 @@ impl Client {
             in_line: false,
             eof: false,
             deaf: false,
+            last_words: None,
             closing: false,
             paused: false,
             active: now,

@@ -1,5 +1,5 @@
 //! From a client's bytes to the ledger of an upstream connection: frame, route, ask the gate, find the connection.
-use super::client::{Place, Stream, Wait};
+use super::client::{Client, Place, Stream, Wait};
 use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
@@ -86,10 +86,12 @@ impl Worker {
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
         let heard = c.owed == 0 && c.redo.is_empty() && c.wait == Wait::No;
         if heard && (c.eof || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
-            if c.unwritten().is_empty() {
+            c.closing = true;
+            if let Some(text) = c.last_words.take() {
+                self.deliver(id, &text);
+            }
+            if self.clients.get(id).is_some_and(|c| c.unwritten().is_empty()) {
                 self.close_client(id, How::Gently);
-            } else {
-                c.closing = true;
             }
             return;
         }
@@ -226,7 +228,7 @@ impl Worker {
     /// A malformed request: Redis' error after all replies that are owed, and the end.
     fn protocol_error(&mut self, id: ClientId, m: Malformed) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.redo.push_back(Redo::Answer(reply::protocol_error(m).into()));
+        c.last_words = Some(reply::protocol_error(m).into());
         c.eof = true;
         c.deaf = true;
         c.input = Vec::new();
@@ -270,7 +272,7 @@ impl Worker {
         if let Some(routed) = self.gate(now, id, entry, again) {
             return routed;
         }
-        let up = match self.connection_for(now, id, &route) {
+        let up = match self.connection_for(now, id, entry, &route) {
             Ok(up) => up,
             Err(routed) => return routed,
         };
@@ -343,15 +345,18 @@ impl Worker {
     }
 
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
-    fn connection_for(&mut self, now: Now, id: ClientId, route: &Route<'_>) -> Result<UpId, Routed> {
+    fn connection_for(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: Option<&Entry>,
+        route: &Route<'_>,
+    ) -> Result<UpId, Routed> {
         let c = &self.clients[id];
         let at = (c.service, SHARD);
         if let Place::Pinned(up) = c.place {
-            return if matches!(route, Route::Relay) && c.owed > 0 {
-                Err(Routed::Blocked(Wait::Owed))
-            } else {
-                self.room(id, up)
-            };
+            let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
+            return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
@@ -395,6 +400,18 @@ impl Worker {
             return Ok(up);
         }
         self.room(id, up)
+    }
+
+    /// Whether what becomes of a command depends on replies that are still to come.
+    fn unclear(&self, c: &Client, up: UpId, e: &Entry) -> bool {
+        match e.act {
+            // A transaction that was just begun has not been told yet that what it watched is lost.
+            Act::Exec => c.session.watch == Watch::Lost,
+            // How many replies it has: as many as there are subscriptions then, or one if it is queued.
+            Act::Unsubscribe(_) => true,
+            Act::Subscribe(_) => self.ups.get(up).is_some_and(|u| u.ledger.owes(|e| e.act == Act::Multi)),
+            _ => false,
+        }
     }
 
     /// Whether a connection's ring takes another request.
@@ -563,7 +580,8 @@ impl Worker {
             return Some(routed);
         }
         let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
-        let up = match self.connection_for(now, id, &Route::Pin { apply: apply.clone(), replies: 1 }) {
+        let pin = Route::Pin { apply: apply.clone(), replies: 1 };
+        let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
             Err(routed) => return Some(routed),
         };

@@ -20,14 +20,8 @@ const REPLY_KEPT: usize = 64 << 10;
 impl Worker {
     pub(super) fn up_bytes(&mut self, now: Now, id: UpId, bytes: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        let (service, relay, by) = (up.service, up.relay, up.pinned_by);
+        let service = up.service;
         self.service(service).counters.up_bytes_in += bytes.len() as u64;
-        if relay {
-            if let Some(client) = by {
-                self.deliver(client, bytes);
-            }
-            return;
-        }
         let up = &mut self.ups[id];
         if up.input.is_empty() {
             let used = self.frames(now, id, bytes);
@@ -54,6 +48,12 @@ impl Worker {
         let mut at = 0;
         while at < buf.len() {
             let Some(up) = self.ups.get_mut(id) else { return buf.len() };
+            if up.relays() {
+                if let Some(client) = up.pinned_by {
+                    self.deliver(client, &buf[at..]);
+                }
+                return buf.len();
+            }
             let s = self.services[usize::from(up.service.0)].as_ref().expect("a service is kept");
             match up.scan.next(&buf[at..], &s.policy.limits) {
                 Err(_) => {

@@ -88,6 +88,11 @@ impl Up {
         self.ledger.owes(|e| matches!(e.act, Act::Block | Act::BlockIfAsked | Act::Wait))
     }
 
+    /// Whether what comes now is passed on uncounted: what was asked of it before, for itself, has been answered.
+    pub(super) fn relays(&mut self) -> bool {
+        self.relay && self.is_ready() && self.ledger.front().is_some_and(|s| s.owner != Owner::Nobody)
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }

@@ -1,0 +1,158 @@
+//! What the end-to-end tests share: real servers, the proxy before one, and connections that are read byte by byte.
+//!
+//! - [`Server`]: one node, and [`Proxy`]: the program before it
+//! - [`raw`]: a connection that knows nothing but where a reply ends
+//! - [`script`]: the same conversation held with a server and with the proxy before an equal one
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+pub mod raw;
+pub mod script;
+
+use pointsman::sandbox::client::Client;
+use pointsman::sandbox::deployment::{Deployment, Options};
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Whatever a test waits for has come by then, on the slowest machine.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Looks until `is` holds; panics with `what` if it does not in time.
+pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is() {
+        assert!(begin.elapsed() < DEADLINE, "not in {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One node.
+pub struct Server {
+    deployment: Deployment,
+}
+
+impl Server {
+    /// Starts a node.
+    pub fn start(options: &Options) -> Server {
+        let options = Options { nodes: 1, sentinels: 0, ..options.clone() };
+        Server { deployment: Deployment::start(options).expect("a server") }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.deployment.nodes[0].addr()
+    }
+
+    /// One command, directly, as the deployment's own user.
+    pub fn ask(&self, args: &[&str]) -> pointsman::sandbox::client::Value {
+        self.deployment.nodes[0].ask(args).expect("an answer")
+    }
+
+    /// A number of its INFO.
+    pub fn count(&self, section: &str, field: &str) -> u64 {
+        let text = self.deployment.nodes[0].info(section, field).expect("an answer");
+        text.trim().parse().expect("a number")
+    }
+
+    /// How many connections it has accepted so far, this question's own left out.
+    pub fn accepted(&self) -> u64 {
+        // Each question takes a connection.
+        let now = self.count("stats", "total_connections_received");
+        now - self.asked()
+    }
+
+    /// A connection of the deployment's own user, which stays.
+    pub fn connect(&self) -> Client {
+        self.deployment.nodes[0].connect().expect("a connection")
+    }
+
+    fn asked(&self) -> u64 {
+        0
+    }
+}
+
+/// The program before a node.
+pub struct Proxy {
+    child: Child,
+    addr: SocketAddr,
+    log: PathBuf,
+}
+
+impl Proxy {
+    /// Starts it before `server`, with further arguments, and returns when a client gets through.
+    pub fn start(server: &Server, args: &[&str]) -> Proxy {
+        loop {
+            if let Some(proxy) = Proxy::try_start(server, args) {
+                return proxy;
+            }
+        }
+    }
+
+    /// `None` if somebody else took the port first.
+    fn try_start(server: &Server, args: &[&str]) -> Option<Proxy> {
+        let port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("a port").port();
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let log = server.deployment.dir().join(format!("pointsman-{port}.log"));
+        let file = File::create(&log).expect("a log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+        command.arg("run").args(["--listen", &addr.to_string(), "--node", &server.addr().to_string()]);
+        command.args(["--admin", "off"]).args(args).stdin(Stdio::null());
+        command.stdout(file.try_clone().expect("a log")).stderr(file);
+        let child = server.deployment.spawn(&mut command).expect("the program starts");
+        let mut proxy = Proxy { child, addr, log };
+        let begin = Instant::now();
+        while !proxy.answers() {
+            if proxy.child.try_wait().expect("its state").is_some() {
+                let said = proxy.said();
+                assert!(said.to_lowercase().contains("in use"), "the proxy ended: {said}");
+                return None;
+            }
+            assert!(begin.elapsed() < DEADLINE, "the proxy does not answer: {}", proxy.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(proxy)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether a PING is answered, if only with an error.
+    fn answers(&self) -> bool {
+        Client::connect(self.addr, DEADLINE).and_then(|mut c| c.call(&["PING"])).is_ok()
+    }
+
+    /// Its log.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the proxy said:\n{}", self.said());
+        }
+    }
+}
+
+/// A server, and the proxy before another that is started alike: what is said to both must be answered alike.
+pub struct Pair {
+    // The proxy goes first: its log is in the server's folder.
+    pub proxy: Proxy,
+    pub fronted: Server,
+    pub bare: Server,
+}
+
+impl Pair {
+    /// Starts both.
+    pub fn start(options: &Options, args: &[&str]) -> Pair {
+        let (bare, fronted) = (Server::start(options), Server::start(options));
+        Pair { proxy: Proxy::start(&fronted, args), fronted, bare }
+    }
+}
