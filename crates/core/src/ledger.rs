@@ -227,6 +227,11 @@ impl Ledger {
         self.slots.iter().any(|s| s.entry.is_some_and(&is))
     }
 
+    /// The requests that are not settled, oldest first.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
+    }
+
     /// The slots owed to `client` are owed to nobody from now on.
     pub fn disown(&mut self, client: ClientId) {
         for slot in &mut self.slots {
