@@ -144,9 +144,9 @@ impl Ledger {
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        if self.slots.front().is_none_or(|s| s.streams) {
-            self.release(self.sent);
-        }
+        // What follows a request that streams is kept as usual.
+        let end = self.slots.front().map_or(u64::MAX, |s| if s.streams { s.end } else { self.base });
+        self.release(end.min(self.sent));
     }
 
     /// Bytes kept: queued or sent, not settled.
@@ -338,6 +338,20 @@ mod tests {
         assert!(!l.expects());
         l.wrote(4);
         assert!(l.expects());
+        l.settle();
+        assert!(l.is_empty());
+    }
+
+    #[test]
+    fn what_follows_a_stream_is_kept() {
+        let mut l = Ledger::default();
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.push_more(b"tail", true);
+        l.push(b"next", slot());
+        l.wrote(12);
+        assert_eq!(l.len(), 4);
+        l.settle();
+        assert_eq!((l.front_bytes(), l.expects()), (&b"next"[..], true));
         l.settle();
         assert!(l.is_empty());
     }
