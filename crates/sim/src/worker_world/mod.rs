@@ -315,7 +315,7 @@ impl World {
             return Err(format!("(8) the worker spins: {}", self.stuck()));
         }
         self.quiet = if progress { 0 } else { self.quiet + 1 };
-        if self.quiet < 4 {
+        if self.quiet < 4 || self.net.peers_have_mail() {
             self.now = self.now + Duration::from_micros(self.rng.below(400));
             return Ok(());
         }
@@ -462,6 +462,7 @@ impl World {
         let link = self.net.open(Peer::Client(i as u32), room);
         self.clients[i].link = link;
         self.clients[i].phase = Phase::Open;
+        self.note(|| format!("client {i} connects by {link}"));
         self.shell.mail_accepted(link);
         true
     }
@@ -558,12 +559,15 @@ impl World {
             let mut now = self.now;
             let mut rng = Rng::new(1);
             while alone.next < alone.script.len() || alone.owed() > 0 {
+                let from = alone.next;
                 alone.speak(now, &mut rng);
                 if alone.first_owed().is_some_and(|c| is_odd(&c.what)) {
                     break;
                 }
-                let bytes: Vec<u8> = alone.outbox.drain(..).collect();
-                server.feed(now, 0, &direct(&bytes), usize::MAX);
+                alone.outbox.clear();
+                for cmd in &alone.script[from..alone.next] {
+                    server.feed(now, 0, &direct(&cmd.bytes), usize::MAX);
+                }
                 now = now + Duration::from_millis(50);
                 server.tick(now);
                 let (out, _) = server.output(0);

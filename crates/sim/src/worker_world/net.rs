@@ -307,6 +307,11 @@ impl Net {
         }
     }
 
+    /// Whether a peer has something to read.
+    pub(super) fn peers_have_mail(&self) -> bool {
+        self.links.values().any(|l| !l.to_peer.arrived.is_empty())
+    }
+
     /// When the next stall ends.
     pub(super) fn next_event(&self, now: Now) -> Option<Now> {
         let stalls = |l: &Link| [l.to_peer.stalled_until, l.from_peer.stalled_until];

@@ -215,6 +215,7 @@ impl World {
                 return;
             };
             if !self.shell.worker.reads(dst) {
+                self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
             }
             match self.net.read(link, self.shell.read_max) {
@@ -222,6 +223,7 @@ impl World {
                     self.shell.moved = true;
                     conn.readable = bytes.len() == self.shell.read_max || conn.ended;
                     self.shell.worker.read(now, dst, &bytes);
+                    self.note(|| format!("{link} {dst:?} is read: {}", short(&bytes)));
                 }
                 Got::Nothing => {
                     conn.readable = false;
@@ -313,6 +315,7 @@ impl World {
                     self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.from_peer(l).1)).collect();
                 self.check.sent(now, link, &bytes, n, &taken)?;
             }
+            self.note(|| format!("{link} {dst:?} is written: {}", short(&bytes[..n])));
             self.shell.worker.wrote(now, dst, n);
             if blocked {
                 return Ok(());
@@ -327,6 +330,7 @@ impl World {
                 Effect::Connect(id, to) => self.connect(id, &to),
                 Effect::Close(dst, how) => {
                     if let Some(link) = self.forget(dst) {
+                        self.note(|| format!("{link} {dst:?} is closed, {how:?}"));
                         self.shell.conns.remove(&link);
                         self.check.closed(link);
                         self.net.close(link, how);
@@ -373,4 +377,9 @@ impl World {
         self.shell.conns.insert(link, conn);
         self.shell.ups.insert(id, link);
     }
+}
+
+fn short(bytes: &[u8]) -> String {
+    let text = bytes[..bytes.len().min(160)].escape_ascii().to_string();
+    format!("{} {}", bytes.len(), text.replace("\\r\\n", "|"))
 }
