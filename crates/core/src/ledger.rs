@@ -144,10 +144,9 @@ impl Ledger {
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        // Only the first request's bytes: those behind it are kept.
-        if let Some(end) = self.slots.front().filter(|s| s.streams).map(|s| s.end) {
-            self.release(end.min(self.sent));
-        }
+        // What follows a request that streams is kept as usual.
+        let end = self.slots.front().map_or(u64::MAX, |s| if s.streams { s.end } else { self.base });
+        self.release(end.min(self.sent));
     }
 
     /// Bytes kept: queued or sent, not settled.
@@ -226,6 +225,11 @@ impl Ledger {
     /// Whether a request in flight is of a command for which `is` holds.
     pub fn owes(&self, is: impl Fn(&Entry) -> bool) -> bool {
         self.slots.iter().any(|s| s.entry.is_some_and(&is))
+    }
+
+    /// The requests that are not settled, oldest first.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
     }
 
     /// The slots owed to `client` are owed to nobody from now on.
@@ -339,14 +343,17 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_behind_a_stream_in_one_write_is_kept() {
+    fn what_follows_a_stream_is_kept() {
         let mut l = Ledger::default();
         l.push(b"head", Slot { streams: true, ..slot() });
         l.push_more(b"tail", true);
         l.push(b"next", slot());
         l.wrote(12);
+        assert_eq!(l.len(), 4);
         l.settle();
-        assert_eq!(l.front_bytes(), b"next");
+        assert_eq!((l.front_bytes(), l.expects()), (&b"next"[..], true));
+        l.settle();
+        assert!(l.is_empty());
     }
 
     proptest! {
