@@ -144,7 +144,11 @@ impl Ledger {
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        // Only the first request's bytes: those behind it are kept.
+        self.let_go();
+    }
+
+    /// Lets go what was sent of the first request, if it streams; the bytes of those behind it are kept.
+    fn let_go(&mut self) {
         if let Some(end) = self.slots.front().filter(|s| s.streams).map(|s| s.end) {
             self.release(end.min(self.sent));
         }
@@ -187,6 +191,7 @@ impl Ledger {
     pub fn settle(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.release(slot.end.min(self.sent));
+        self.let_go();
         Some(slot)
     }
 
@@ -347,6 +352,17 @@ mod tests {
         l.wrote(12);
         l.settle();
         assert_eq!(l.front_bytes(), b"next");
+    }
+
+    #[test]
+    fn what_streams_behind_another_is_let_go_when_that_settles() {
+        let mut l = Ledger::default();
+        l.push(b"name", slot());
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.wrote(8);
+        assert_eq!(l.len(), 8);
+        l.settle();
+        assert_eq!(l.len(), 0);
     }
 
     proptest! {

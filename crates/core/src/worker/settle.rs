@@ -269,6 +269,12 @@ impl Worker {
     /// A connection's ring has room again.
     fn after_settle(&mut self, id: UpId) {
         let Some(up) = self.ups.get_mut(id) else { return };
+        // A request that streams through was waiting for room.
+        if let Some(client) = up.pinned_by
+            && self.clients.get(client).is_some_and(|c| c.paused)
+        {
+            self.ready.push_back(client);
+        }
         if up.starved.is_empty() {
             return;
         }
