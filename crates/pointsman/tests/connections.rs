@@ -194,7 +194,8 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
 
             let mut tx = Raw::connect(proxy.addr());
             tx.send(b"MULTI\r\nSET tx 1\r\n");
-            (tx.reply(), tx.reply());
+            tx.reply();
+            tx.reply();
 
             let mut value = Raw::connect(proxy.addr());
             value.send(&large[..large.len() / 2]);
@@ -228,7 +229,9 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
 fn who_does_not_read_is_closed_and_delays_nobody() {
     // The server's own limit for subscribers would close the proxy's connection first.
     let unlimited = "client-output-buffer-limit pubsub 0 0 0".to_owned();
-    let (server, proxy, mut observer) = start(&Options { node_lines: vec![unlimited], ..Options::default() });
+    let server = Server::start(&Options { node_lines: vec![unlimited], ..Options::default() });
+    let proxy = Proxy::start_limited(&server, "client_output_hard = \"16MiB\"");
+    let mut observer = Observer::of(&server);
     let big = "x".repeat(1 << 20);
     observer.ask(&["SET", "big", &big]);
     undisturbed(&proxy, || {
