@@ -149,9 +149,8 @@ impl Ledger {
 
     /// Lets go what was sent of the first request, if it streams; the bytes of those behind it are kept.
     fn let_go(&mut self) {
-        if let Some(end) = self.slots.front().filter(|s| s.streams).map(|s| s.end) {
-            self.release(end.min(self.sent));
-        }
+        let end = self.slots.front().map_or(u64::MAX, |s| if s.streams { s.end } else { self.base });
+        self.release(end.min(self.sent));
     }
 
     /// Bytes kept: queued or sent, not settled.
@@ -231,6 +230,11 @@ impl Ledger {
     /// Whether a request in flight is of a command for which `is` holds.
     pub fn owes(&self, is: impl Fn(&Entry) -> bool) -> bool {
         self.slots.iter().any(|s| s.entry.is_some_and(&is))
+    }
+
+    /// The requests that are not settled, oldest first.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
     }
 
     /// The slots owed to `client` are owed to nobody from now on.
@@ -344,14 +348,17 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_behind_a_stream_in_one_write_is_kept() {
+    fn what_follows_a_stream_is_kept() {
         let mut l = Ledger::default();
         l.push(b"head", Slot { streams: true, ..slot() });
         l.push_more(b"tail", true);
         l.push(b"next", slot());
         l.wrote(12);
+        assert_eq!(l.len(), 4);
         l.settle();
-        assert_eq!(l.front_bytes(), b"next");
+        assert_eq!((l.front_bytes(), l.expects()), (&b"next"[..], true));
+        l.settle();
+        assert!(l.is_empty());
     }
 
     #[test]

@@ -49,15 +49,24 @@ pub fn run(flags: &Flags) -> ExitCode {
     };
     let log = log::init(config.log.level, config.log.format);
     raise_file_limit();
+    // Before anybody can find us running: a signal that nobody waits for would end us.
+    let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("pointsman: signals cannot be waited for: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     // The admin listener lives as long as its handle.
     let (process, _admin) = match Process::start(flags.clone(), config, log) {
         Ok(started) => started,
         Err(text) => {
-            tracing::error!("{text}");
+            // Not logged: the log ended with what could not start.
+            eprintln!("pointsman: {text}");
             return ExitCode::FAILURE;
         }
     };
-    process.wait();
+    process.wait(signals);
     ExitCode::SUCCESS
 }
 
@@ -213,14 +222,7 @@ impl Process {
     }
 
     /// Waits for signals, and does what they ask for.
-    fn wait(&self) {
-        let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::error!(%error, "signals cannot be waited for");
-                return;
-            }
-        };
+    fn wait(&self, mut signals: Signals) {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 // What became of it is logged there.

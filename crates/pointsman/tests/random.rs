@@ -225,9 +225,9 @@ fn clients_that_speak_at_once() {
 #[test]
 fn clients_that_speak_at_once_in_little_room() {
     let [bare, fronted] = servers();
-    let limits = "inline = \"16KiB\"\nstream_from = \"16KiB\"\nclient_input = \"16KiB\"\nclient_output_soft = \"16KiB\"\n\
+    let limits = "[service.limits]\ninline = \"16KiB\"\nstream_from = \"16KiB\"\nclient_input = \"16KiB\"\nclient_output_soft = \"16KiB\"\n\
                   in_flight = 2\nupstream_queue = \"64KiB\"";
-    at_once(&Pair { proxy: Proxy::start_limited(&fronted, limits), fronted, bare });
+    at_once(&Pair { proxy: Proxy::start_with(&fronted, limits), fronted, bare });
 }
 
 /// Clients that subscribe and unsubscribe, and go on as ordinary ones between.

@@ -2,5 +2,7 @@
 //! The same seed gives the same run.
 //!
 //! - [`topology`]: who is master, among model Sentinels and nodes
+//! - [`worker_world`]: the data plane, among model clients and model servers
 pub mod rng;
 pub mod topology;
+pub mod worker_world;

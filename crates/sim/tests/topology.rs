@@ -42,7 +42,7 @@ fn a_product_without_one_of_its_rules_is_caught() {
     for blindfold in
         [Blindfold::Epochs, Blindfold::Roles, Blindfold::Majority, Blindfold::Stages, Blindfold::RunIds]
     {
-        let caught = (0..400).find(|seed| run(*seed, blindfold).failure.is_some());
+        let caught = (0..2000).find(|seed| run(*seed, blindfold).failure.is_some());
         assert!(caught.is_some(), "{blindfold:?} was not caught");
         println!(
             "{blindfold:?} is caught by seed {caught:?}: {:?}",

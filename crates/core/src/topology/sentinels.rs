@@ -159,7 +159,8 @@ impl Sentinel {
         if let Some(at) = a.selected {
             self.selected = Some(at);
         }
-        if let Some(stage) = a.stage {
+        // Only an answer can tell that something is over.
+        if let Some(stage) = a.stage.filter(|to| *to > self.stage || self.stage == Stage::Promoted) {
             self.enter(now, stage, false);
             self.stage_at = now;
         }

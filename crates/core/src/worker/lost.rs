@@ -20,7 +20,7 @@ impl Worker {
             self.service(at.0).counters.ups_failed += 1;
             self.shard(at.0, at.1).failed(now);
         }
-        self.resolve(now, id);
+        self.resolve(now, id, false);
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
         if !relay {
             self.sign(now, at, term, SignKind::Broken);
@@ -32,24 +32,29 @@ impl Worker {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term) = ((up.service, up.shard), up.term);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
-        self.resolve(now, id);
+        self.resolve(now, id, sign == Some(SignKind::Garbage));
         if let Some(kind) = sign {
             self.sign(now, at, term, kind);
         }
     }
 
-    /// Settles all that a connection owes, without it.
-    fn resolve(&mut self, _now: Now, id: UpId) {
+    /// Settles all that a connection owes, without it. What its server answered with garbage is not asked again, whatever
+    /// it is: the answer would be the same, again and again.
+    fn resolve(&mut self, _now: Now, id: UpId, garbage: bool) {
         let Some(mut up) = self.detach_up(id) else { return };
         let resend_reads = self.service_ref(up.service).policy.resend_reads;
         let owed = up.ledger.close();
         let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
-        for (slot, bytes, sent) in owed {
+        for (i, (slot, bytes, sent)) in owed.into_iter().enumerate() {
             let Owner::Client(client) = slot.owner else { continue };
             if !met.contains(&client) {
                 met.push(client);
             }
-            self.resolve_slot(client, slot, bytes, sent, resend_reads);
+            let verdict = match lost(&slot, sent, resend_reads) {
+                Lost::ReadAgain if garbage && i == 0 => Lost::Uncertain,
+                verdict => verdict,
+            };
+            self.resolve_slot(client, slot, bytes, sent, verdict);
         }
         for client in met {
             let Some(c) = self.clients.get_mut(client) else { continue };
@@ -84,7 +89,7 @@ impl Worker {
         true
     }
 
-    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, resend_reads: bool) {
+    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, verdict: Lost) {
         let Some(c) = self.clients.get_mut(id) else { return };
         let Some(s) = self.services[usize::from(c.service.0)].as_mut() else { return };
         if slot.streams {
@@ -111,7 +116,7 @@ impl Worker {
             c.redo.push_back(Redo::Answer(answer.into()));
             return;
         }
-        match lost(&slot, sent, resend_reads) {
+        match verdict {
             Lost::Again => c.redo.push_back(Redo::Again { bytes, maybe: false, refusal: None }),
             Lost::ReadAgain => c.redo.push_back(Redo::Again { bytes, maybe: true, refusal: None }),
             Lost::Uncertain => {

@@ -12,6 +12,7 @@
 //! Invariants (product.md's numbers): *no byte to a deposed node* (2) is in `switch` and [`Worker::gather`]; *every reply to
 //! its owner* (4) in `settle`; *one place at a time* (5) in `intake`; *never twice, never out of order* (6) in
 //! [`crate::hold`] and `lost`; *bounded* (8) in `intake` and `client`.
+mod audit;
 mod client;
 mod counters;
 mod intake;
@@ -20,6 +21,7 @@ mod settle;
 mod switch;
 mod upstream;
 
+pub use audit::Audit;
 pub use counters::Counters;
 pub use upstream::{Class, LaneKey};
 

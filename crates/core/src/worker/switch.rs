@@ -1,5 +1,5 @@
 //! A switch as a worker sees it: snapshots and signs close gates, fence connections, and let out what waits.
-use super::client::Wait;
+use super::client::{Client, Wait};
 use super::upstream::LaneKey;
 use super::{ClientId, Effect, Event, UpId, Worker};
 use crate::Now;
@@ -61,6 +61,11 @@ impl Shard {
             failures: 0,
             last: [Pass::Wait; 2],
         }
+    }
+
+    /// Whether a client stands in the line.
+    pub(super) fn waits(&self, id: ClientId, c: &Client) -> bool {
+        c.in_line && (self.line.contains(&id) || self.leaving.contains(&id))
     }
 
     pub(super) fn held(&self) -> usize {

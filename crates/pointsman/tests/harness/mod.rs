@@ -84,14 +84,13 @@ impl Proxy {
         })
     }
 
-    /// Starts it with one worker and these lines of the service's limits.
-    pub fn start_limited(server: &Server, limits: &str) -> Proxy {
+    /// Starts it with one worker and these lines for its service.
+    pub fn start_with(server: &Server, lines: &str) -> Proxy {
         let node = server.addr();
         let proxy = Proxy::launch(server, |command, listen, name| {
             let file = server.deployment.dir().join(name).with_extension("toml");
             let text = format!(
-                "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n\
-                 [service.limits]\n{limits}\n"
+                "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
             );
             std::fs::write(&file, text).expect("a file");
             command.arg("-c").arg(file);

@@ -1,4 +1,5 @@
 //! Plays the observers between a model world and a real topology machine, breaks things, and checks what it says.
+use super::check::FAULTS_FOR;
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
@@ -6,9 +7,7 @@ use pointsman_core::topology::observation::{
     Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
 };
 use pointsman_core::topology::settings::{HostPort, Settings, Source};
-use pointsman_core::topology::snapshot::{
-    Endpoint, Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Term,
-};
+use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Term};
 use pointsman_core::topology::{Act, Topology};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -16,17 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a target is asked, calm and hurried, and how long an answer may take.
-const INTERVAL: u64 = 300;
-const HURRY: u64 = 60;
-const TIMEOUT: u64 = 500;
-/// How long faults go on.
-const FAULTS_FOR: u64 = 8000;
-/// How long the deployment and the machine may take to find the right master when they have ended.
-const RECOVERED_WITHIN: u64 = 30_000;
-/// For how long the right master must then be served without a break.
-const STEADY_FOR: u64 = 500;
-/// How long writes may be open to a node after a majority that we can see, and have asked, names another.
-const NOTICED_WITHIN: u64 = INTERVAL + 2 * TIMEOUT;
+pub(super) const INTERVAL: u64 = 300;
+pub(super) const HURRY: u64 = 60;
+pub(super) const TIMEOUT: u64 = 500;
 
 /// What the machine is kept from knowing: each must be caught by a checker. They stand for a product in which the
 /// corresponding rule is missing.
@@ -85,35 +76,37 @@ struct Watched {
 
 /// One run.
 pub struct Drive {
-    now: u64,
-    world: World,
-    topology: Topology,
-    rng: Rng,
-    blindfold: Blindfold,
+    pub(super) now: u64,
+    pub(super) world: World,
+    pub(super) topology: Topology,
+    pub(super) rng: Rng,
+    pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
     targets: Vec<Watched>,
     post: Vec<Option<(Now, Seen, bool)>>,
-    view: Arc<ShardView>,
+    pub(super) view: Arc<ShardView>,
     /// The last true view and report of each that was delivered, and when it was asked for.
-    views: BTreeMap<usize, (u64, View)>,
-    reports: BTreeMap<usize, (u64, Report)>,
-    masters: BTreeMap<Term, Endpoint>,
-    runs: BTreeMap<Term, (usize, Option<Box<str>>)>,
-    epoch: u64,
-    eras: u64,
-    astray_since: Option<u64>,
-    steady_since: Option<u64>,
-    faulty: bool,
-    announces: bool,
-    outcome: Outcome,
+    pub(super) views: BTreeMap<usize, (u64, View)>,
+    pub(super) reports: BTreeMap<usize, (u64, Report)>,
+    pub(super) masters: BTreeMap<Term, Endpoint>,
+    pub(super) runs: BTreeMap<Term, (usize, Option<Box<str>>)>,
+    pub(super) epoch: u64,
+    pub(super) eras: u64,
+    pub(super) astray_since: Option<u64>,
+    pub(super) steady_since: Option<u64>,
+    pub(super) faulty: bool,
+    pub(super) wakes_at: u64,
+    pub(super) trusts_at: u64,
+    pub(super) announces: bool,
+    pub(super) outcome: Outcome,
 }
 
-fn ms(d: u64) -> Duration {
+pub(super) fn ms(d: u64) -> Duration {
     Duration::from_millis(d)
 }
 
-fn host(kind: TargetKind, i: usize) -> HostPort {
+pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
     match kind {
         TargetKind::Sentinel => HostPort { host: format!("10.0.1.{i}").into(), port: 26379 },
         TargetKind::Node => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
@@ -124,7 +117,7 @@ fn index(t: &Target) -> usize {
     t.at.host.rsplit('.').next().and_then(|n| n.parse().ok()).expect("model addresses end in an index")
 }
 
-fn node_of(e: &Endpoint) -> usize {
+pub(super) fn node_of(e: &Endpoint) -> usize {
     match e {
         Endpoint::Tcp(a) => {
             a.to_string().split([':', '.']).nth(3).and_then(|n| n.parse().ok()).expect("as above")
@@ -189,6 +182,8 @@ impl Drive {
             astray_since: None,
             steady_since: None,
             faulty: true,
+            wakes_at: 0,
+            trusts_at: 0,
             announces: rng.chance(50),
             outcome: Outcome::default(),
             rng,
@@ -220,7 +215,7 @@ impl Drive {
         self.queue.push(Reverse((at, self.posted, event)));
     }
 
-    fn fail(&mut self, what: String) {
+    pub(super) fn fail(&mut self, what: String) {
         if self.outcome.failure.is_none() {
             self.outcome.failure = Some(format!("at {} ms: {what}", self.now));
         }
@@ -254,18 +249,20 @@ impl Drive {
             Event::Wake => {
                 if self.topology.next_timeout().is_some_and(|at| at <= Now::from_millis(now)) {
                     self.topology.timeout(Now::from_millis(now));
-                    self.obey();
-                    self.wake();
                 }
+                self.obey();
             }
             Event::End => self.mend(),
         }
         self.check_always();
     }
 
+    /// Makes sure that the machine is woken when it wants to be.
     fn wake(&mut self) {
-        if let Some(at) = self.topology.next_timeout() {
-            let at = at.as_micros().div_ceil(1000).max(self.now + 1);
+        let Some(at) = self.topology.next_timeout() else { return };
+        let at = at.as_micros().div_ceil(1000).max(self.now + 1);
+        if self.wakes_at <= self.now || at < self.wakes_at {
+            self.wakes_at = at;
             self.put(at, Event::Wake);
         }
     }
@@ -328,30 +325,20 @@ impl Drive {
             let addr = w.target.at.literal().expect("model hosts are addresses");
             self.letter(t, sent, Seen::Connected(addr), false);
         }
-        self.targets[t].answered = sent;
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent),
             TargetKind::Node => self.answer_node(t, sent),
         }
+        self.targets[t].answered = sent;
     }
 
     fn answer_sentinel(&mut self, t: usize, sent: u64) {
         let s = index(&self.targets[t].target);
-        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s).map(|o| Peer {
-            id: format!("id{o}").into(),
-            at: host(TargetKind::Sentinel, o),
-            up: self.world.sentinels[o].alive && self.world.reach(s, o),
-        });
-        let peers = peers.collect();
         let says = self.world.says(self.now, s);
-        let replicas = (0..self.world.nodes.len()).filter(|n| *n != says.master);
-        let replicas =
-            replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: says.selected == Some(n) });
-        let replicas = replicas.collect();
-        if self.blindfold != Blindfold::Majority {
-            self.letter(t, sent, Seen::Peers(peers), false);
+        // The lists are asked for first on a new connection, and then less often.
+        if self.targets[t].answered == 0 || says.selected.is_some() || self.rng.chance(20) {
+            self.lists(t, sent, says.master, says.selected);
         }
-        self.letter(t, sent, Seen::Replicas(replicas), false);
         let liar = self.world.sentinels[s].liar && self.faulty;
         let view = View {
             epoch: says.epoch,
@@ -365,6 +352,24 @@ impl Drive {
         };
         let view = if liar { self.lie(view) } else { view };
         self.letter(t, sent, Seen::View(view), !liar);
+    }
+
+    fn lists(&mut self, t: usize, sent: u64, master: usize, selected: Option<usize>) {
+        let s = index(&self.targets[t].target);
+        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s).map(|o| Peer {
+            id: format!("id{o}").into(),
+            at: host(TargetKind::Sentinel, o),
+            up: self.world.sentinels[o].alive && self.world.reach(s, o),
+        });
+        let peers = peers.collect();
+        let replicas = (0..self.world.nodes.len()).filter(|n| *n != master);
+        let replicas =
+            replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: selected == Some(n) });
+        let replicas = replicas.collect();
+        if self.blindfold != Blindfold::Majority {
+            self.letter(t, sent, Seen::Peers(peers), false);
+        }
+        self.letter(t, sent, Seen::Replicas(replicas), false);
     }
 
     fn lie(&mut self, mut view: View) -> View {
@@ -455,7 +460,7 @@ impl Drive {
     }
 
     /// Does what the machine wants done.
-    fn obey(&mut self) {
+    pub(super) fn obey(&mut self) {
         while let Some(act) = self.topology.poll() {
             match act {
                 Act::Watch(target) => {
@@ -483,9 +488,7 @@ impl Drive {
                 }
             }
         }
-        if self.queue.iter().all(|Reverse((_, _, e))| *e != Event::Wake) {
-            self.wake();
-        }
+        self.wake();
     }
 
     fn of(&self, target: &Target) -> Option<usize> {
@@ -502,7 +505,7 @@ impl Drive {
         let (s, n) = (self.rng.index(self.world.sentinels.len()), self.rng.index(self.world.nodes.len()));
         // Mostly the master: that is where it hurts.
         let n = if self.rng.chance(60) { self.world.truth(now).map_or(n, |(m, _)| m) } else { n };
-        let what = self.rng.below(15);
+        let what = self.rng.below(16);
         match what {
             0..=1 => self.world.nodes[n].alive = false,
             2 => self.world.nodes[n].stopped = true,
@@ -525,6 +528,16 @@ impl Drive {
                 self.world.isolate(at, also_from_us);
             }
             13 => self.world.heal(),
+            15 => {
+                // A majority comes back from old files, and a dead node with the role that it had.
+                let all = self.world.sentinels.len();
+                for i in 0..=all / 2 {
+                    self.world.restore(now, (s + i) % all);
+                }
+                if !self.world.nodes[0].alive {
+                    self.world.restart_node(now, 0);
+                }
+            }
             _ => {
                 // A quick restart, before anybody notices.
                 if self.world.nodes[n].alive && !self.world.nodes[n].stopped {
@@ -576,138 +589,5 @@ impl Drive {
                 self.epoch = 0;
             }
         }
-    }
-
-    // Checkers.
-
-    /// What must hold of each view.
-    fn check_view(&mut self, v: &Arc<ShardView>) {
-        if v.term < self.view.term {
-            self.fail(format!("the term fell from {:?} to {:?}", self.view.term, v.term));
-        }
-        if let Some(master) = &v.master {
-            let before = self.masters.entry(v.term).or_insert_with(|| master.clone());
-            if before != master {
-                let text = format!("{:?} has two masters: {before} and {master}", v.term);
-                self.fail(text);
-            }
-        }
-        if v.writes.is_open() && !v.reads.is_open() {
-            self.fail("reads are shut while writes are open".into());
-        }
-        let open = v.writes.is_open() || v.reads.is_open();
-        let Some(n) = v.master.as_ref().map(node_of).filter(|_| open) else {
-            if open {
-                self.fail("a gate is open and there is no master".into());
-            }
-            return;
-        };
-        if v.term > self.view.term {
-            self.check_grant(n);
-        }
-        let Some((sent, report)) = self.reports.get(&n).cloned() else {
-            return self.fail(format!("node {n} is served and never said anything"));
-        };
-        if report.role != Role::Master || report.loading {
-            self.fail(format!("node {n} is served, and said {:?}, loading {}", report.role, report.loading));
-        }
-        let (_, run) = self.runs.entry(v.term).or_insert((n, report.run_id.clone()));
-        if *run != report.run_id {
-            self.fail(format!("{:?} is served by two processes", v.term));
-        }
-        if v.proven_at.as_micros() / 1000 > sent {
-            self.fail("a proof is newer than its question".into());
-        }
-    }
-
-    /// A grant needs a majority at the highest epoch, by what was delivered and true.
-    fn check_grant(&mut self, n: usize) {
-        let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
-        let at = host(TargetKind::Node, n);
-        let fresh = || self.views.values().filter(move |(sent, _)| *sent >= oldest).map(|(_, v)| v);
-        let Some(epoch) = fresh().filter(|v| v.master == at).map(|v| v.epoch).max() else {
-            return self.fail(format!("node {n} is granted and no honest Sentinel names it"));
-        };
-        let honest = fresh().filter(|v| v.master == at && v.epoch == epoch).count();
-        let liars = self.world.sentinels.iter().filter(|s| s.liar && self.faulty).count();
-        if honest + liars <= self.world.sentinels.len() / 2 {
-            self.fail(format!("node {n} is granted by {honest} honest Sentinels at epoch {epoch}"));
-        }
-        if epoch < self.epoch && self.eras == 0 {
-            self.fail(format!("node {n} is granted at epoch {epoch}, after {}", self.epoch));
-        }
-        self.epoch = self.epoch.max(epoch);
-    }
-
-    /// What must hold at every moment.
-    fn check_always(&mut self) {
-        if self.view.writes.is_open() {
-            self.check_signs();
-        }
-        if let Gate::Hold { since, until } = self.view.writes {
-            if until.since(since) > ms(3000) {
-                self.fail("a hold is longer than allowed".into());
-            }
-        }
-        self.check_astray();
-    }
-
-    /// No Sentinel that we hear (and that does not lie) is failing over while writes are open.
-    fn check_signs(&mut self) {
-        let acting = self.views.iter().find(|(s, (sent, v))| {
-            let heard = self.now.saturating_sub(*sent) < HURRY;
-            v.stage == Stage::Acts && heard && !self.world.sentinels[**s].liar
-        });
-        if let Some((s, _)) = acting {
-            let text = format!("writes are open, and Sentinel {s} is failing over");
-            self.fail(text);
-        }
-    }
-
-    /// Writes are not open for long to a node that a majority in our sight no longer names.
-    fn check_astray(&mut self) {
-        let granted = self.view.master.as_ref().filter(|_| self.view.writes.is_open()).map(node_of);
-        let us = self.world.us();
-        let seen = |s: &usize| self.world.reach(*s, us) && self.world.sentinels[*s].alive;
-        let honest = |s: &usize| !self.world.sentinels[*s].liar && !self.world.sentinels[*s].stopped;
-        let all = self.world.sentinels.len();
-        let against = |n: usize| {
-            let others = (0..all).filter(seen).filter(honest).map(|s| self.world.says(self.now, s));
-            others.filter(|v| v.master != n && v.epoch >= self.epoch).count() > all / 2
-        };
-        if granted.is_none_or(|n| !against(n)) {
-            self.astray_since = None;
-        } else if self.now - *self.astray_since.get_or_insert(self.now) > NOTICED_WITHIN && self.eras == 0 {
-            self.fail(format!("writes go to node {granted:?}, which a majority has long given up"));
-        }
-    }
-
-    /// Whether the right master is served again, and steadily. Fails when it takes too long.
-    fn recovered(&mut self) -> bool {
-        if self.faulty {
-            return false;
-        }
-        let granted = self.view.master.as_ref().filter(|_| self.view.writes.is_open()).map(node_of);
-        let truth = self.world.truth(self.now).map(|(n, _)| n);
-        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none());
-        if !right {
-            self.steady_since = None;
-        } else if self.now - *self.steady_since.get_or_insert(self.now) >= STEADY_FOR {
-            return true;
-        }
-        if self.now % 500 == 0 && self.view.why.contains("pointsman trust") {
-            // What the operator would do.
-            self.topology.trust(Now::from_millis(self.now));
-            self.obey();
-        }
-        if self.now > 1000 + FAULTS_FOR + RECOVERED_WITHIN {
-            let state: Vec<_> =
-                (0..self.world.sentinels.len()).map(|s| self.world.says(self.now, s)).collect();
-            self.fail(format!(
-                "not recovered: serves {granted:?} ({}), truth {truth:?}, {state:?}",
-                self.view.why
-            ));
-        }
-        false
     }
 }

@@ -235,6 +235,13 @@ impl World {
         (s.alive, s.stopped, s.pong, s.ticked) = (true, false, now, now);
     }
 
+    /// A Sentinel is started again from the file that it had at the very beginning.
+    pub fn restore(&mut self, now: u64, s: usize) {
+        self.restart_sentinel(now, s);
+        let s = &mut self.sentinels[s];
+        (s.epoch, s.current_epoch, s.voted, s.master) = (0, 0, 0, 0);
+    }
+
     /// All Sentinels are set up anew, without their files, for this master.
     pub fn redeploy(&mut self, now: u64, master: usize) {
         for s in &mut self.sentinels {

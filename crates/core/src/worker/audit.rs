@@ -1,0 +1,119 @@
+//! What must hold between the parts of a worker after every call, and how much is kept. The simulator asks after each
+//! turn; it costs a walk over everything.
+use super::client::{Client, Place, Wait};
+use super::{Class, ClientId, UpId, Worker};
+use crate::ledger::Owner;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+
+/// How much a worker keeps: the largest of each kind, and what should be nothing when nobody is there.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Audit {
+    /// Bytes of a client that wait to be routed.
+    pub input_max: usize,
+    /// Bytes that a client has not read.
+    pub out_max: usize,
+    /// Bytes of requests that an upstream connection keeps.
+    pub ring_max: usize,
+    /// Commands of a client that are in flight.
+    pub owed_max: usize,
+    /// Pinned connections.
+    pub pinned: usize,
+    /// Entries of all lists together: slots, lines, those who wait for room, idle connections.
+    pub kept: usize,
+}
+
+impl Worker {
+    /// Walks over everything; an error says what contradicts what.
+    pub fn audit(&self) -> Result<Audit, String> {
+        let mut audit = Audit::default();
+        let owed = self.audit_ups(&mut audit)?;
+        for (id, c) in &self.clients {
+            self.audit_client(id, c, &owed)?;
+            audit.input_max = audit.input_max.max(c.waiting());
+            audit.out_max = audit.out_max.max(c.unwritten().len());
+            audit.owed_max = audit.owed_max.max(c.owed as usize);
+        }
+        for s in self.services.iter().flatten() {
+            let there = self.clients.values().filter(|c| c.service == s.policy.id).count();
+            if there != s.clients as usize {
+                return Err(format!("{} clients are counted, {there} are there", s.clients));
+            }
+            for shard in &s.shards {
+                let pinned = self.ups.values().filter(|u| u.key.class == Class::Pinned).count();
+                if pinned != shard.pinned as usize {
+                    return Err(format!(
+                        "{} pinned connections are counted, {pinned} are there",
+                        shard.pinned
+                    ));
+                }
+                audit.pinned = audit.pinned.max(pinned);
+                audit.kept += shard.held();
+                for id in shard.lanes.values().chain(shard.pool.values()).flatten() {
+                    audit.kept += 1;
+                    if !self.ups.contains_key(*id) {
+                        return Err(format!("{id:?} is listed, but gone"));
+                    }
+                }
+            }
+        }
+        Ok(audit)
+    }
+
+    /// Where each client's unanswered commands are, and how many.
+    fn audit_ups(&self, audit: &mut Audit) -> Result<BTreeMap<ClientId, (UpId, usize)>, String> {
+        let mut owed: BTreeMap<ClientId, (UpId, usize)> = BTreeMap::new();
+        for (id, up) in &self.ups {
+            audit.ring_max = audit.ring_max.max(up.ledger.len());
+            audit.kept += up.ledger.owed() + up.starved.len();
+            for slot in up.ledger.slots() {
+                let Owner::Client(client) = slot.owner else { continue };
+                if !self.clients.contains_key(client) {
+                    return Err(format!("{id:?} owes {client:?}, who is gone, a reply"));
+                }
+                let relay = up.relay;
+                let (at, n) = owed.entry(client).or_insert((id, 0));
+                if *at != id {
+                    return Err(format!("(5) {client:?} is owed replies by {at:?} and {id:?}"));
+                }
+                *n += usize::from(!relay);
+            }
+        }
+        Ok(owed)
+    }
+
+    fn audit_client(
+        &self,
+        id: ClientId,
+        c: &Client,
+        owed: &BTreeMap<ClientId, (UpId, usize)>,
+    ) -> Result<(), String> {
+        let (at, n) = owed.get(&id).map_or((None, 0), |(at, n)| (Some(*at), *n));
+        let place = match c.place {
+            Place::Free => None,
+            Place::Lane(up) | Place::Pinned(up) => Some(up),
+        };
+        if n != c.owed as usize || at.is_some() && at != place {
+            return Err(format!("{id:?} counts {} replies at {:?}, {n} are owed at {at:?}", c.owed, c.place));
+        }
+        if let Place::Pinned(up) = c.place
+            && self.ups.get(up).is_none_or(|u| u.pinned_by != Some(id))
+        {
+            return Err(format!("{id:?} is pinned to {up:?}, which is not its own"));
+        }
+        let s = self.service_ref(c.service);
+        let unmet = match c.wait {
+            Wait::No => c.owed == 0 && !c.redo.is_empty() && !c.closing,
+            Wait::Owed => c.owed == 0,
+            Wait::InFlight => c.owed == 0,
+            Wait::Gate => !s.shards.iter().any(|s| s.waits(id, c)),
+            Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
+            Wait::Output => c.unwritten().is_empty(),
+        };
+        if unmet {
+            return Err(format!("{id:?} waits in vain: {:?}, owed {}, redo {:?}", c.wait, c.owed, c.redo));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,347 @@
+//! The checkers, named by product.md's invariants: what the worker sent, what servers executed, what clients were told.
+use super::Report;
+use super::client::{Outcome, Settled};
+use super::net::LinkId;
+use super::resp::{self, Access, Tag, access, tag};
+use super::server::Executed;
+use pointsman_core::Now;
+use pointsman_core::topology::snapshot::{Gate, ShardView, Sign, Term};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// A request that was sent (at least its first byte).
+#[derive(Debug)]
+struct Sent {
+    tag: Option<Tag>,
+    /// Where its reply ends in what the server wrote, once it is written.
+    reply_end: Option<u64>,
+}
+
+/// What is known of one upstream connection.
+#[derive(Debug)]
+struct Up {
+    term: Term,
+    /// What was sent of a request that is not complete.
+    part: Vec<u8>,
+    /// The request that is not complete was judged.
+    judged: bool,
+    /// `ROLE`, the last request of a set-up, was sent.
+    ready: bool,
+    sent: VecDeque<Sent>,
+    /// So many of `sent` the server has executed.
+    consumed: usize,
+    /// So many of them it has answered.
+    answered: usize,
+}
+
+/// All that the checkers know.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    view: Option<Arc<ShardView>>,
+    /// The worker holds the shard by itself since this sign.
+    signed: Option<Now>,
+    newest_sign: Now,
+    ups: BTreeMap<LinkId, Up>,
+    executed: BTreeMap<Tag, Vec<Executed>>,
+    order: Vec<Tag>,
+    settled: BTreeMap<Tag, Settled>,
+    /// Commands of which the last byte was sent at least once.
+    sent_whole: BTreeSet<Tag>,
+    broken: Option<String>,
+    /// Clients that were closed for not reading, as far as they know.
+    pub(super) overruns: u64,
+}
+
+impl Check {
+    /// The worker was given a snapshot.
+    pub(super) fn installed(&mut self, view: &Arc<ShardView>) {
+        let newer = self
+            .view
+            .as_ref()
+            .is_some_and(|old| view.term > old.term || old.master.is_some() && view.master.is_none());
+        if self.view.as_ref().is_some_and(|old| view.term < old.term) {
+            return;
+        }
+        if newer || view.proven_at > self.newest_sign {
+            self.signed = None;
+        }
+        self.view = Some(view.clone());
+    }
+
+    /// The worker told a sign.
+    pub(super) fn signed(&mut self, sign: &Sign) {
+        if self.view.as_ref().is_some_and(|v| v.term == sign.term) {
+            self.signed.get_or_insert(sign.at);
+            self.newest_sign = sign.at;
+        }
+    }
+
+    /// The worker wants a connection.
+    pub(super) fn opened(&mut self, link: LinkId) {
+        let term = self.view.as_ref().map_or(Term(0), |v| v.term);
+        let up = Up {
+            term,
+            part: Vec::new(),
+            judged: false,
+            ready: false,
+            sent: VecDeque::new(),
+            consumed: 0,
+            answered: 0,
+        };
+        self.ups.insert(link, up);
+    }
+
+    /// A connection is gone.
+    pub(super) fn closed(&mut self, link: LinkId) {
+        self.ups.remove(&link);
+    }
+
+    fn allows(&self, what: Access, now: Now) -> Result<(), String> {
+        let Some(v) = &self.view else { return Err("before the first snapshot".into()) };
+        if let Some(at) = self.signed {
+            return Err(format!("although the worker holds since {at:?}"));
+        }
+        let gate = if what == Access::Write { v.writes } else { v.reads };
+        if gate != Gate::Open || v.master.is_none() {
+            return Err(format!("through a closed gate: {v:?}"));
+        }
+        if what == Access::Write && v.writes_until.is_some_and(|t| now >= t) {
+            return Err(format!("after the lease: {v:?}"));
+        }
+        Ok(())
+    }
+
+    /// The first `n` of `bytes` were written to a connection; the rest stands behind them. `taken` says how much of
+    /// each server's answers the worker has read.
+    pub(super) fn sent(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        bytes: &[u8],
+        n: usize,
+        taken: &BTreeMap<LinkId, u64>,
+    ) -> Result<(), String> {
+        let term = self.view.as_ref().map_or(Term(0), |v| v.term);
+        let Some(up) = self.ups.get_mut(&link) else {
+            return Err(format!("(2) sent on {link}, which is gone"));
+        };
+        if up.term != term {
+            return Err(format!("(2) sent on a connection of {:?} in {term:?}", up.term));
+        }
+        let mut all = std::mem::take(&mut up.part);
+        let before = all.len();
+        all.extend_from_slice(bytes);
+        let end = before + n;
+        let mut at = 0;
+        while at < end {
+            let (name, whole, len) = front(&all[at..])?;
+            let Some((name, t)) = name else { break };
+            let up = self.ups.get_mut(&link).expect("looked up above");
+            let first = !std::mem::take(&mut up.judged);
+            let setup = !up.ready;
+            up.ready |= name == b"ROLE";
+            if first {
+                up.sent.push_back(Sent { tag: t, reply_end: None });
+            } else if let (Some(last), Some(t)) = (up.sent.back_mut(), t) {
+                last.tag = Some(t);
+            }
+            if !setup {
+                // What of this request is sent now must be allowed now.
+                self.allows(access(&name), now)
+                    .map_err(|e| format!("(2) {} was sent {e}", name.escape_ascii()))?;
+            }
+            if let Some(t) = t {
+                self.one_place(t, link, taken)?;
+            }
+            if !whole || at + len > end {
+                self.ups.get_mut(&link).expect("looked up above").judged = true;
+                break;
+            }
+            if let Some(t) = t {
+                self.sent_whole.insert(t);
+            }
+            at += len;
+        }
+        let up = self.ups.get_mut(&link).expect("looked up above");
+        up.part = all[at..end].to_vec();
+        Ok(())
+    }
+
+    /// (5) All that a session is owed comes over one connection.
+    fn one_place(&self, t: Tag, link: LinkId, taken: &BTreeMap<LinkId, u64>) -> Result<(), String> {
+        for (other, up) in self.ups.iter().filter(|(other, _)| **other != link) {
+            let read = taken.get(other).copied().unwrap_or(0);
+            let owed = |s: &&Sent| s.reply_end.is_none_or(|end| end > read);
+            let mut of_client = up.sent.iter().filter(|s| s.tag.is_some_and(|o| o.client == t.client));
+            if let Some(s) = of_client.find(owed) {
+                return Err(format!(
+                    "(5) {t:?} was sent on {link} while {:?} is unanswered on {other}",
+                    s.tag
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A server began to execute the next command of a connection.
+    pub(super) fn consumed(&mut self, link: LinkId) {
+        if let Some(up) = self.ups.get_mut(&link) {
+            up.consumed += 1;
+        }
+    }
+
+    /// All that a server has executed of a connection is answered, up to this byte.
+    pub(super) fn answered(&mut self, link: LinkId, end: u64) {
+        let Some(up) = self.ups.get_mut(&link) else { return };
+        while up.answered < up.consumed {
+            if let Some(s) = up.sent.get_mut(up.answered) {
+                s.reply_end = Some(end);
+            }
+            up.answered += 1;
+        }
+    }
+
+    /// A command that changed the state of a connection was executed.
+    pub(super) fn state_command(&mut self, link: LinkId, name: &str) {
+        let Some(up) = self.ups.get(&link) else { return };
+        // Those that stand behind it, and those before it whose answers are not settled: all of one session.
+        let behind = up.sent.iter().skip(up.consumed.saturating_sub(1));
+        let sessions: BTreeSet<u32> = behind.filter_map(|s| s.tag).map(|t| t.client).collect();
+        if sessions.len() > 1 {
+            let what = format!("(5) {name} was executed on {link} before commands of sessions {sessions:?}");
+            self.broken.get_or_insert(what);
+        }
+    }
+
+    /// A server executed a command.
+    pub(super) fn executed(&mut self, e: Executed) {
+        self.order.push(e.tag);
+        self.executed.entry(e.tag).or_default().push(e);
+    }
+
+    /// A client was told what came of a command.
+    pub(super) fn settled(&mut self, s: Settled) -> Result<(), String> {
+        if let Some(raw) = &s.raw {
+            let newest = self.executed.get(&s.tag).and_then(|all| all.last());
+            let Some(e) = newest else {
+                return Err(format!(
+                    "(4) {:?} was answered {} but never executed",
+                    s.tag,
+                    raw.escape_ascii()
+                ));
+            };
+            if e.reply != *raw {
+                let (said, got) = (e.reply.escape_ascii(), raw.escape_ascii());
+                return Err(format!("(4) the server answered {:?} with {said}, the client got {got}", s.tag));
+            }
+        }
+        if s.outcome == Outcome::Uncertain && !s.in_tx && !self.sent_whole.contains(&s.tag) {
+            let tagged = self.executed.contains_key(&s.tag);
+            self.settled.insert(s.tag, s.clone());
+            // Commands without a tag on the wire cannot be followed.
+            return if tagged {
+                Err(format!("(6) {:?} is uncertain, but was not sent", s.tag))
+            } else {
+                Ok(())
+            };
+        }
+        self.settled.insert(s.tag, s);
+        Ok(())
+    }
+
+    /// (6) All or nothing, over one connection.
+    pub(super) fn transaction(&self, tags: &[Tag], outcome: Outcome) -> Result<(), String> {
+        let runs: Vec<&Executed> = tags
+            .iter()
+            .filter_map(|t| self.executed.get(t))
+            .flat_map(|all| all.iter().filter(|e| e.in_tx))
+            .collect();
+        if outcome == Outcome::NotExecuted && !runs.is_empty() {
+            return Err(format!("(6) a transaction was discarded, but executed: {:?}", runs[0]));
+        }
+        if runs.iter().any(|e| e.conn != runs[0].conn) {
+            return Err(format!("(6) a transaction was executed in parts: {runs:?}"));
+        }
+        Ok(())
+    }
+
+    /// The checks that need everything.
+    pub(super) fn finish(&self, report: &mut Report) -> Result<(), String> {
+        if let Some(what) = &self.broken {
+            return Err(what.clone());
+        }
+        let mut last: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut at: BTreeMap<Tag, usize> = BTreeMap::new();
+        for tag in &self.order {
+            let i = at.entry(*tag).or_default();
+            let e = &self.executed[tag][*i];
+            *i += 1;
+            if !e.write {
+                continue;
+            }
+            let newest = last.entry(tag.client).or_insert(0);
+            if tag.seq < *newest {
+                return Err(format!("(6) {e:?} was executed after command {newest} of its session"));
+            }
+            *newest = tag.seq;
+        }
+        for (tag, all) in &self.executed {
+            self.once(*tag, all)?;
+            report.count("executed", all.len() as u64);
+            report.count("executed again", all.len() as u64 - 1);
+        }
+        let told = |o: Outcome| self.settled.values().filter(|s| s.outcome == o).count() as u64;
+        report.count("told uncertain", told(Outcome::Uncertain));
+        report.count("told not executed", told(Outcome::NotExecuted));
+        Ok(())
+    }
+
+    fn once(&self, tag: Tag, all: &[Executed]) -> Result<(), String> {
+        let writes = all.iter().filter(|e| e.write).count();
+        if writes > 1 {
+            return Err(format!("(6) executed twice: {all:?}"));
+        }
+        if all.len() > 1 && !matches!(&all[0].name[..], "PING" | "ECHO" | "MGET" | "WATCH") {
+            // Only what had no effect the first time.
+            let effect = all[..all.len() - 1].iter().any(|e| e.write);
+            if effect {
+                return Err(format!("(6) sent again after it was executed: {all:?}"));
+            }
+        }
+        let Some(s) = self.settled.get(&tag) else { return Ok(()) };
+        if s.outcome == Outcome::NotExecuted {
+            return Err(format!("(6) the client was told that it was not executed: {all:?}"));
+        }
+        for e in all {
+            let user = s.state.user.as_deref().unwrap_or("nobody");
+            // What only touches the connection may run in any database.
+            if e.user != user || e.proto != s.state.proto || e.db != s.state.db {
+                return Err(format!("(7) {e:?} should have run as {:?}", s.state));
+            }
+            let own = e.in_tx || e.name == "BLPOP" || e.name == "WATCH";
+            if own && e.conn_name != s.state.name {
+                return Err(format!("(7) {e:?} should have run on a connection called {:?}", s.state.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+type Named = Option<(Vec<u8>, Option<Tag>)>;
+
+/// The request at the front: its name and tag, as far as they are there, whether it is whole, and how long it is.
+fn front(buf: &[u8]) -> Result<(Named, bool, usize), String> {
+    if let Some((args, len)) = resp::request(buf)? {
+        let name = args.first().map(|n| n.to_ascii_uppercase()).unwrap_or_default();
+        return Ok((Some((name, tag(&args))), true, len));
+    }
+    // The arguments that are there, of a request that streams through.
+    let text = buf;
+    let mut parts = text.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let (_, _) = (parts.next(), parts.next());
+    let Some(name) = parts.next().filter(|_| text.iter().filter(|b| **b == b'\n').count() >= 3) else {
+        return Ok((None, false, 0));
+    };
+    let tag = parts.find_map(resp::tag_of);
+    Ok((Some((name.to_ascii_uppercase(), tag)), false, buf.len()))
+}

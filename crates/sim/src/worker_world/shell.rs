@@ -1,0 +1,385 @@
+//! Drives the worker as `crates/pointsman/src/data/event_loop.rs` does: the same phases, the same edges, the same lists.
+use super::net::{Got, LinkId, Peer};
+use super::{SERVICE, World};
+use pointsman_core::Now;
+use pointsman_core::topology::snapshot::{Endpoint, Snapshot};
+use pointsman_core::worker::{ClientId, Dst, Effect, Event, How, Side, UpId, Worker};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// As in the event loop.
+const READS_A_TURN: usize = 4;
+
+struct Conn {
+    dst: Dst,
+    connecting: bool,
+    readable: bool,
+    ended: bool,
+    listed: bool,
+    writable: bool,
+}
+
+enum Message {
+    Accepted(LinkId),
+    Snapshot(Arc<Snapshot>),
+}
+
+pub(super) struct Shell {
+    pub(super) worker: Worker,
+    conns: BTreeMap<LinkId, Conn>,
+    clients: HashMap<ClientId, LinkId>,
+    ups: HashMap<UpId, LinkId>,
+    to_read: Vec<LinkId>,
+    to_write: Vec<LinkId>,
+    /// Connections under way: when they are decided, and how.
+    connecting: Vec<(Now, LinkId, usize)>,
+    mailbox: VecDeque<Message>,
+    read_max: usize,
+    /// Something happened in this turn.
+    moved: bool,
+}
+
+impl Shell {
+    pub(super) fn new(worker: Worker, read_max: usize) -> Shell {
+        Shell {
+            worker,
+            conns: BTreeMap::new(),
+            clients: HashMap::new(),
+            ups: HashMap::new(),
+            to_read: Vec::new(),
+            to_write: Vec::new(),
+            connecting: Vec::new(),
+            mailbox: VecDeque::new(),
+            read_max,
+            moved: false,
+        }
+    }
+
+    pub(super) fn read_max(&self) -> usize {
+        self.read_max
+    }
+
+    pub(super) fn mail_accepted(&mut self, link: LinkId) {
+        self.mailbox.push_back(Message::Accepted(link));
+    }
+
+    pub(super) fn mail_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.mailbox.push_back(Message::Snapshot(snapshot));
+    }
+
+    pub(super) fn next_event(&self) -> Option<Now> {
+        self.connecting.iter().map(|(at, ..)| *at).min()
+    }
+
+    /// How long it would sleep.
+    pub(super) fn patience(&self, now: Now) -> Option<Duration> {
+        if !self.to_read.is_empty() || self.worker.has_dirty() {
+            return Some(Duration::ZERO);
+        }
+        self.worker.next_timeout(now).map(|t| t.since(now))
+    }
+}
+
+impl World {
+    /// One turn. `late`: what the control plane publishes comes in the middle of it.
+    pub(super) fn turn(&mut self, late: bool) -> Result<bool, String> {
+        self.shell.moved = false;
+        self.note_connected()?;
+        for (link, edges) in self.net.edges() {
+            self.note_edges(link, edges);
+        }
+        self.mail()?;
+        self.read_all()?;
+        self.write_all(Side::Clients)?;
+        if late && self.control_tick() {
+            self.shell.moved = true;
+        }
+        // The version is looked at again: what was published meanwhile comes before what is sent.
+        self.mail()?;
+        if self.rng.chance(20) {
+            self.now = self.now + Duration::from_micros(self.rng.below(300));
+        }
+        let now = self.now;
+        self.shell.worker.timeout_if_due(now);
+        self.effects()?;
+        for link in std::mem::take(&mut self.shell.to_write) {
+            if let Some(dst) = self.shell.conns.get(&link).map(|c| c.dst) {
+                self.write(link, dst)?;
+            }
+        }
+        self.write_all(Side::Ups)?;
+        self.write_all(Side::Clients)?;
+        Ok(self.shell.moved)
+    }
+
+    fn note_connected(&mut self) -> Result<(), String> {
+        let now = self.now;
+        let mut due = Vec::new();
+        self.shell.connecting.retain(|&(at, link, server)| {
+            if at <= now {
+                due.push((link, server));
+            }
+            at > now
+        });
+        for (link, server) in due {
+            let Some(conn) = self.shell.conns.get_mut(&link) else { continue };
+            let Dst::Up(id) = conn.dst else { continue };
+            self.shell.moved = true;
+            if self.refusing[server] {
+                self.drop_conn(link);
+                self.net.close(link, How::Abort);
+                self.net.peer_close(link, false);
+                self.shell.worker.connected(now, id, false);
+            } else {
+                conn.connecting = false;
+                conn.writable = true;
+                self.servers[server].accept(link);
+                self.shell.worker.connected(now, id, true);
+            }
+            self.effects()?;
+        }
+        Ok(())
+    }
+
+    fn note_edges(&mut self, link: LinkId, edges: super::net::Edges) {
+        let Some(conn) = self.shell.conns.get_mut(&link) else { return };
+        if edges.readable {
+            conn.readable = true;
+            conn.ended |= edges.ended;
+            if !conn.listed {
+                conn.listed = true;
+                self.shell.to_read.push(link);
+            }
+        }
+        if edges.writable && !conn.writable {
+            conn.writable = true;
+            self.shell.to_write.push(link);
+        }
+    }
+
+    fn mail(&mut self) -> Result<(), String> {
+        let now = self.now;
+        while let Some(message) = self.shell.mailbox.pop_front() {
+            self.shell.moved = true;
+            match message {
+                Message::Accepted(link) => self.accepted(link),
+                Message::Snapshot(snapshot) => {
+                    self.note(|| format!("snapshot {:?}", snapshot.services[0].shards[0]));
+                    self.check.installed(&snapshot.services[0].shards[0]);
+                    self.shell.worker.snapshot(now, snapshot);
+                }
+            }
+            self.effects()?;
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, link: LinkId) {
+        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE) else { return };
+        let conn = Conn {
+            dst: Dst::Client(id),
+            connecting: false,
+            readable: true,
+            ended: false,
+            listed: true,
+            writable: true,
+        };
+        self.shell.conns.insert(link, conn);
+        self.shell.clients.insert(id, link);
+        self.shell.to_read.push(link);
+    }
+
+    fn read_all(&mut self) -> Result<(), String> {
+        let listed = std::mem::take(&mut self.shell.to_read);
+        for clients in [true, false] {
+            for &link in &listed {
+                let of_side =
+                    self.shell.conns.get(&link).is_some_and(|c| matches!(c.dst, Dst::Client(_)) == clients);
+                if of_side {
+                    self.read(link);
+                }
+            }
+            self.effects()?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, link: LinkId) {
+        let now = self.now;
+        let Some(conn) = self.shell.conns.get_mut(&link) else { return };
+        conn.listed = false;
+        let dst = conn.dst;
+        for _ in 0..READS_A_TURN {
+            let Some(conn) = self.shell.conns.get_mut(&link).filter(|c| c.dst == dst && c.readable) else {
+                return;
+            };
+            if !self.shell.worker.reads(dst) {
+                self.note(|| format!("{link} {dst:?} is not read now"));
+                return;
+            }
+            match self.net.read(link, self.shell.read_max) {
+                Got::Bytes(bytes) => {
+                    self.shell.moved = true;
+                    conn.readable = bytes.len() == self.shell.read_max || conn.ended;
+                    self.shell.worker.read(now, dst, &bytes);
+                    self.note(|| format!("{link} {dst:?} is read: {}", short(&bytes)));
+                }
+                Got::Nothing => {
+                    conn.readable = false;
+                    return;
+                }
+                Got::End => {
+                    self.shell.moved = true;
+                    conn.readable = false;
+                    match dst {
+                        Dst::Client(_) => self.shell.worker.eof(now, dst),
+                        Dst::Up(_) => self.failed(link, dst),
+                    }
+                    return;
+                }
+                Got::Reset => return self.failed(link, dst),
+            }
+        }
+        self.list(link, dst);
+    }
+
+    fn list(&mut self, link: LinkId, dst: Dst) {
+        if let Some(conn) =
+            self.shell.conns.get_mut(&link).filter(|c| c.dst == dst && c.readable && !c.listed)
+        {
+            conn.listed = true;
+            self.shell.to_read.push(link);
+        }
+    }
+
+    fn failed(&mut self, link: LinkId, dst: Dst) {
+        self.shell.moved = true;
+        self.drop_conn(link);
+        self.net.close(link, How::Abort);
+        self.shell.worker.gone(self.now, dst);
+    }
+
+    fn drop_conn(&mut self, link: LinkId) {
+        if let Some(conn) = self.shell.conns.remove(&link) {
+            self.forget(conn.dst);
+        }
+        self.check.closed(link);
+    }
+
+    fn forget(&mut self, dst: Dst) -> Option<LinkId> {
+        match dst {
+            Dst::Client(id) => self.shell.clients.remove(&id),
+            Dst::Up(id) => self.shell.ups.remove(&id),
+        }
+    }
+
+    fn link_of(&self, dst: Dst) -> Option<LinkId> {
+        match dst {
+            Dst::Client(id) => self.shell.clients.get(&id).copied(),
+            Dst::Up(id) => self.shell.ups.get(&id).copied(),
+        }
+    }
+
+    fn write_all(&mut self, side: Side) -> Result<(), String> {
+        while let Some(dst) = self.shell.worker.next_dirty(side) {
+            if let Some(link) = self.link_of(dst) {
+                self.write(link, dst)?;
+            }
+        }
+        self.effects()
+    }
+
+    fn write(&mut self, link: LinkId, dst: Dst) -> Result<(), String> {
+        let now = self.now;
+        loop {
+            let usable = |c: &&mut Conn| c.dst == dst && c.writable && !c.connecting;
+            let Some(conn) = self.shell.conns.get_mut(&link).filter(usable) else { return Ok(()) };
+            let bytes = self.shell.worker.gather(now, dst).to_vec();
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let Some(n) = self.net.write(link, &bytes) else {
+                self.failed(link, dst);
+                return Ok(());
+            };
+            if n == 0 {
+                conn.writable = false;
+                return Ok(());
+            }
+            self.shell.moved = true;
+            conn.writable = n == bytes.len();
+            let blocked = !conn.writable;
+            if matches!(dst, Dst::Up(_)) {
+                let taken: BTreeMap<LinkId, u64> =
+                    self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.from_peer(l).1)).collect();
+                self.check.sent(now, link, &bytes, n, &taken)?;
+            }
+            self.note(|| format!("{link} {dst:?} is written: {}", short(&bytes[..n])));
+            self.shell.worker.wrote(now, dst, n);
+            if blocked {
+                return Ok(());
+            }
+        }
+    }
+
+    fn effects(&mut self) -> Result<(), String> {
+        while let Some(effect) = self.shell.worker.poll() {
+            self.shell.moved = true;
+            match effect {
+                Effect::Connect(id, to) => self.connect(id, &to),
+                Effect::Close(dst, how) => {
+                    if let Some(link) = self.forget(dst) {
+                        self.note(|| format!("{link} {dst:?} is closed, {how:?}"));
+                        self.shell.conns.remove(&link);
+                        self.check.closed(link);
+                        self.net.close(link, how);
+                    }
+                }
+                Effect::Resume(dst) => {
+                    if let Some(link) = self.link_of(dst) {
+                        self.list(link, dst);
+                    }
+                }
+                Effect::Tell(Event::Sign(sign)) => {
+                    self.note(|| format!("{sign:?}"));
+                    self.check.signed(&sign);
+                    self.signed(&sign);
+                }
+                Effect::Tell(event) => {
+                    self.note(|| format!("{event:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, id: UpId, to: &Endpoint) {
+        let server = super::control::server_at(to);
+        if !self.healed && self.rng.chance(3) {
+            self.shell.worker.connected(self.now, id, false);
+            return;
+        }
+        let room = [40, 400, 200_000][self.rng.index(3)];
+        let link = self.net.open(Peer::Server(server), room);
+        let wait = if self.healed || self.rng.chance(95) { self.rng.below(3_000) } else { 10_000_000 };
+        self.shell.connecting.push((self.now + Duration::from_micros(wait), link, server));
+        self.check.opened(link);
+        self.note(|| format!("connection {link} to server {server}"));
+        let conn = Conn {
+            dst: Dst::Up(id),
+            connecting: true,
+            readable: false,
+            ended: false,
+            listed: false,
+            writable: false,
+        };
+        self.shell.conns.insert(link, conn);
+        self.shell.ups.insert(id, link);
+    }
+}
+
+fn short(bytes: &[u8]) -> String {
+    let text = bytes[..bytes.len().min(160)].escape_ascii().to_string();
+    format!("{} {}", bytes.len(), text.replace("\\r\\n", "|"))
+}
