@@ -1,7 +1,7 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
 use super::{ClientId, Dst, Effect, How, Up, UpId, Worker};
 use crate::Now;
-use crate::hold::Redo;
+use crate::hold::{Redo, Then};
 use crate::policy::Limits;
 use crate::resp::scan::RequestScan;
 use crate::session::{Ident, Session, Tx};
@@ -68,8 +68,12 @@ pub(super) struct Client {
     /// Commands in flight upstream.
     pub(super) owed: u32,
     pub(super) place: Place,
-    /// What comes before `input`.
+    /// What comes before `input`, in the order in which it was asked.
     pub(super) redo: VecDeque<Redo>,
+    /// So many commands it has asked of servers.
+    pub(super) asked: u64,
+    /// The newest of those in flight.
+    pub(super) newest: u64,
     pub(super) wait: Wait,
     pub(super) stream: Stream,
     pub(super) dirty: bool,
@@ -102,6 +106,8 @@ impl Client {
             owed: 0,
             place: Place::Free,
             redo: VecDeque::new(),
+            asked: 0,
+            newest: 0,
             wait: Wait::No,
             stream: Stream::No,
             dirty: false,
@@ -112,6 +118,29 @@ impl Client {
             closing: false,
             paused: false,
             active: now,
+        }
+    }
+
+    /// Puts a command where it belongs among those that are still to be done.
+    pub(super) fn redo_at(&mut self, seq: u64, then: Then) {
+        let at = self.redo.partition_point(|r| r.seq < seq);
+        self.redo.insert(at, Redo { seq, then });
+    }
+
+    /// Whether something that it asked before `seq` is still to be done.
+    pub(super) fn is_behind(&self, seq: u64) -> bool {
+        self.redo.front().is_some_and(|r| r.seq < seq)
+    }
+
+    /// A command was or may have been executed: a write that it asked before, and that was refused, is not sent again, for
+    /// the older value would win. The refusal is its answer.
+    pub(super) fn overtaken(&mut self, seq: u64) {
+        for earlier in self.redo.iter_mut().filter(|r| r.seq < seq) {
+            if let Then::Again { refusal, .. } = &mut earlier.then
+                && let Some(text) = refusal.take()
+            {
+                earlier.then = Then::Answer(text);
+            }
         }
     }
 

@@ -3,7 +3,7 @@ use super::client::{Client, Place, Stream, Wait};
 use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
-use crate::hold::{Pass, Redo, pass};
+use crate::hold::{Pass, Redo, Then, pass};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::scan::{Malformed, RequestStep};
@@ -11,6 +11,7 @@ use crate::resp::{Proto, inline, reply};
 use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -21,6 +22,13 @@ enum Routed {
     Taken,
     /// It waits, and so does all behind it.
     Blocked(Wait),
+}
+
+/// A command that was asked before: its place among its client's, and whether it may have been executed.
+#[derive(Clone, Copy)]
+struct Again {
+    seq: u64,
+    maybe: bool,
 }
 
 /// A service has one shard until sharding comes.
@@ -104,29 +112,31 @@ impl Worker {
     /// What comes before the client's input: commands that are sent again, and replies that are known already.
     fn redo(&mut self, now: Now, id: ClientId) {
         while let Some(c) = self.clients.get_mut(id) {
-            let Some(first) = c.redo.pop_front() else { return };
-            match first {
-                Redo::Answer(bytes) if c.owed == 0 => self.deliver(id, &bytes),
-                Redo::Answer(bytes) => {
-                    c.redo.push_front(Redo::Answer(bytes));
-                    c.wait = Wait::Owed;
-                    return;
+            let Some(Redo { seq, then }) = c.redo.pop_front() else { return };
+            // A connection answers in the order in which it is asked: what is later and in flight is answered first.
+            let waits = c.owed > 0 && (matches!(then, Then::Answer(_)) || c.newest > seq);
+            let wait = match &then {
+                _ if waits => Wait::Owed,
+                Then::Answer(bytes) => {
+                    self.deliver(id, bytes);
+                    continue;
                 }
-                Redo::Again { bytes, maybe, refusal } => {
-                    match self.command(now, id, Request::new(&bytes), Some(maybe)) {
+                Then::Again { bytes, maybe, .. } => {
+                    let again = Again { seq, maybe: *maybe };
+                    match self.command(now, id, Request::new(bytes), Some(again)) {
                         Routed::Taken => {
                             let Some(service) = self.clients.get(id).map(|c| c.service) else { return };
                             self.service(service).counters.resent += 1;
+                            continue;
                         }
-                        Routed::Blocked(wait) => {
-                            let Some(c) = self.clients.get_mut(id) else { return };
-                            c.redo.push_front(Redo::Again { bytes, maybe, refusal });
-                            c.wait = wait;
-                            return;
-                        }
+                        Routed::Blocked(wait) => wait,
                     }
                 }
-            }
+            };
+            let Some(c) = self.clients.get_mut(id) else { return };
+            c.redo.push_front(Redo { seq, then });
+            c.wait = wait;
+            return;
         }
     }
 
@@ -238,8 +248,8 @@ impl Worker {
         self.ready.push_back(id);
     }
 
-    /// Routes one command. `again`: it was sent before, and whether it may have been executed then.
-    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<bool>) -> Routed {
+    /// Routes one command; `again` if it was asked before.
+    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<Again>) -> Routed {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
@@ -254,6 +264,7 @@ impl Worker {
             && e.act == Act::None
             && !e.refused
             && c.session.tx == Tx::None
+            && again.is_none()
             && let Some(routed) = self.plain(now, id, e, up, req)
         {
             return routed;
@@ -265,6 +276,8 @@ impl Worker {
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
         match route {
             Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
+            // Which version the session speaks then, the replies that it is owed will tell.
+            Route::Probe { bytes: Cow::Owned(_), .. } if c.owed > 0 => return Routed::Blocked(Wait::Owed),
             Route::Here(here) => return self.answer_here(id, here),
             Route::Refuse(text) => return self.refuse(id, &text),
             _ => {}
@@ -276,7 +289,7 @@ impl Worker {
             Ok(up) => up,
             Err(routed) => return routed,
         };
-        self.enqueue(id, up, entry, route, req);
+        self.enqueue(id, up, entry, route, req, again);
         Routed::Taken
     }
 
@@ -304,7 +317,10 @@ impl Worker {
         if !usual {
             return None;
         }
-        u.ledger.push(req.bytes(), Slot::new(Owner::Client(id), Some(entry), Apply::None));
+        c.asked += 1;
+        c.newest = c.asked;
+        let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
+        u.ledger.push(req.bytes(), slot);
         c.owed += 1;
         s.counters.commands += 1;
         if !u.dirty {
@@ -315,7 +331,7 @@ impl Worker {
     }
 
     /// Asks the gate; `None` is a yes.
-    fn gate(&mut self, now: Now, id: ClientId, entry: Option<&Entry>, again: Option<bool>) -> Option<Routed> {
+    fn gate(&mut self, now: Now, id: ClientId, entry: Option<&Entry>, again: Option<Again>) -> Option<Routed> {
         let releasing = self.releasing;
         let c = self.clients.get(id)?;
         let (service, owed) = (c.service, c.owed);
@@ -331,7 +347,7 @@ impl Worker {
             }
             Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
             Pass::Refuse => {
-                let text = if again == Some(true) {
+                let text = if again.is_some_and(|a| a.maybe) {
                     s.counters.uncertain += 1;
                     reply::UNCERTAIN.into()
                 } else {
@@ -409,6 +425,8 @@ impl Worker {
             Act::Exec => c.session.watch == Watch::Lost,
             // How many replies it has: as many as there are subscriptions then, or one if it is queued.
             Act::Unsubscribe(_) => true,
+            // In a transaction nothing is sent before it.
+            Act::Wait => true,
             Act::Subscribe(_) => self.ups.get(up).is_some_and(|u| u.ledger.owes(|e| e.act == Act::Multi)),
             _ => false,
         }
@@ -443,21 +461,25 @@ impl Worker {
         entry: Option<&'static Entry>,
         route: Route<'_>,
         req: Request<'_>,
+        again: Option<Again>,
     ) {
         let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
         if !matches!(c.place, Place::Pinned(_)) {
             c.place = Place::Lane(up);
         }
-        let owner = Owner::Client(id);
         c.owed += 1;
+        c.asked += u64::from(again.is_none());
+        let Again { seq, maybe } = again.unwrap_or(Again { seq: c.asked, maybe: false });
+        c.newest = seq;
+        let slot = |apply| Slot { seq, maybe, ..Slot::new(Owner::Client(id), entry, apply) };
         match route {
-            Route::Shared(apply) => u.ledger.push(req.bytes(), Slot::new(owner, entry, apply)),
-            Route::Probe { apply, bytes, .. } => u.ledger.push(&bytes, Slot::new(owner, entry, apply)),
+            Route::Shared(apply) => u.ledger.push(req.bytes(), slot(apply)),
+            Route::Probe { apply, bytes, .. } => u.ledger.push(&bytes, slot(apply)),
             Route::Pin { apply: Apply::ExecAs(instead), .. } => {
-                u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", Slot::new(owner, entry, Apply::ExecAs(instead)));
+                u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", slot(Apply::ExecAs(instead)));
             }
             Route::Pin { apply, replies } => {
-                u.ledger.push(req.bytes(), Slot { replies, ..Slot::new(owner, entry, apply) });
+                u.ledger.push(req.bytes(), Slot { replies, ..slot(apply) });
             }
             Route::Wait => {
                 // In a transaction it does not wait, and a subscriber may not.
@@ -466,13 +488,13 @@ impl Worker {
                     reply::request(&mut mark, &[b"PUBLISH", WAIT_CHANNEL, b""]);
                     u.ledger.push(&mark, Slot::new(Owner::Nobody, None, Apply::WaitMark));
                 }
-                u.ledger.push(req.bytes(), Slot::new(owner, entry, Apply::None));
+                u.ledger.push(req.bytes(), slot(Apply::None));
             }
             Route::Relay => {
                 c.owed -= 1;
                 c.session.relay = true;
                 u.relay = true;
-                u.ledger.push(req.bytes(), Slot { streams: true, ..Slot::new(owner, entry, Apply::None) });
+                u.ledger.push(req.bytes(), Slot { streams: true, ..slot(Apply::None) });
             }
             Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
         }
@@ -590,7 +612,10 @@ impl Worker {
         c.scan.forwarded(bytes.len());
         c.stream = Stream::Into(up);
         c.owed += 1;
-        u.ledger.push(bytes, Slot { streams: true, ..Slot::new(Owner::Client(id), entry, apply) });
+        c.asked += 1;
+        c.newest = c.asked;
+        let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
+        u.ledger.push(bytes, slot);
         let service = c.service;
         self.service(service).counters.commands += 1;
         self.mark_up(up);

@@ -166,7 +166,7 @@ impl Worker {
         let mut set = |words: &[&[u8]]| {
             let mut bytes = Vec::new();
             reply::request(&mut bytes, words);
-            up.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::None));
+            up.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::Name));
         };
         if want.name != up.names.name {
             set(&[b"CLIENT", b"SETNAME", &want.name]);
@@ -301,7 +301,7 @@ impl Worker {
             }
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
-            _ if error => return self.setup_failed(now, id, frame),
+            _ if error => return self.setup_failed(id, frame),
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -317,7 +317,7 @@ impl Worker {
     }
 
     /// The server said why a connection cannot be set up: that is the reply to whoever waits for it.
-    fn setup_failed(&mut self, now: Now, id: UpId, error: &[u8]) {
+    fn setup_failed(&mut self, id: UpId, error: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, endpoint) = (up.service, up.endpoint.clone());
         let owed = up.ledger.close();
@@ -328,7 +328,7 @@ impl Worker {
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
         for (slot, _, _) in owed {
             if let Owner::Client(client) = slot.owner {
-                self.answer_lost(now, client, error.into());
+                self.answer_lost(client, &slot, error);
             }
         }
     }
