@@ -346,7 +346,10 @@ impl Worker {
                 Some(Routed::Blocked(Wait::Gate))
             }
             Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
+            Pass::Refuse if self.refused_in_tx(id, entry) => Some(Routed::Taken),
             Pass::Refuse => {
+                let s = self.service(service);
+                let shard = &s.shards[usize::from(SHARD.0)];
                 let text = if again.is_some_and(|a| a.maybe) {
                     s.counters.uncertain += 1;
                     reply::UNCERTAIN.into()
@@ -358,6 +361,26 @@ impl Worker {
                 Some(Routed::Taken)
             }
         }
+    }
+
+    /// A closed gate refuses a command of an open transaction, which must fail then. `true`: it was the last, and has its
+    /// answer: as on a direct connection it ends the transaction, whatever it says.
+    fn refused_in_tx(&mut self, id: ClientId, entry: Option<&Entry>) -> bool {
+        let Some(c) = self.clients.get_mut(id) else { return true };
+        let Tx::Open(tx) = &mut c.session.tx else { return false };
+        tx.refused = true;
+        let here = match entry.map(|e| e.act) {
+            Some(Act::Exec) => Here::ExecLost,
+            Some(Act::Discard) => Here::DiscardLost,
+            _ => return false,
+        };
+        if let Place::Pinned(up) = c.place {
+            self.close_up(up);
+        }
+        if self.unpinned_by_loss(id) {
+            self.answer_here(id, here);
+        }
+        true
     }
 
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.

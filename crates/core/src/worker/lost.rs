@@ -62,7 +62,7 @@ impl Worker {
     }
 
     /// A client's own connection is gone: what it held is lost, or the client is. `false`: the client is.
-    fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
+    pub(super) fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         let s = &mut c.session;
         if s.bound || s.relay || s.subs.is_some() {
