@@ -77,8 +77,8 @@ pub(super) struct Client {
     pub(super) wait: Wait,
     pub(super) stream: Stream,
     pub(super) dirty: bool,
-    /// It stands in the line for a gate.
-    pub(super) in_line: bool,
+    /// Its place in the line for a gate, if it stands there.
+    pub(super) ticket: Option<u64>,
     /// It will send no more.
     pub(super) eof: bool,
     /// What it sends is no longer looked at: it was malformed.
@@ -111,7 +111,7 @@ impl Client {
             wait: Wait::No,
             stream: Stream::No,
             dirty: false,
-            in_line: false,
+            ticket: None,
             eof: false,
             deaf: false,
             last_words: None,
@@ -263,7 +263,11 @@ impl Worker {
 
     fn remove_client(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.remove(id) else { return false };
-        self.service(c.service).clients -= 1;
+        let s = self.service(c.service);
+        s.clients -= 1;
+        if let Some(ticket) = c.ticket {
+            s.shards.iter_mut().for_each(|shard| shard.line.leave(ticket));
+        }
         match c.place {
             Place::Lane(up) if c.owed > 0 => {
                 if let Some(u) = self.ups.get_mut(up) {

@@ -89,6 +89,13 @@ impl Worker {
     /// After routing: closes a client that has said and heard all, resumes one that was not read.
     fn finish(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if c.wait != Wait::Gate
+            && let Some(ticket) = c.ticket.take()
+        {
+            let service = c.service;
+            self.shard(service, SHARD).line.leave(ticket);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
@@ -310,7 +317,7 @@ impl Worker {
         let s = self.services[usize::from(c.service.0)].as_mut()?;
         let shard = &s.shards[usize::from(SHARD.0)];
         let usual = u.key.class == Class::Plain
-            && shard.leaving.is_empty()
+            && !shard.line.is_leaving()
             && u.term == shard.view.term
             && u.ledger.len() < s.policy.limits.ring_max
             && pass(&shard.view, shard.held_since, entry.access, now) == Pass::Go;
@@ -331,17 +338,27 @@ impl Worker {
     }
 
     /// Asks the gate; `None` is a yes.
-    fn gate(&mut self, now: Now, id: ClientId, entry: Option<&Entry>, again: Option<Again>) -> Option<Routed> {
+    fn gate(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: Option<&Entry>,
+        again: Option<Again>,
+    ) -> Option<Routed> {
         let releasing = self.releasing;
         let c = self.clients.get(id)?;
         let (service, owed) = (c.service, c.owed);
         let access = entry.map_or(Access::Write, |e| e.access);
-        let s = self.service(service);
-        let shard = &mut s.shards[usize::from(SHARD.0)];
+        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
         match pass(&shard.view, shard.held_since, access, now) {
-            // Whoever waits longer goes first.
-            Pass::Go if releasing || shard.leaving.is_empty() => None,
-            Pass::Go | Pass::Wait => {
+            Pass::Go if releasing || shard.line.lets_pass(c.ticket) => None,
+            Pass::Go => {
+                // Whoever waits longer goes first.
+                let ticket = self.line_up(id);
+                self.shard(service, SHARD).line.let_out_to(ticket);
+                Some(Routed::Blocked(Wait::Gate))
+            }
+            Pass::Wait => {
                 self.line_up(id);
                 Some(Routed::Blocked(Wait::Gate))
             }
@@ -466,15 +483,18 @@ impl Worker {
         Ok(up)
     }
 
-    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already.
-    fn line_up(&mut self, id: ClientId) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        if !core::mem::replace(&mut c.in_line, true) {
-            let service = c.service;
-            let s = self.service(service);
-            s.counters.held += 1;
-            s.shards[usize::from(SHARD.0)].line.push_back(id);
+    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already; its ticket.
+    fn line_up(&mut self, id: ClientId) -> u64 {
+        let Some(c) = self.clients.get_mut(id) else { return 0 };
+        if let Some(ticket) = c.ticket {
+            return ticket;
         }
+        let s =
+            self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
+        s.counters.held += 1;
+        let ticket = s.shards[usize::from(SHARD.0)].line.join(id);
+        c.ticket = Some(ticket);
+        ticket
     }
 
     fn enqueue(

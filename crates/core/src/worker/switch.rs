@@ -1,12 +1,12 @@
 //! A switch as a worker sees it: snapshots and signs close gates, fence connections, and let out what waits.
-use super::client::{Client, Wait};
+use super::line::Line;
 use super::upstream::LaneKey;
-use super::{ClientId, Effect, Event, UpId, Worker};
+use super::{Effect, Event, UpId, Worker};
 use crate::Now;
 use crate::command::Access;
 use crate::hold::{Pass, pass};
 use crate::topology::snapshot::{Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -31,10 +31,8 @@ pub(super) struct Shard {
     pub(super) pool: BTreeMap<LaneKey, Vec<UpId>>,
     /// Pinned connections, in use or in the pool.
     pub(super) pinned: u32,
-    /// Clients that wait for a gate, the longest-waiting first.
-    pub(super) line: VecDeque<ClientId>,
-    /// Those of them that are being let out, in batches.
-    pub(super) leaving: VecDeque<ClientId>,
+    /// Clients that wait for a gate.
+    pub(super) line: Line,
     /// The server wants `AUTH` before anything else.
     pub(super) needs_auth: bool,
     /// No connection is tried before this.
@@ -54,22 +52,12 @@ impl Shard {
             lanes: BTreeMap::new(),
             pool: BTreeMap::new(),
             pinned: 0,
-            line: VecDeque::new(),
-            leaving: VecDeque::new(),
+            line: Line::default(),
             needs_auth: false,
             retry_at: None,
             failures: 0,
             last: [Pass::Wait; 2],
         }
-    }
-
-    /// Whether a client stands in the line.
-    pub(super) fn waits(&self, id: ClientId, c: &Client) -> bool {
-        c.in_line && (self.line.contains(&id) || self.leaving.contains(&id))
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.line.len() + self.leaving.len()
     }
 
     pub(super) fn pinned_is_full(&self, most: u32) -> bool {
@@ -192,7 +180,7 @@ impl Worker {
         }
         let opened = gates.iter().zip(before).any(|(g, b)| *g != Pass::Wait && *g != b);
         if opened || retry {
-            shard.leaving.append(&mut shard.line);
+            shard.line.let_all_out();
             self.ups_dirty(at);
         }
         self.release(now, at);
@@ -208,12 +196,7 @@ impl Worker {
     /// Lets a batch of waiting clients out, the longest-waiting first.
     fn release(&mut self, now: Now, at: (ServiceId, ShardId)) {
         for _ in 0..BATCH {
-            let Some(id) = self.shard(at.0, at.1).leaving.pop_front() else { return };
-            let Some(c) = self.clients.get_mut(id) else { continue };
-            c.in_line = false;
-            if c.wait != Wait::Gate {
-                continue;
-            }
+            let Some(id) = self.shard(at.0, at.1).line.next_out() else { return };
             self.releasing = true;
             self.pump(now, id);
             self.releasing = false;
@@ -232,7 +215,7 @@ impl Worker {
         let shards = self.services.iter().flatten().flat_map(|s| &s.shards);
         let at = shards.flat_map(|s| {
             let changed = s.gates(now) != s.last || s.retry_at.is_some_and(|t| now >= t);
-            let due = (changed || !s.leaving.is_empty()).then_some(now);
+            let due = (changed || s.line.is_leaving()).then_some(now);
             s.deadlines().filter(move |t| *t > now).chain(due)
         });
         at.chain(self.setup_deadline()).min()
