@@ -147,6 +147,16 @@ impl Ledger {
         &self.ring[self.index(self.sent)..]
     }
 
+    /// The request that they begin with, or are the rest of.
+    pub fn next_to_send(&self) -> Option<&Slot> {
+        // Most often all is sent but what was queued last.
+        let i = match self.slots.back() {
+            Some(last) if last.end > self.sent => self.slots.partition_point(|s| s.end <= self.sent),
+            _ => return None,
+        };
+        self.slots.get(i)
+    }
+
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;

@@ -64,11 +64,14 @@ impl Shard {
         self.pinned >= most && self.pool.is_empty()
     }
 
-    /// Whether bytes may go out on a connection of `term` now (invariant 2). What carries writes and reads alike goes
-    /// while either gate is open: what the closed one forbids is not in its ring.
-    pub(super) fn sends(&self, term: Term, now: Now, relay: bool) -> bool {
-        let [writes, reads] = self.gates(now);
-        term == self.view.term && (writes == Pass::Go || (reads == Pass::Go && !relay))
+    /// Whether bytes may go out on a connection of `term` now, whose next request does `next` (invariant 2). What the
+    /// gates forbid was taken back when they closed, but for what was sent in part; what time has closed since then
+    /// is taken back at the next look, and nothing is sent before.
+    pub(super) fn sends(&self, term: Term, now: Now, next: Access) -> bool {
+        let gates = self.gates(now);
+        let [writes, reads] = gates;
+        let gate = if next == Access::Write { writes } else { reads };
+        term == self.view.term && gates == self.last && gate == Pass::Go
     }
 
     /// A connection could not be made.
@@ -165,7 +168,8 @@ impl Worker {
         let shard = self.shard(at.0, at.1);
         let gates = shard.gates(now);
         let before = core::mem::replace(&mut shard.last, gates);
-        if before.contains(&Pass::Go) && gates.contains(&Pass::Wait) {
+        let closed = gates.iter().zip(before).any(|(g, b)| b == Pass::Go && *g != b);
+        if closed {
             let ups = self.ups_of(at);
             self.retract(ups);
         }
@@ -181,12 +185,14 @@ impl Worker {
         let opened = gates.iter().zip(before).any(|(g, b)| *g != Pass::Wait && *g != b);
         if opened || retry {
             shard.line.let_all_out();
+        }
+        if gates != before {
             self.ups_dirty(at);
         }
         self.release(now, at);
     }
 
-    /// What was written only in part when the gate closed goes on.
+    /// What was written only in part when the gate closed goes on, and what is still allowed.
     fn ups_dirty(&mut self, at: (ServiceId, ShardId)) {
         for id in self.ups_of(at) {
             self.mark_up(id);

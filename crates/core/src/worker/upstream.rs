@@ -2,7 +2,7 @@
 use super::client::Place;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
-use crate::command::Act;
+use crate::command::{Access, Act};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
 use crate::resp::scan::ReplyScan;
@@ -91,6 +91,16 @@ impl Up {
     /// Whether what comes now is passed on uncounted: what was asked of it before, for itself, has been answered.
     pub(super) fn relays(&mut self) -> bool {
         self.relay && self.is_ready() && self.ledger.front().is_some_and(|s| s.owner != Owner::Nobody)
+    }
+
+    /// What the request does whose bytes are sent next.
+    fn next_access(&self) -> Access {
+        match self.ledger.next_to_send() {
+            _ if self.relay => Access::Write,
+            None => Access::Neither,
+            Some(slot) if slot.apply == Apply::Name => Access::Neither,
+            Some(slot) => slot.entry.map_or(Access::Write, |e| e.access),
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -340,7 +350,7 @@ impl Worker {
             State::Setup => &up.setup[up.setup_sent..],
             State::Ready => {
                 let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
-                if shard.sends(up.term, now, up.relay) { up.ledger.unsent() } else { &[] }
+                if shard.sends(up.term, now, up.next_access()) { up.ledger.unsent() } else { &[] }
             }
         }
     }
