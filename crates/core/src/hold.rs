@@ -7,7 +7,16 @@ use alloc::boxed::Box;
 
 /// A command of a session that comes before all that the session has still to say.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Redo {
+pub struct Redo {
+    /// Its place among all that the session asked: replies go to the client in this order.
+    pub seq: u64,
+    /// What is to be done.
+    pub then: Then,
+}
+
+/// What is to be done for a [`Redo`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Then {
     /// Route it again.
     Again {
         /// The request.
@@ -44,7 +53,16 @@ pub fn lost(slot: &Slot, sent: Sent, resend_reads: bool) -> Lost {
     }
     // A state command changes only a connection that is gone: to ask again is what a direct client would do.
     let state = slot.entry.is_some_and(|e| {
-        matches!(e.act, Act::Select | Act::Auth | Act::Hello | Act::ClientSetname | Act::ClientSetinfo)
+        matches!(
+            e.act,
+            Act::Select
+                | Act::Auth
+                | Act::Hello
+                | Act::ClientSetname
+                | Act::ClientSetinfo
+                | Act::Watch
+                | Act::Unwatch
+        )
     });
     if (resend_reads && only_reads(slot.entry)) || state { Lost::ReadAgain } else { Lost::Uncertain }
 }

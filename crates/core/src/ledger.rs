@@ -3,7 +3,7 @@
 //! Requests lie one behind the other in a ring. Three marks move over it: what was queued, what was sent, and what is
 //! settled. Bytes stay until their reply settles, because sending again needs them; those of a request that streams
 //! through are let go as they are sent.
-use crate::command::Entry;
+use crate::command::{Act, Entry};
 use crate::session::Ident;
 use crate::worker::ClientId;
 use alloc::boxed::Box;
@@ -53,6 +53,8 @@ pub enum Apply {
     Unwatch,
     /// Binds the session to the connection.
     Bind,
+    /// Pointsman's own `CLIENT SETNAME` or `SETINFO` on a pinned connection.
+    Name,
     /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.
     WaitMark,
 }
@@ -83,6 +85,10 @@ pub struct Slot {
     pub begun: bool,
     /// Its bytes are not kept (the request streams through).
     pub streams: bool,
+    /// A node may have executed it before (it only reads, then).
+    pub maybe: bool,
+    /// Its place among all that its client asked.
+    pub seq: u64,
     /// Where its bytes end, as an offset in all bytes ever queued; `u64::MAX` while it streams in.
     pub(crate) end: u64,
 }
@@ -90,7 +96,7 @@ pub struct Slot {
 impl Slot {
     /// A slot for a request whose one reply is owed to `owner`.
     pub fn new(owner: Owner, entry: Option<&'static Entry>, apply: Apply) -> Slot {
-        Slot { owner, entry, apply, replies: 1, begun: false, streams: false, end: 0 }
+        Slot { owner, entry, apply, replies: 1, begun: false, streams: false, maybe: false, seq: 0, end: 0 }
     }
 }
 
@@ -141,10 +147,24 @@ impl Ledger {
         &self.ring[self.index(self.sent)..]
     }
 
+    /// The request that they begin with, or are the rest of.
+    pub fn next_to_send(&self) -> Option<&Slot> {
+        // Most often all is sent but what was queued last.
+        let i = match self.slots.back() {
+            Some(last) if last.end > self.sent => self.slots.partition_point(|s| s.end <= self.sent),
+            _ => return None,
+        };
+        self.slots.get(i)
+    }
+
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        // What follows a request that streams is kept as usual.
+        self.let_go();
+    }
+
+    /// Lets go what was sent of the first request, if it streams; the bytes of those behind it are kept.
+    fn let_go(&mut self) {
         let end = self.slots.front().map_or(u64::MAX, |s| if s.streams { s.end } else { self.base });
         self.release(end.min(self.sent));
     }
@@ -186,10 +206,21 @@ impl Ledger {
     pub fn settle(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.release(slot.end.min(self.sent));
+        self.let_go();
         Some(slot)
     }
 
-    /// Takes back the requests of which no byte was sent, oldest first.
+    /// Whether a request behind the first changes the session or the connection.
+    pub fn followed_by_state(&self) -> bool {
+        let changes = |s: &Slot| {
+            let subscribes =
+                s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)));
+            s.apply != Apply::None || subscribes
+        };
+        self.slots.iter().skip(1).any(changes)
+    }
+
+    /// Takes back the requests of which no byte was sent, oldest first. What names the connection stays.
     pub fn retract(&mut self) -> Vec<(Slot, Box<[u8]>)> {
         let mut out = Vec::new();
         loop {
@@ -197,6 +228,10 @@ impl Ledger {
             let start = if n < 2 { self.base } else { self.slots[n - 2].end };
             let Some(slot) = self.slots.back() else { break };
             if start < self.sent || slot.streams {
+                break;
+            }
+            if slot.apply == Apply::Name {
+                // What follows it was taken back, and comes again.
                 break;
             }
             let from = self.index(start);
@@ -354,6 +389,17 @@ mod tests {
         assert_eq!((l.front_bytes(), l.expects()), (&b"next"[..], true));
         l.settle();
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn what_streams_behind_another_is_let_go_when_that_settles() {
+        let mut l = Ledger::default();
+        l.push(b"name", slot());
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.wrote(8);
+        assert_eq!(l.len(), 8);
+        l.settle();
+        assert_eq!(l.len(), 0);
     }
 
     proptest! {

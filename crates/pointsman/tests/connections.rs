@@ -194,7 +194,8 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
 
             let mut tx = Raw::connect(proxy.addr());
             tx.send(b"MULTI\r\nSET tx 1\r\n");
-            (tx.reply(), tx.reply());
+            tx.reply();
+            tx.reply();
 
             let mut value = Raw::connect(proxy.addr());
             value.send(&large[..large.len() / 2]);
@@ -228,7 +229,9 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
 fn who_does_not_read_is_closed_and_delays_nobody() {
     // The server's own limit for subscribers would close the proxy's connection first.
     let unlimited = "client-output-buffer-limit pubsub 0 0 0".to_owned();
-    let (server, proxy, mut observer) = start(&Options { node_lines: vec![unlimited], ..Options::default() });
+    let server = Server::start(&Options { node_lines: vec![unlimited], ..Options::default() });
+    let proxy = Proxy::start_with(&server, "[service.limits]\nclient_output_hard = \"16MiB\"");
+    let mut observer = Observer::of(&server);
     let big = "x".repeat(1 << 20);
     observer.ask(&["SET", "big", &big]);
     undisturbed(&proxy, || {
@@ -326,4 +329,30 @@ fn a_script_that_does_not_end_can_be_killed() {
         assert!(shown(&runner.reply()).contains("killed by user"));
         assert_eq!(said(&mut killer, "SET k 1"), "+OK\\r\\n");
     }
+}
+
+#[test]
+fn what_is_more_than_a_limit_is_refused_and_disturbs_nobody() {
+    let server = Server::start(&Options::default());
+    let proxy = Proxy::start_with(&server, "clients = 4\npinned = 2");
+    let mut clients: Vec<Raw> = Vec::new();
+    // The one that looked whether the proxy answers may not have been seen to leave.
+    eventually("there is room for all", || {
+        clients = (0..4).map(|_| Raw::connect(proxy.addr())).collect();
+        clients.iter_mut().all(|c| c.call(&["PING"]) == b"+PONG\r\n")
+    });
+    let mut more = Raw::connect(proxy.addr());
+    assert_eq!(more.rest().expect("an end"), b"-ERR max number of clients reached\r\n");
+    let mut observer = Observer::of(&server);
+    let [one, two, three, four] = &mut clients[..] else { panic!("there are four") };
+    one.send(b"BLPOP queue 0\r\n");
+    assert_eq!(said(two, "MULTI"), "+OK\\r\\n");
+    eventually("it is blocked", || observer.blocked() == 1);
+    assert!(said(three, "BLPOP queue 0").starts_with("-ERR too many sessions"));
+    assert_eq!(said(three, "SET k 1"), "+OK\\r\\n");
+    assert_eq!(said(two, "EXEC"), "*0\\r\\n");
+    assert_eq!(said(four, "MULTI"), "+OK\\r\\n");
+    observer.ask(&["RPUSH", "queue", "job"]);
+    assert!(shown(&one.reply()).contains("job"));
+    assert_eq!(said(four, "EXEC"), "*0\\r\\n");
 }

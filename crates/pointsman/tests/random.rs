@@ -2,8 +2,8 @@
 //! `POINTSMAN_SEED=n cargo test -p pointsman --test random` holds the same conversations again.
 mod harness;
 
-use harness::Pair;
 use harness::raw::{Raw, request, shown};
+use harness::{Pair, Proxy, Server};
 use pointsman::sandbox::deployment::Options;
 use std::hash::{BuildHasher, RandomState};
 
@@ -92,9 +92,15 @@ fn seed() -> u64 {
     }
 }
 
-fn start() -> Pair {
+fn servers() -> [Server; 2] {
     let users = ["alice on >wonder ~* &* +@all", "bob on >builder ~*k1* ~*k2* &* +@all"].map(str::to_owned);
-    Pair::start(&Options { users: users.into(), ..Options::default() }, &["--workers", "2"])
+    let options = Options { users: users.into(), ..Options::default() };
+    [Server::start(&options), Server::start(&options)]
+}
+
+fn start() -> Pair {
+    let [bare, fronted] = servers();
+    Pair { proxy: Proxy::start(&fronted, &["--workers", "2"]), fronted, bare }
 }
 
 /// One client, at the server and at the proxy.
@@ -193,12 +199,10 @@ fn clients_that_take_turns() {
 }
 
 /// Clients that all speak at once, each of keys of its own: their commands travel interleaved.
-#[test]
-fn clients_that_speak_at_once() {
-    let (pair, seed) = (start(), seed());
+fn at_once(pair: &Pair) {
+    let seed = seed();
     std::thread::scope(|scope| {
         for i in 0..6 {
-            let pair = &pair;
             scope.spawn(move || {
                 let (mut random, mut client) = (Random(seed + i), Twin::connect(pair, seed));
                 let mut said = 0;
@@ -210,6 +214,20 @@ fn clients_that_speak_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn clients_that_speak_at_once() {
+    at_once(&start());
+}
+
+/// The same with little room: what is large streams, and back-pressure works all the time.
+#[test]
+fn clients_that_speak_at_once_in_little_room() {
+    let [bare, fronted] = servers();
+    let limits = "[service.limits]\ninline = \"16KiB\"\nstream_from = \"16KiB\"\nclient_input = \"16KiB\"\nclient_output_soft = \"16KiB\"\n\
+                  in_flight = 2\nupstream_queue = \"64KiB\"";
+    at_once(&Pair { proxy: Proxy::start_with(&fronted, limits), fronted, bare });
 }
 
 /// Clients that subscribe and unsubscribe, and go on as ordinary ones between.

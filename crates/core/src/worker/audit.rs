@@ -49,7 +49,7 @@ impl Worker {
                     ));
                 }
                 audit.pinned = audit.pinned.max(pinned);
-                audit.kept += shard.held();
+                audit.kept += shard.line.len();
                 for id in shard.lanes.values().chain(shard.pool.values()).flatten() {
                     audit.kept += 1;
                     if !self.ups.contains_key(*id) {
@@ -107,7 +107,7 @@ impl Worker {
             Wait::No => c.owed == 0 && !c.redo.is_empty() && !c.closing,
             Wait::Owed => c.owed == 0,
             Wait::InFlight => c.owed == 0,
-            Wait::Gate => !s.shards.iter().any(|s| s.waits(id, c)),
+            Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unwritten().is_empty(),
         };

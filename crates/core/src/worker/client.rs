@@ -1,7 +1,7 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
 use super::{ClientId, Dst, Effect, How, Up, UpId, Worker};
 use crate::Now;
-use crate::hold::Redo;
+use crate::hold::{Redo, Then};
 use crate::policy::Limits;
 use crate::resp::scan::RequestScan;
 use crate::session::{Ident, Session, Tx};
@@ -68,13 +68,17 @@ pub(super) struct Client {
     /// Commands in flight upstream.
     pub(super) owed: u32,
     pub(super) place: Place,
-    /// What comes before `input`.
+    /// What comes before `input`, in the order in which it was asked.
     pub(super) redo: VecDeque<Redo>,
+    /// So many commands it has asked of servers.
+    pub(super) asked: u64,
+    /// The newest of those in flight.
+    pub(super) newest: u64,
     pub(super) wait: Wait,
     pub(super) stream: Stream,
     pub(super) dirty: bool,
-    /// It stands in the line for a gate.
-    pub(super) in_line: bool,
+    /// Its place in the line for a gate, if it stands there.
+    pub(super) ticket: Option<u64>,
     /// It will send no more.
     pub(super) eof: bool,
     /// What it sends is no longer looked at: it was malformed.
@@ -102,16 +106,41 @@ impl Client {
             owed: 0,
             place: Place::Free,
             redo: VecDeque::new(),
+            asked: 0,
+            newest: 0,
             wait: Wait::No,
             stream: Stream::No,
             dirty: false,
-            in_line: false,
+            ticket: None,
             eof: false,
             deaf: false,
             last_words: None,
             closing: false,
             paused: false,
             active: now,
+        }
+    }
+
+    /// Puts a command where it belongs among those that are still to be done.
+    pub(super) fn redo_at(&mut self, seq: u64, then: Then) {
+        let at = self.redo.partition_point(|r| r.seq < seq);
+        self.redo.insert(at, Redo { seq, then });
+    }
+
+    /// Whether something that it asked before `seq` is still to be done.
+    pub(super) fn is_behind(&self, seq: u64) -> bool {
+        self.redo.front().is_some_and(|r| r.seq < seq)
+    }
+
+    /// A command was or may have been executed: a write that it asked before, and that was refused, is not sent again, for
+    /// the older value would win. The refusal is its answer.
+    pub(super) fn overtaken(&mut self, seq: u64) {
+        for earlier in self.redo.iter_mut().filter(|r| r.seq < seq) {
+            if let Then::Again { refusal, .. } = &mut earlier.then
+                && let Some(text) = refusal.take()
+            {
+                earlier.then = Then::Answer(text);
+            }
         }
     }
 
@@ -253,7 +282,11 @@ impl Worker {
 
     fn remove_client(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.remove(id) else { return false };
-        self.service(c.service).clients -= 1;
+        let s = self.service(c.service);
+        s.clients -= 1;
+        if let Some(ticket) = c.ticket {
+            s.shards.iter_mut().for_each(|shard| shard.line.leave(ticket));
+        }
         match c.place {
             Place::Lane(up) if c.owed > 0 => {
                 if let Some(u) = self.ups.get_mut(up) {

@@ -3,7 +3,7 @@ use super::client::{Client, Place, Stream, Wait};
 use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
-use crate::hold::{Pass, Redo, pass};
+use crate::hold::{Pass, Redo, Then, pass};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::scan::{Malformed, RequestScan, RequestStep};
@@ -22,6 +22,13 @@ enum Routed {
     Taken,
     /// It waits, and so does all behind it.
     Blocked(Wait),
+}
+
+/// A command that was asked before: its place among its client's, and whether it may have been executed.
+#[derive(Clone, Copy)]
+struct Again {
+    seq: u64,
+    maybe: bool,
 }
 
 /// A service has one shard until sharding comes.
@@ -95,6 +102,13 @@ impl Worker {
     /// After routing: closes a client that has said and heard all, resumes one that was not read.
     fn finish(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if c.wait != Wait::Gate
+            && let Some(ticket) = c.ticket.take()
+        {
+            let service = c.service;
+            self.shard(service, SHARD).line.leave(ticket);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
@@ -118,32 +132,34 @@ impl Worker {
     /// What comes before the client's input: commands that are sent again, and replies that are known already.
     fn redo(&mut self, now: Now, id: ClientId) {
         while let Some(c) = self.clients.get_mut(id) {
-            let Some(first) = c.redo.pop_front() else { return };
-            match first {
-                Redo::Answer(bytes) if c.owed == 0 => self.deliver(id, &bytes),
-                Redo::Answer(bytes) => {
-                    c.redo.push_front(Redo::Answer(bytes));
-                    c.wait = Wait::Owed;
-                    return;
+            let Some(Redo { seq, then }) = c.redo.pop_front() else { return };
+            // A connection answers in the order in which it is asked: what is later and in flight is answered first.
+            let waits = c.owed > 0 && (matches!(then, Then::Answer(_)) || c.newest > seq);
+            let wait = match &then {
+                _ if waits => Wait::Owed,
+                Then::Answer(bytes) => {
+                    self.deliver(id, bytes);
+                    continue;
                 }
-                Redo::Again { bytes, maybe, refusal } => {
-                    if let Err(malformed) = self.still_allowed(id, &bytes) {
+                Then::Again { bytes, maybe, .. } => {
+                    if let Err(malformed) = self.still_allowed(id, bytes) {
                         return self.protocol_error(id, malformed);
                     }
-                    match self.command(now, id, Request::new(&bytes), Some(maybe)) {
+                    let again = Again { seq, maybe: *maybe };
+                    match self.command(now, id, Request::new(bytes), Some(again)) {
                         Routed::Taken => {
                             let Some(service) = self.clients.get(id).map(|c| c.service) else { return };
                             self.service(service).counters.resent += 1;
+                            continue;
                         }
-                        Routed::Blocked(wait) => {
-                            let Some(c) = self.clients.get_mut(id) else { return };
-                            c.redo.push_front(Redo::Again { bytes, maybe, refusal });
-                            c.wait = wait;
-                            return;
-                        }
+                        Routed::Blocked(wait) => wait,
                     }
                 }
-            }
+            };
+            let Some(c) = self.clients.get_mut(id) else { return };
+            c.redo.push_front(Redo { seq, then });
+            c.wait = wait;
+            return;
         }
     }
 
@@ -272,8 +288,8 @@ impl Worker {
         self.ready.push_back(id);
     }
 
-    /// Routes one command. `again`: it was sent before, and whether it may have been executed then.
-    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<bool>) -> Routed {
+    /// Routes one command; `again` if it was asked before.
+    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<Again>) -> Routed {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
@@ -288,6 +304,7 @@ impl Worker {
             && e.act == Act::None
             && !e.refused
             && c.session.tx == Tx::None
+            && again.is_none()
             && let Some(routed) = self.plain(now, id, e, up, req)
         {
             return routed;
@@ -299,6 +316,8 @@ impl Worker {
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
         match route {
             Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
+            // Which version the session speaks then, the replies that it is owed will tell.
+            Route::Probe { bytes: Cow::Owned(_), .. } if c.owed > 0 => return Routed::Blocked(Wait::Owed),
             Route::Here(here) => return self.answer_here(id, here),
             Route::Refuse(text) => return self.refuse(id, &text),
             _ => {}
@@ -310,7 +329,7 @@ impl Worker {
             Ok(up) => up,
             Err(routed) => return routed,
         };
-        self.enqueue(id, up, entry, route, req);
+        self.enqueue(id, up, entry, route, req, again);
         Routed::Taken
     }
 
@@ -331,14 +350,17 @@ impl Worker {
         let s = self.services[usize::from(c.service.0)].as_mut()?;
         let shard = &s.shards[usize::from(SHARD.0)];
         let usual = u.key.class == Class::Plain
-            && shard.leaving.is_empty()
+            && !shard.line.is_leaving()
             && u.term == shard.view.term
             && u.ledger.len() < s.policy.limits.ring_max
             && pass(&shard.view, shard.held_since, entry.access, now) == Pass::Go;
         if !usual {
             return None;
         }
-        u.ledger.push(req.bytes(), Slot::new(Owner::Client(id), Some(entry), Apply::None));
+        c.asked += 1;
+        c.newest = c.asked;
+        let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
+        u.ledger.push(req.bytes(), slot);
         c.owed += 1;
         s.counters.commands += 1;
         if !u.dirty {
@@ -349,23 +371,36 @@ impl Worker {
     }
 
     /// Asks the gate; `None` is a yes.
-    fn gate(&mut self, now: Now, id: ClientId, entry: Option<&Entry>, again: Option<bool>) -> Option<Routed> {
+    fn gate(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: Option<&Entry>,
+        again: Option<Again>,
+    ) -> Option<Routed> {
         let releasing = self.releasing;
         let c = self.clients.get(id)?;
         let (service, owed) = (c.service, c.owed);
         let access = entry.map_or(Access::Write, |e| e.access);
-        let s = self.service(service);
-        let shard = &mut s.shards[usize::from(SHARD.0)];
+        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
         match pass(&shard.view, shard.held_since, access, now) {
-            // Whoever waits longer goes first.
-            Pass::Go if releasing || shard.leaving.is_empty() => None,
-            Pass::Go | Pass::Wait => {
+            Pass::Go if releasing || shard.line.lets_pass(c.ticket) => None,
+            Pass::Go => {
+                // Whoever waits longer goes first.
+                let ticket = self.line_up(id);
+                self.shard(service, SHARD).line.let_out_to(ticket);
+                Some(Routed::Blocked(Wait::Gate))
+            }
+            Pass::Wait => {
                 self.line_up(id);
                 Some(Routed::Blocked(Wait::Gate))
             }
             Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
+            Pass::Refuse if self.refused_in_tx(id, entry) => Some(Routed::Taken),
             Pass::Refuse => {
-                let text = if again == Some(true) {
+                let s = self.service(service);
+                let shard = &s.shards[usize::from(SHARD.0)];
+                let text = if again.is_some_and(|a| a.maybe) {
                     s.counters.uncertain += 1;
                     reply::UNCERTAIN.into()
                 } else {
@@ -376,6 +411,26 @@ impl Worker {
                 Some(Routed::Taken)
             }
         }
+    }
+
+    /// A closed gate refuses a command of an open transaction, which must fail then. `true`: it was the last, and has its
+    /// answer: as on a direct connection it ends the transaction, whatever it says.
+    fn refused_in_tx(&mut self, id: ClientId, entry: Option<&Entry>) -> bool {
+        let Some(c) = self.clients.get_mut(id) else { return true };
+        let Tx::Open(tx) = &mut c.session.tx else { return false };
+        tx.refused = true;
+        let here = match entry.map(|e| e.act) {
+            Some(Act::Exec) => Here::ExecLost,
+            Some(Act::Discard) => Here::DiscardLost,
+            _ => return false,
+        };
+        if let Place::Pinned(up) = c.place {
+            self.close_up(up);
+        }
+        if self.unpinned_by_loss(id) {
+            self.answer_here(id, here);
+        }
+        true
     }
 
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
@@ -467,15 +522,18 @@ impl Worker {
         Ok(up)
     }
 
-    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already.
-    fn line_up(&mut self, id: ClientId) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        if !core::mem::replace(&mut c.in_line, true) {
-            let service = c.service;
-            let s = self.service(service);
-            s.counters.held += 1;
-            s.shards[usize::from(SHARD.0)].line.push_back(id);
+    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already; its ticket.
+    fn line_up(&mut self, id: ClientId) -> u64 {
+        let Some(c) = self.clients.get_mut(id) else { return 0 };
+        if let Some(ticket) = c.ticket {
+            return ticket;
         }
+        let s =
+            self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
+        s.counters.held += 1;
+        let ticket = s.shards[usize::from(SHARD.0)].line.join(id);
+        c.ticket = Some(ticket);
+        ticket
     }
 
     fn enqueue(
@@ -485,26 +543,30 @@ impl Worker {
         entry: Option<&'static Entry>,
         route: Route<'_>,
         req: Request<'_>,
+        again: Option<Again>,
     ) {
         let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
-        if !matches!(c.place, Place::Pinned(_)) {
+        let pinned = matches!(c.place, Place::Pinned(_));
+        if !pinned {
             c.place = Place::Lane(up);
         }
-        let owner = Owner::Client(id);
         c.owed += 1;
+        c.asked += u64::from(again.is_none());
+        let Again { seq, maybe } = again.unwrap_or(Again { seq: c.asked, maybe: false });
+        c.newest = seq;
+        let slot = |apply| Slot { seq, maybe, ..Slot::new(Owner::Client(id), entry, apply) };
         match route {
-            Route::Shared(apply) => u.ledger.push(req.bytes(), Slot::new(owner, entry, apply)),
+            Route::Shared(apply) => u.ledger.push(req.bytes(), slot(apply)),
             Route::Probe { apply, bytes, .. } => {
                 // The session's own connection needs no rewriting: its state is the session's.
-                let pinned = matches!(c.place, Place::Pinned(_));
                 let bytes = if pinned { req.bytes() } else { &bytes };
-                u.ledger.push(bytes, Slot::new(owner, entry, apply));
+                u.ledger.push(bytes, slot(apply));
             }
             Route::Pin { apply: Apply::ExecAs(instead), .. } => {
-                u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", Slot::new(owner, entry, Apply::ExecAs(instead)));
+                u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", slot(Apply::ExecAs(instead)));
             }
             Route::Pin { apply, replies } => {
-                u.ledger.push(req.bytes(), Slot { replies, ..Slot::new(owner, entry, apply) });
+                u.ledger.push(req.bytes(), Slot { replies, ..slot(apply) });
             }
             Route::Wait => {
                 // In a transaction it does not wait, and a subscriber may not.
@@ -513,13 +575,13 @@ impl Worker {
                     reply::request(&mut mark, &[b"PUBLISH", WAIT_CHANNEL, b""]);
                     u.ledger.push(&mark, Slot::new(Owner::Nobody, None, Apply::WaitMark));
                 }
-                u.ledger.push(req.bytes(), Slot::new(owner, entry, Apply::None));
+                u.ledger.push(req.bytes(), slot(Apply::None));
             }
             Route::Relay => {
                 c.owed -= 1;
                 c.session.relay = true;
                 u.relay = true;
-                u.ledger.push(req.bytes(), Slot { streams: true, ..Slot::new(owner, entry, Apply::None) });
+                u.ledger.push(req.bytes(), Slot { streams: true, ..slot(Apply::None) });
             }
             Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
         }
@@ -637,7 +699,10 @@ impl Worker {
         c.scan.forwarded(bytes.len());
         c.stream = Stream::Into(up);
         c.owed += 1;
-        u.ledger.push(bytes, Slot { streams: true, ..Slot::new(Owner::Client(id), entry, apply) });
+        c.asked += 1;
+        c.newest = c.asked;
+        let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
+        u.ledger.push(bytes, slot);
         let service = c.service;
         self.service(service).counters.commands += 1;
         self.mark_up(up);

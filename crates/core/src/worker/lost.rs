@@ -3,7 +3,7 @@ use super::client::{Place, Stream};
 use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::command::Act;
-use crate::hold::{Lost, Redo, lost};
+use crate::hold::{Lost, Then, lost};
 use crate::ledger::{Apply, Owner, Sent, Slot};
 use crate::resp::reply;
 use crate::session::{Session, Tx, Watch};
@@ -70,7 +70,7 @@ impl Worker {
     }
 
     /// A client's own connection is gone: what it held is lost, or the client is. `false`: the client is.
-    fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
+    pub(super) fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         let s = &mut c.session;
         if s.bound || s.relay || s.subs.is_some() {
@@ -105,7 +105,7 @@ impl Worker {
             if let Stream::Into(_) = c.stream {
                 c.stream = Stream::Discard(text);
             } else {
-                c.redo.push_back(Redo::Answer(text));
+                c.redo_at(slot.seq, Then::Answer(text));
             }
             return;
         }
@@ -113,24 +113,28 @@ impl Worker {
             && let Some(answer) = in_lost_tx(&mut c.session, &slot)
         {
             s.counters.uncertain += u64::from(answer == reply::UNCERTAIN);
-            c.redo.push_back(Redo::Answer(answer.into()));
+            c.redo_at(slot.seq, Then::Answer(answer.into()));
             return;
         }
         match verdict {
-            Lost::Again => c.redo.push_back(Redo::Again { bytes, maybe: false, refusal: None }),
-            Lost::ReadAgain => c.redo.push_back(Redo::Again { bytes, maybe: true, refusal: None }),
+            Lost::Again => c.redo_at(slot.seq, again(&slot, bytes, slot.maybe)),
+            Lost::ReadAgain => c.redo_at(slot.seq, again(&slot, bytes, true)),
             Lost::Uncertain => {
                 s.counters.uncertain += 1;
-                c.redo.push_back(Redo::Answer(reply::UNCERTAIN.into()));
+                c.overtaken(slot.seq);
+                c.redo_at(slot.seq, Then::Answer(reply::UNCERTAIN.into()));
             }
             Lost::Close => self.cut_client(id),
         }
     }
 
     /// A command's reply is known without its connection.
-    pub(super) fn answer_lost(&mut self, _now: Now, id: ClientId, answer: Box<[u8]>) {
+    pub(super) fn answer_lost(&mut self, id: ClientId, slot: &Slot, answer: &[u8]) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.redo.push_back(Redo::Answer(answer));
+        match c.stream {
+            Stream::Into(_) if slot.streams => c.stream = Stream::Discard(answer.into()),
+            _ => c.redo_at(slot.seq, Then::Answer(answer.into())),
+        }
         c.owed = 0;
         c.place = Place::Free;
         self.ready.push_back(id);
@@ -144,23 +148,33 @@ impl Worker {
             if up.relay {
                 continue;
             }
-            let mut back: Vec<(ClientId, Box<[u8]>)> = Vec::new();
             for (slot, bytes) in up.ledger.retract() {
-                match slot.owner {
-                    Owner::Client(client) => back.push((client, bytes)),
-                    // A name that goes ahead of its session's commands; a WAIT brings its mark again.
-                    Owner::Nobody if slot.apply == Apply::None => up.ledger.push(&bytes, slot),
-                    Owner::Nobody => {}
-                }
-            }
-            for (client, bytes) in back.into_iter().rev() {
+                let client = match slot.owner {
+                    Owner::Client(client) => client,
+                    Owner::Nobody => {
+                        // A name that goes ahead of its session's commands; a WAIT brings its mark again.
+                        if slot.apply == Apply::None {
+                            up.ledger.push(&bytes, slot);
+                        }
+                        continue;
+                    }
+                };
                 let Some(c) = self.clients.get_mut(client) else { continue };
                 c.owed = c.owed.saturating_sub(1);
-                c.redo.push_front(Redo::Again { bytes, maybe: false, refusal: None });
+                c.redo_at(slot.seq, again(&slot, bytes, slot.maybe));
                 self.ready.push_back(client);
             }
         }
     }
+}
+
+/// To send a request again, as the client asked it.
+fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
+    let bytes = match slot.apply {
+        Apply::ExecAs(_) => b"*1\r\n$4\r\nEXEC\r\n"[..].into(),
+        _ => bytes,
+    };
+    Then::Again { bytes, maybe, refusal: None }
 }
 
 /// What is said of a command that was sent within a transaction whose connection is lost: nothing of a transaction is

@@ -16,6 +16,7 @@ mod audit;
 mod client;
 mod counters;
 mod intake;
+mod line;
 mod lost;
 mod settle;
 mod switch;
@@ -378,7 +379,7 @@ impl Worker {
     }
 
     fn counters_of(&self, s: &Service) -> Counters {
-        let held = s.shards.iter().map(|s| s.held() as u64).sum();
+        let held = s.shards.iter().map(|s| s.line.len() as u64).sum();
         Counters { clients_now: u64::from(s.clients), held_now: held, ..s.counters.clone() }
     }
 

@@ -3,7 +3,7 @@ use super::client::{Place, Wait};
 use super::{Class, ClientId, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, SubKind};
-use crate::hold::{Redo, Refusal, not_a_master, only_reads};
+use crate::hold::{Refusal, Then, not_a_master, only_reads};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::{Element, Elements, children};
 use crate::resp::scan::ReplyStep;
@@ -103,7 +103,7 @@ impl Worker {
             return 0;
         }
         if let Owner::Client(client) = slot.owner {
-            if self.clients.get(client).is_some_and(|c| !c.redo.is_empty()) {
+            if self.clients.get(client).is_some_and(|c| c.is_behind(slot.seq)) {
                 return 0;
             }
             slot.begun = true;
@@ -148,11 +148,11 @@ impl Worker {
             return;
         }
         let up = &mut self.ups[id];
-        let behind = self.clients.get(client).is_some_and(|c| !c.redo.is_empty());
-        if behind {
-            self.settle_behind(id, client, frame, kind);
+        let term = up.term;
+        let seq = up.ledger.front().map_or(0, |s| s.seq);
+        if self.clients.get(client).is_some_and(|c| c.is_behind(seq)) {
+            self.settle_behind(id, client, term, frame, kind);
         } else {
-            let term = up.term;
             let denied = core::mem::take(&mut up.wait_denied);
             let Some(slot) = up.ledger.settle() else { return };
             self.settle_in_order(client, term, slot, frame, kind, denied);
@@ -176,7 +176,7 @@ impl Worker {
         if !error && slot.entry.is_none_or(|e| e.access == Access::Write) {
             c.session.last_write = Some(term);
         }
-        let waited = denied && slot.entry.is_some_and(|e| e.act == Act::Wait);
+        let waited = denied && !error && slot.entry.is_some_and(|e| e.act == Act::Wait);
         if waited {
             return self.deliver(id, reply::WAIT_DENIED);
         }
@@ -189,27 +189,24 @@ impl Worker {
     }
 
     /// A reply to a client one of whose earlier commands is to be sent again: it waits its turn, or is asked again.
-    fn settle_behind(&mut self, id: UpId, client: ClientId, frame: &[u8], kind: u8) {
+    fn settle_behind(&mut self, id: UpId, client: ClientId, term: Term, frame: &[u8], kind: u8) {
         let up = &mut self.ups[id];
         let bytes: Box<[u8]> = up.ledger.front_bytes().into();
         let Some(slot) = up.ledger.settle() else { return };
         let Some(c) = self.clients.get_mut(client) else { return };
-        if only_reads(slot.entry) && !bytes.is_empty() {
-            c.redo.push_back(Redo::Again { bytes, maybe: true, refusal: None });
+        // What changes the session does so in its turn.
+        if (only_reads(slot.entry) || slot.apply != Apply::None) && !bytes.is_empty() {
+            c.redo_at(slot.seq, Then::Again { bytes, maybe: true, refusal: None });
             return;
         }
         let executed = kind != b'-' || slot.entry.is_none_or(|e| !e.proves);
         if executed {
-            // The older value would win if what was refused before were sent again now.
-            for earlier in &mut c.redo {
-                if let Redo::Again { refusal, .. } = earlier
-                    && let Some(text) = refusal.take()
-                {
-                    *earlier = Redo::Answer(text);
-                }
+            c.overtaken(slot.seq);
+            if slot.entry.is_none_or(|e| e.access == Access::Write) {
+                c.session.last_write = Some(term);
             }
         }
-        c.redo.push_back(Redo::Answer(frame.into()));
+        c.redo_at(slot.seq, Then::Answer(frame.into()));
     }
 
     /// A node that is no usable master refused a command: it is held, and sent again (invariant 6).
@@ -217,7 +214,9 @@ impl Worker {
         let up = &mut self.ups[id];
         let Some(slot) = up.ledger.front() else { return false };
         let Some(refusal) = not_a_master(slot.entry, frame) else { return false };
+        // On a pinned connection what follows has changed the connection already: it cannot be done in its turn again.
         let kept = !slot.begun && !slot.streams;
+        let kept = kept && !(up.key.class == Class::Pinned && up.ledger.followed_by_state());
         let (service, shard, term) = (up.service, up.shard, up.term);
         if refusal == Refusal::Readonly && self.service_ref(service).policy.pass_readonly {
             return false;
@@ -231,9 +230,10 @@ impl Worker {
         if kept && !in_tx {
             let up = &mut self.ups[id];
             let bytes = up.ledger.front_bytes().into();
-            up.ledger.settle();
+            let Some(slot) = up.ledger.settle() else { return true };
             if let Some(c) = self.clients.get_mut(client) {
-                c.redo.push_back(Redo::Again { bytes, maybe: false, refusal: Some(frame.into()) });
+                let then = Then::Again { bytes, maybe: slot.maybe, refusal: Some(frame.into()) };
+                c.redo_at(slot.seq, then);
             }
             self.sign(now, (service, shard), term, kind);
             self.owed_less(client, id);
@@ -269,6 +269,12 @@ impl Worker {
     /// A connection's ring has room again.
     fn after_settle(&mut self, id: UpId) {
         let Some(up) = self.ups.get_mut(id) else { return };
+        // A request that streams through was waiting for room.
+        if let Some(client) = up.pinned_by
+            && self.clients.get(client).is_some_and(|c| c.paused)
+        {
+            self.ready.push_back(client);
+        }
         if up.starved.is_empty() {
             return;
         }
@@ -384,7 +390,7 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
             return Cow::Owned(instead.into());
         }
         _ if error => {}
-        Apply::None | Apply::WaitMark => {}
+        Apply::None | Apply::Name | Apply::WaitMark => {}
         Apply::Select(db) => s.db = db,
         Apply::Auth(ident) => s.ident = Some(ident),
         Apply::Hello(hello) => {

@@ -1,12 +1,12 @@
 //! A switch as a worker sees it: snapshots and signs close gates, fence connections, and let out what waits.
-use super::client::{Client, Wait};
+use super::line::Line;
 use super::upstream::LaneKey;
-use super::{ClientId, Effect, Event, UpId, Worker};
+use super::{Effect, Event, UpId, Worker};
 use crate::Now;
 use crate::command::Access;
 use crate::hold::{Pass, pass};
 use crate::topology::snapshot::{Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -31,10 +31,8 @@ pub(super) struct Shard {
     pub(super) pool: BTreeMap<LaneKey, Vec<UpId>>,
     /// Pinned connections, in use or in the pool.
     pub(super) pinned: u32,
-    /// Clients that wait for a gate, the longest-waiting first.
-    pub(super) line: VecDeque<ClientId>,
-    /// Those of them that are being let out, in batches.
-    pub(super) leaving: VecDeque<ClientId>,
+    /// Clients that wait for a gate.
+    pub(super) line: Line,
     /// The server wants `AUTH` before anything else.
     pub(super) needs_auth: bool,
     /// No connection is tried before this.
@@ -54,8 +52,7 @@ impl Shard {
             lanes: BTreeMap::new(),
             pool: BTreeMap::new(),
             pinned: 0,
-            line: VecDeque::new(),
-            leaving: VecDeque::new(),
+            line: Line::default(),
             needs_auth: false,
             retry_at: None,
             failures: 0,
@@ -63,24 +60,18 @@ impl Shard {
         }
     }
 
-    /// Whether a client stands in the line.
-    pub(super) fn waits(&self, id: ClientId, c: &Client) -> bool {
-        c.in_line && (self.line.contains(&id) || self.leaving.contains(&id))
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.line.len() + self.leaving.len()
-    }
-
     pub(super) fn pinned_is_full(&self, most: u32) -> bool {
         self.pinned >= most && self.pool.is_empty()
     }
 
-    /// Whether bytes may go out on a connection of `term` now (invariant 2). What carries writes and reads alike goes
-    /// while either gate is open: what the closed one forbids is not in its ring.
-    pub(super) fn sends(&self, term: Term, now: Now, relay: bool) -> bool {
-        let [writes, reads] = self.gates(now);
-        term == self.view.term && (writes == Pass::Go || (reads == Pass::Go && !relay))
+    /// Whether bytes may go out on a connection of `term` now, whose next request does `next` (invariant 2). What the
+    /// gates forbid was taken back when they closed, but for what was sent in part; what time has closed since then
+    /// is taken back at the next look, and nothing is sent before.
+    pub(super) fn sends(&self, term: Term, now: Now, next: Access) -> bool {
+        let gates = self.gates(now);
+        let [writes, reads] = gates;
+        let gate = if next == Access::Write { writes } else { reads };
+        term == self.view.term && gates == self.last && gate == Pass::Go
     }
 
     /// A connection could not be made.
@@ -177,7 +168,8 @@ impl Worker {
         let shard = self.shard(at.0, at.1);
         let gates = shard.gates(now);
         let before = core::mem::replace(&mut shard.last, gates);
-        if before.contains(&Pass::Go) && gates.contains(&Pass::Wait) {
+        let closed = gates.iter().zip(before).any(|(g, b)| b == Pass::Go && *g != b);
+        if closed {
             let ups = self.ups_of(at);
             self.retract(ups);
         }
@@ -192,13 +184,15 @@ impl Worker {
         }
         let opened = gates.iter().zip(before).any(|(g, b)| *g != Pass::Wait && *g != b);
         if opened || retry {
-            shard.leaving.append(&mut shard.line);
+            shard.line.let_all_out();
+        }
+        if gates != before {
             self.ups_dirty(at);
         }
         self.release(now, at);
     }
 
-    /// What was written only in part when the gate closed goes on.
+    /// What was written only in part when the gate closed goes on, and what is still allowed.
     fn ups_dirty(&mut self, at: (ServiceId, ShardId)) {
         for id in self.ups_of(at) {
             self.mark_up(id);
@@ -208,12 +202,7 @@ impl Worker {
     /// Lets a batch of waiting clients out, the longest-waiting first.
     fn release(&mut self, now: Now, at: (ServiceId, ShardId)) {
         for _ in 0..BATCH {
-            let Some(id) = self.shard(at.0, at.1).leaving.pop_front() else { return };
-            let Some(c) = self.clients.get_mut(id) else { continue };
-            c.in_line = false;
-            if c.wait != Wait::Gate {
-                continue;
-            }
+            let Some(id) = self.shard(at.0, at.1).line.next_out() else { return };
             self.releasing = true;
             self.pump(now, id);
             self.releasing = false;
@@ -232,7 +221,7 @@ impl Worker {
         let shards = self.services.iter().flatten().flat_map(|s| &s.shards);
         let at = shards.flat_map(|s| {
             let changed = s.gates(now) != s.last || s.retry_at.is_some_and(|t| now >= t);
-            let due = (changed || !s.leaving.is_empty()).then_some(now);
+            let due = (changed || s.line.is_leaving()).then_some(now);
             s.deadlines().filter(move |t| *t > now).chain(due)
         });
         at.chain(self.setup_deadline()).min()

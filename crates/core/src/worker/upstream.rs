@@ -2,7 +2,7 @@
 use super::client::{Place, Stream};
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
-use crate::command::Act;
+use crate::command::{Access, Act};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
 use crate::resp::scan::{Malformed, ReplyScan};
@@ -93,6 +93,16 @@ impl Up {
         self.relay && self.is_ready() && self.ledger.front().is_some_and(|s| s.owner != Owner::Nobody)
     }
 
+    /// What the request does whose bytes are sent next.
+    fn next_access(&self) -> Access {
+        match self.ledger.next_to_send() {
+            _ if self.relay => Access::Write,
+            None => Access::Neither,
+            Some(slot) if slot.apply == Apply::Name => Access::Neither,
+            Some(slot) => slot.entry.map_or(Access::Write, |e| e.access),
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
@@ -166,7 +176,7 @@ impl Worker {
         let mut set = |words: &[&[u8]]| {
             let mut bytes = Vec::new();
             reply::request(&mut bytes, words);
-            up.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::None));
+            up.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::Name));
         };
         if want.name != up.names.name {
             set(&[b"CLIENT", b"SETNAME", &want.name]);
@@ -307,7 +317,7 @@ impl Worker {
             Step::Role if frame.starts_with(b"-BUSY") => {}
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
-            _ if error => return self.setup_failed(now, id, frame),
+            _ if error => return self.setup_failed(id, frame),
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -333,7 +343,7 @@ impl Worker {
     }
 
     /// The server said why a connection cannot be set up: that is the reply to whoever waits for it.
-    fn setup_failed(&mut self, now: Now, id: UpId, error: &[u8]) {
+    fn setup_failed(&mut self, id: UpId, error: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, endpoint) = (up.service, up.endpoint.clone());
         let owed = up.ledger.close();
@@ -346,7 +356,7 @@ impl Worker {
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
         for (slot, _, _) in owed {
             if let Owner::Client(client) = slot.owner {
-                self.answer_lost(now, client, error.into());
+                self.answer_lost(client, &slot, error);
             }
         }
     }
@@ -358,7 +368,7 @@ impl Worker {
             State::Setup => &up.setup[up.setup_sent..],
             State::Ready => {
                 let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
-                if shard.sends(up.term, now, up.relay) { up.ledger.unsent() } else { &[] }
+                if shard.sends(up.term, now, up.next_access()) { up.ledger.unsent() } else { &[] }
             }
         }
     }

@@ -73,31 +73,51 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it before `server`, with further arguments, and returns when a client gets through.
     pub fn start(server: &Server, args: &[&str]) -> Proxy {
-        let proxy = Proxy::start_unasked(server, args);
-        let asked = Client::connect(proxy.addr, DEADLINE).and_then(|mut c| c.call(&["PING"]));
-        assert!(asked.is_ok(), "{asked:?}");
-        proxy
+        Proxy::start_unasked(server, args).asked()
     }
 
     /// Starts it, and returns when it accepts clients; none has said a word yet.
     pub fn start_unasked(server: &Server, args: &[&str]) -> Proxy {
+        let node = server.addr().to_string();
+        Proxy::launch(server, |command, listen, _| {
+            command.args(["--listen", listen, "--node", &node]).args(args);
+        })
+    }
+
+    /// Starts it with one worker and these lines for its service.
+    pub fn start_with(server: &Server, lines: &str) -> Proxy {
+        let node = server.addr();
+        let proxy = Proxy::launch(server, |command, listen, name| {
+            let file = server.deployment.dir().join(name).with_extension("toml");
+            let text = format!(
+                "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
+            );
+            std::fs::write(&file, text).expect("a file");
+            command.arg("-c").arg(file);
+        });
+        proxy.asked()
+    }
+
+    /// Starts it on a port that is free.
+    fn launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Proxy {
         loop {
-            if let Some(proxy) = Proxy::try_start(server, args) {
+            if let Some(proxy) = Proxy::try_launch(server, &arguments) {
                 return proxy;
             }
         }
     }
 
     /// `None` if somebody else took the port first.
-    fn try_start(server: &Server, args: &[&str]) -> Option<Proxy> {
+    fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Option<Proxy> {
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("a port").port();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let log = server.deployment.dir().join(format!("pointsman-{port}.log"));
+        let name = format!("pointsman-{port}");
+        let log = server.deployment.dir().join(&name).with_extension("log");
         let file = File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-        command.arg("run").args(["--listen", &addr.to_string(), "--node", &server.addr().to_string()]);
-        command.args(["--admin", "off"]).args(args).stdin(Stdio::null());
+        command.args(["run", "--admin", "off"]).stdin(Stdio::null());
+        arguments(&mut command, &addr.to_string(), &name);
         if let Some(password) = &server.password {
             command.env("POINTSMAN_PASSWORD", password);
         }
@@ -120,6 +140,12 @@ impl Proxy {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    fn asked(self) -> Proxy {
+        let asked = Client::connect(self.addr, DEADLINE).and_then(|mut c| c.call(&["PING"]));
+        assert!(asked.is_ok(), "{asked:?}");
+        self
     }
 
     /// Its log.

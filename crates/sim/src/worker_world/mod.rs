@@ -203,7 +203,10 @@ impl World {
         let clients = (0..rng.between(1, if calm { 5 } else { 12 }) as u32)
             .map(|id| {
                 let words = script(&mut rng, id, &style);
-                let manner = random_manner(&mut rng, kind);
+                let mut manner = random_manner(&mut rng, kind);
+                if style.huge {
+                    manner.reads = manner.reads.max(5_000);
+                }
                 let mut c = Client::new(id, manner, words, user, !calm);
                 c.shown_from = policy.limits.stream_from.min(policy.limits.client_input_max - 1);
                 c

@@ -184,7 +184,11 @@ impl Net {
         let link = self.links.get_mut(&id).filter(|l| !l.reset)?;
         let n = bytes.len().min(link.room.saturating_sub(link.to_peer.len()));
         link.full = n < bytes.len();
-        if !link.closed_there {
+        if link.closed_there {
+            // The answer to what comes to a socket that is closed.
+            link.reset = true;
+            link.edge_read = true;
+        } else {
             link.to_peer.give(&bytes[..n]);
         }
         Some(n)

@@ -335,7 +335,8 @@ impl Server {
     fn note(&mut self, now: Now, conn: usize, args: &[Vec<u8>], reply: &[u8], in_tx: bool) {
         let Some(c) = self.conns.get(&conn) else { return };
         let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
-        if matches!(&name[..], "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "CLIENT" | "SUBSCRIBE") {
+        let names = args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(b"SETNAME"));
+        if names || matches!(&name[..], "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "SUBSCRIBE") {
             self.state_commands.push((conn, name.clone()));
         }
         let Some(tag) = tag(args) else { return };
