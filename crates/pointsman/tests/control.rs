@@ -203,9 +203,11 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     seen.wait("healthy replicas", Duration::from_secs(5), |v| {
         v.replicas.iter().filter(|r| r.healthy).count() == 2
     });
-    let s = status(&handle);
-    assert_eq!((s.state, s.majority, s.sentinels.len(), s.nodes.len()), (State::Serving, 2, 3, 3));
-    assert!(s.problems.is_empty(), "{:?}", s.problems);
+    until("all are known, and well", Duration::from_secs(5), || {
+        let s = status(&handle);
+        (s.state, s.majority, s.sentinels.len(), s.nodes.len()) == (State::Serving, 2, 3, 3)
+            && s.problems.is_empty()
+    });
 
     // A sign on a healthy master costs a round trip.
     let sign_at = clock::now();
