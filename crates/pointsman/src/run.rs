@@ -165,7 +165,7 @@ impl Outbox for ToControl {
                 }
             }
             Event::SetupFailed { service, endpoint, error } => {
-                tracing::warn!(service = service.0, %endpoint, "the server refuses a connection: {error}");
+                tracing::warn!(service = &*service, %endpoint, "the server refuses a connection: {error}");
             }
         }
     }

@@ -327,15 +327,22 @@ impl Topology {
     fn serve(&mut self, now: Now, key: Key, epoch: u64) {
         let proven = match (self.nodes.find(&key), self.nodes.proof(&key, self.oldest(now))) {
             (_, Proof::Master(at, node, told)) => {
-                Some((told.sent, Some(Nodes::identity(at, node, told)), told.report.lineage.clone()))
+                let report = &told.report;
+                Some((
+                    told.sent,
+                    Some(Nodes::identity(at, node, told)),
+                    report.lineage.clone(),
+                    report.offset,
+                ))
             }
-            (Some((_, node)), _) => node.pong.map(|sent| (sent, None, None)),
+            (Some((_, node)), _) => node.pong.map(|sent| (sent, None, None, 0)),
             _ => None,
         };
         match (&mut self.grant, proven) {
             (Some(g), proven) => {
-                if let Some((sent, _, lineage)) = proven {
+                if let Some((sent, _, lineage, offset)) = proven {
                     g.proven_at = g.proven_at.max(sent);
+                    g.offset = offset;
                     g.lineage = lineage.or(g.lineage.take());
                 }
                 if epoch < g.epoch {
@@ -347,8 +354,8 @@ impl Topology {
                 }
                 self.release(now);
             }
-            (None, Some((sent, identity, lineage))) => {
-                self.begin(now, Grant { key, identity, lineage, epoch, proven_at: sent });
+            (None, Some((sent, identity, lineage, offset))) => {
+                self.begin(now, Grant { key, identity, lineage, offset, epoch, proven_at: sent });
             }
             (None, None) => {}
         }

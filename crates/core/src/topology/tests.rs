@@ -671,6 +671,28 @@ fn roles_grant_the_only_claimant_when_most_nodes_answer() {
 }
 
 #[test]
+fn an_heir_of_an_old_dump_takes_no_place_from_a_master_that_is_ahead() {
+    let mut b = Bench::new(roles(2));
+    for _ in 0..3 {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, replica("r12", 11, "A"));
+    }
+    assert!(b.serves(11), "{}", b.view().why);
+    // It followed the history of the master, which was proven at offset 100, to here.
+    let heir = |second_offset| Some(Lineage { second_offset, ..lineage("B", Some("A")).expect("is one") });
+    for _ in 0..3 {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, master("r12", heir(61)));
+    }
+    assert!(!b.view().writes.is_open() && b.view().why.contains("none is proven"), "{}", b.view().why);
+    for _ in 0..3 {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, master("r12", heir(101)));
+    }
+    assert!(b.serves(12), "{}", b.view().why);
+}
+
+#[test]
 fn roles_grant_a_single_claimant_after_the_start_wait_with_a_warning() {
     let mut b = Bench::new(roles(3));
     let one = |b: &mut Bench| b.node(11, master("r11", lineage("A", None)));

@@ -353,9 +353,11 @@ impl Worker {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, endpoint) = (up.service, up.endpoint.clone());
         let owed = up.ledger.close();
-        self.service(service).counters.ups_failed += 1;
+        let s = self.service(service);
+        s.counters.ups_failed += 1;
+        let name = s.policy.name.clone();
         let text = alloc::string::String::from_utf8_lossy(error).trim_end().into();
-        self.effects.push_back(Effect::Tell(Event::SetupFailed { service, endpoint, error: text }));
+        self.effects.push_back(Effect::Tell(Event::SetupFailed { service: name, endpoint, error: text }));
         self.detach_up(id);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
         for (slot, _, _) in owed {
