@@ -246,6 +246,19 @@ impl RequestScan {
     }
 }
 
+/// Whether all requests in `buf` are well-formed and within limits, as far as can be seen of the last.
+pub fn all(buf: &[u8], lim: &Limits, unauthenticated: bool) -> Result<(), Malformed> {
+    let (mut scan, mut at) = (RequestScan::default(), 0);
+    loop {
+        match scan.next(&buf[at..], lim, unauthenticated)? {
+            RequestStep::More => return Ok(()),
+            RequestStep::Array { len } | RequestStep::Inline { len } | RequestStep::Empty { len } => {
+                at += len
+            }
+        }
+    }
+}
+
 /// Where a scan of a reply stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplyStep {

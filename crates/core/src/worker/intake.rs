@@ -6,7 +6,7 @@ use crate::command::{Access, Act, Entry};
 use crate::hold::{Pass, Redo, Then, pass};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
-use crate::resp::scan::{Malformed, RequestScan, RequestStep};
+use crate::resp::scan::{self, Malformed, RequestStep};
 use crate::resp::{Proto, inline, reply};
 use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
@@ -168,7 +168,7 @@ impl Worker {
         let Some(c) = self.clients.get(id) else { return Ok(()) };
         let s = self.service_ref(c.service);
         let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
-        RequestScan::default().next(bytes, &s.policy.limits, must_authenticate).map(|_| ())
+        scan::all(bytes, &s.policy.limits, must_authenticate)
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.
@@ -714,7 +714,8 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return bytes.len() };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
-        let (len, last) = match c.scan.next(bytes, &s.policy.limits, false) {
+        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        let (len, last) = match c.scan.next(bytes, &s.policy.limits, must_authenticate) {
             Ok(RequestStep::Array { len }) => (len, true),
             Ok(_) => (c.scan.passed(bytes.len()), false),
             Err(malformed) => {

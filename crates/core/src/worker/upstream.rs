@@ -5,7 +5,7 @@ use crate::Now;
 use crate::command::{Access, Act};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
-use crate::resp::scan::{Malformed, ReplyScan};
+use crate::resp::scan::{self, ReplyScan};
 use crate::resp::{Proto, reply};
 use crate::session::{Ident, IdentId, Names, Session};
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, SignKind, Term};
@@ -335,10 +335,16 @@ impl Worker {
     /// The server wants `AUTH` first, which may not have been known: what was queued is looked at again, by the limits
     /// that hold for those who have not authenticated.
     fn take_back(&mut self, id: UpId) {
-        let by = self.ups.get(id).and_then(|up| up.pinned_by);
+        let Some(up) = self.ups.get(id) else { return };
+        let by = up.pinned_by;
         match by.filter(|by| self.clients.get(*by).is_some_and(|c| c.stream == Stream::Into(id))) {
-            Some(client) => self.protocol_error(client, Malformed::UnauthBulkLength),
             None => self.retract([id].into()),
+            Some(client) => {
+                let limits = &self.service_ref(up.service).policy.limits;
+                if let Err(malformed) = scan::all(up.ledger.unsent(), limits, true) {
+                    self.protocol_error(client, malformed);
+                }
+            }
         }
     }
 
