@@ -1,5 +1,5 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
-use super::{ClientId, Dst, Effect, How, Up, UpId, Worker};
+use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::hold::{Redo, Then};
 use crate::policy::Limits;
@@ -9,7 +9,6 @@ use crate::topology::snapshot::ServiceId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use slotmap::SlotMap;
 
 /// Where a session's unanswered commands are (invariant 5: in one place).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -79,6 +78,8 @@ pub(super) struct Client {
     pub(super) dirty: bool,
     /// Its place in the line for a gate, if it stands there.
     pub(super) ticket: Option<u64>,
+    /// In which connection's list of those it stands that wait for room.
+    pub(super) starved_at: Option<UpId>,
     /// It will send no more.
     pub(super) eof: bool,
     /// What it sends is no longer looked at: it was malformed.
@@ -112,6 +113,7 @@ impl Client {
             stream: Stream::No,
             dirty: false,
             ticket: None,
+            starved_at: None,
             eof: false,
             deaf: false,
             last_words: None,
@@ -148,6 +150,15 @@ impl Client {
         &self.out[self.out_at..]
     }
 
+    /// The connection to which what it sends goes as it comes.
+    pub(super) fn passes_to(&self) -> Option<UpId> {
+        match (&self.stream, self.place) {
+            (Stream::Into(up), _) => Some(*up),
+            (Stream::No, Place::Pinned(up)) if self.session.relay => Some(up),
+            _ => None,
+        }
+    }
+
     /// Whether it is in no transaction, and its state demands no connection.
     pub(super) fn tx_free(&self) -> bool {
         self.session.tx == Tx::None && !self.session.needs_pin()
@@ -159,16 +170,9 @@ impl Client {
     }
 
     /// Whether more of what it sends can be taken in: back-pressure.
-    pub(super) fn wants_input(&self, lim: &Limits, ups: &SlotMap<UpId, Up>) -> bool {
-        let relayed = match (&self.stream, self.place) {
-            (Stream::Into(up), _) => Some(*up),
-            (_, Place::Pinned(up)) if self.session.relay => Some(up),
-            _ => None,
-        };
-        let full = relayed.and_then(|up| ups.get(up)).is_some_and(|u| u.ledger.len() >= lim.ring_max);
+    pub(super) fn wants_input(&self, lim: &Limits) -> bool {
         !self.closing
             && !self.eof
-            && !full
             && self.waiting() < lim.client_input_max
             && self.unwritten().len() < lim.client_output_soft
     }

@@ -110,7 +110,7 @@ impl Worker {
             }
             return;
         }
-        if c.paused && c.wants_input(&s.policy.limits, &self.ups) {
+        if c.paused && c.wants_input(&s.policy.limits) {
             c.paused = false;
             self.effects.push_back(Effect::Resume(Dst::Client(id)));
         }
@@ -158,9 +158,22 @@ impl Worker {
             if c.closing || c.wait != Wait::No || !c.redo.is_empty() {
                 break;
             }
-            if c.session.relay {
-                self.relay(id, &buf[at..]);
-                return buf.len();
+            if let Some(up) = c.passes_to() {
+                let relay = c.session.relay;
+                let Some(room) = self.room_to_pass(id, up) else {
+                    self.wait(id, Wait::Room);
+                    break;
+                };
+                let rest = &buf[at..];
+                let part = &rest[..rest.len().min(room)];
+                let used = if relay { self.relay(id, part) } else { self.stream_on(id, part) };
+                // The beginning of a header is passed on when its end has come.
+                let used = if used == 0 { self.stream_on(id, rest) } else { used };
+                at += used;
+                if used == 0 {
+                    break;
+                }
+                continue;
             }
             if c.stream != Stream::No {
                 let used = self.stream_on(id, &buf[at..]);
@@ -474,10 +487,10 @@ impl Worker {
 
     /// Whether a connection's ring takes another request.
     fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
-        let Some(u) = self.ups.get_mut(up) else { return Err(Routed::Blocked(Wait::Owed)) };
+        let Some(u) = self.ups.get(up) else { return Err(Routed::Blocked(Wait::Owed)) };
         let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
         if u.ledger.len() >= most {
-            u.starved.push(id);
+            self.starve(id, up);
             return Err(Routed::Blocked(Wait::Room));
         }
         Ok(up)
@@ -600,13 +613,34 @@ impl Worker {
         Routed::Taken
     }
 
-    fn relay(&mut self, id: ClientId, bytes: &[u8]) {
-        let Some(c) = self.clients.get(id) else { return };
-        if let Place::Pinned(up) = c.place
+    fn relay(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        if let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place)
             && let Some(u) = self.ups.get_mut(up)
         {
             u.ledger.push_more(bytes, false);
             self.mark_up(up);
+        }
+        bytes.len()
+    }
+
+    /// How many bytes of what only passes through a connection's ring takes now; `None`: it is full.
+    fn room_to_pass(&mut self, id: ClientId, up: UpId) -> Option<usize> {
+        let Some(u) = self.ups.get(up) else { return Some(usize::MAX) };
+        let most = self.service_ref(u.service).policy.limits.ring_max;
+        let len = u.ledger.len();
+        if len < most {
+            return Some(most - len);
+        }
+        self.starve(id, up);
+        None
+    }
+
+    /// A client waits for room in a connection's ring.
+    fn starve(&mut self, id: ClientId, up: UpId) {
+        let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
+        if c.starved_at != Some(up) {
+            c.starved_at = Some(up);
+            u.starved.push(id);
         }
     }
 

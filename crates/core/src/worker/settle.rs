@@ -261,14 +261,25 @@ impl Worker {
     }
 
     /// A connection's ring has room again.
-    fn after_settle(&mut self, id: UpId) {
-        let Some(up) = self.ups.get_mut(id) else { return };
+    pub(super) fn after_settle(&mut self, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
         if up.starved.is_empty() {
             return;
         }
-        let most = self.services[usize::from(up.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
+        let most = self.service_ref(up.service).policy.limits.ring_max;
         if up.ledger.len() <= most / 2 {
-            self.ready.extend(up.starved.drain(..));
+            self.feed_starved(id);
+        }
+    }
+
+    /// Those who waited for room in a connection's ring are looked at again, in the order in which they came.
+    pub(super) fn feed_starved(&mut self, id: UpId) {
+        let starved = self.ups.get_mut(id).map(|up| core::mem::take(&mut up.starved)).unwrap_or_default();
+        for client in starved {
+            if let Some(c) = self.clients.get_mut(client).filter(|c| c.starved_at == Some(id)) {
+                c.starved_at = None;
+                self.ready.push_back(client);
+            }
         }
     }
 
