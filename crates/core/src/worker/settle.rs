@@ -432,7 +432,7 @@ fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]>
     let ended = !error || frame.starts_with(b"-EXECABORT") || frame.starts_with(b"-ERR EXEC without MULTI");
     if !ended {
         // Denied, or refused for a reason that may leave the transaction open: the connection is not given back.
-        s.bound = true;
+        s.bound |= matches!(s.tx, Tx::Open(_));
         return Cow::Borrowed(frame);
     }
     let tx = core::mem::take(&mut s.tx);
@@ -496,6 +496,13 @@ mod tests {
         apply(&mut s, Apply::Select(99), reply::QUEUED, false);
         apply(&mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
         assert_eq!(s.db, 0);
+    }
+
+    #[test]
+    fn an_exec_that_was_denied_outside_of_a_transaction_binds_nothing() {
+        let mut s = Session::default();
+        apply(&mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
+        assert!(!s.needs_pin());
     }
 
     #[test]
