@@ -171,10 +171,9 @@ impl Client {
 
     /// Whether more of what it sends can be taken in: back-pressure.
     pub(super) fn wants_input(&self, lim: &Limits) -> bool {
-        !self.closing
-            && !self.eof
-            && self.waiting() < lim.client_input_max
-            && self.unwritten().len() < lim.client_output_soft
+        // A line that is too long must be seen to be so.
+        let most = lim.client_input_max.max(lim.inline_max + 1);
+        !self.closing && !self.eof && self.waiting() < most && self.unwritten().len() < lim.client_output_soft
     }
 
     /// Keeps bytes that cannot be routed yet.

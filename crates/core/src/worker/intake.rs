@@ -12,7 +12,6 @@ use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
 use alloc::borrow::Cow;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// What became of a command that was to be routed.
@@ -198,7 +197,10 @@ impl Worker {
                     return buf.len();
                 }
                 Ok(RequestStep::More) => {
-                    if c.scan.len_min().max(buf.len() - at) <= limits.stream_from {
+                    // Before its client is no longer read it must go on.
+                    let from = limits.stream_from.min(limits.client_input_max.saturating_sub(1));
+                    let least = c.scan.len_min();
+                    if least.max(buf.len() - at) <= from {
                         break;
                     }
                     let passed = c.scan.passed(buf.len() - at);
@@ -208,6 +210,11 @@ impl Worker {
                         Some(Routed::Blocked(wait)) => {
                             self.wait(id, wait);
                             break;
+                        }
+                        // There is no command of such a name.
+                        None if least > from => {
+                            self.protocol_error(id, Malformed::BulkLength);
+                            return buf.len();
                         }
                         None => break,
                     }
@@ -663,26 +670,20 @@ impl Worker {
             return Some(Routed::Blocked(Wait::Owed));
         }
         if c.session.tx == Tx::Lost {
-            let c = self.clients.get_mut(id)?;
-            c.scan.forwarded(c.scan.passed(bytes.len()));
-            c.stream = Stream::Discard(reply::QUEUED.into());
-            return Some(Routed::Taken);
+            return Some(self.discard(id, bytes.len(), reply::QUEUED));
         }
-        let refused = self.gate(now, id, entry, None);
-        if let Some(routed) = refused {
-            if routed == Routed::Taken {
-                // The refusal was said; what is still to come of the request is thrown away.
-                let c = self.clients.get_mut(id)?;
-                c.scan.forwarded(c.scan.passed(bytes.len()));
-                c.stream = Stream::Discard(Box::default());
-            }
-            return Some(routed);
+        // Where a refusal was said, what is still to come of the request is thrown away.
+        match self.gate(now, id, entry, None) {
+            None => {}
+            Some(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
+            Some(blocked) => return Some(blocked),
         }
         let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
         let pin = Route::Pin { apply: apply.clone(), replies: 1 };
         let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
-            Err(routed) => return Some(routed),
+            Err(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
+            Err(blocked) => return Some(blocked),
         };
         let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
         let bytes = &bytes[..c.scan.passed(bytes.len())];
@@ -697,6 +698,15 @@ impl Worker {
         self.service(service).counters.commands += 1;
         self.mark_up(up);
         Some(Routed::Taken)
+    }
+
+    /// Throws away a request of which `len` bytes are there, and what is still to come of it; then answers.
+    fn discard(&mut self, id: ClientId, len: usize, answer: &[u8]) -> Routed {
+        if let Some(c) = self.clients.get_mut(id) {
+            c.scan.forwarded(c.scan.passed(len));
+            c.stream = Stream::Discard(answer.into());
+        }
+        Routed::Taken
     }
 
     /// More of a request that streams; returns how many of the bytes are its.

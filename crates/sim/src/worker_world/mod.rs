@@ -247,6 +247,8 @@ impl World {
     }
 
     fn run(&mut self) -> Result<(), String> {
+        let policy = self.policy.clone();
+        self.note(|| format!("{policy:?}"));
         for step in 0.. {
             if step > STEPS_MAX {
                 return Err(format!("no end after {step} steps: {}", self.stuck()));
