@@ -160,13 +160,7 @@ impl Ledger {
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        self.let_go();
-    }
-
-    /// Lets go what was sent of the first request, if it streams; the bytes of those behind it are kept.
-    fn let_go(&mut self) {
-        let end = self.slots.front().map_or(u64::MAX, |s| if s.streams { s.end } else { self.base });
-        self.release(end.min(self.sent));
+        self.let_stream_go();
     }
 
     /// Bytes kept: queued or sent, not settled.
@@ -206,7 +200,7 @@ impl Ledger {
     pub fn settle(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.release(slot.end.min(self.sent));
-        self.let_go();
+        self.let_stream_go();
         Some(slot)
     }
 
@@ -274,6 +268,15 @@ impl Ledger {
                 slot.owner = Owner::Nobody;
                 slot.apply = Apply::None;
             }
+        }
+    }
+
+    /// The sent bytes of a request that streams are not kept when it is the first; what follows it is, as usual.
+    fn let_stream_go(&mut self) {
+        match self.slots.front() {
+            Some(s) if s.streams => self.release(s.end.min(self.sent)),
+            Some(_) => {}
+            None => self.release(self.sent),
         }
     }
 
@@ -375,6 +378,17 @@ mod tests {
         assert!(l.expects());
         l.settle();
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn a_stream_is_let_go_when_what_was_before_it_settles() {
+        let mut l = Ledger::default();
+        l.push(b"name", slot());
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.wrote(6);
+        assert_eq!(l.len(), 8);
+        l.settle();
+        assert_eq!((l.len(), l.unsent()), (2, &b"ad"[..]));
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub struct Limits {
     pub client_output_hard: usize,
     /// Most commands of one client that are sent and not answered.
     pub in_flight_max: u32,
-    /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent).
+    /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent), before the
+    /// last one: that is taken as a whole, and is no longer than what its client may have waiting.
     pub ring_max: usize,
 }
 

@@ -79,6 +79,8 @@ pub(super) struct Client {
     pub(super) dirty: bool,
     /// Its place in the line for a gate, if it stands there.
     pub(super) ticket: Option<u64>,
+    /// In which connection's list of those it stands that wait for room.
+    pub(super) starved_at: Option<UpId>,
     /// It will send no more.
     pub(super) eof: bool,
     /// What it sends is no longer looked at: it was malformed.
@@ -112,6 +114,7 @@ impl Client {
             stream: Stream::No,
             dirty: false,
             ticket: None,
+            starved_at: None,
             eof: false,
             deaf: false,
             last_words: None,
@@ -148,6 +151,15 @@ impl Client {
         &self.out[self.out_at..]
     }
 
+    /// The connection to which what it sends goes as it comes.
+    pub(super) fn passes_to(&self) -> Option<UpId> {
+        match (&self.stream, self.place) {
+            (Stream::Into(up), _) => Some(*up),
+            (Stream::No, Place::Pinned(up)) if self.session.relay => Some(up),
+            _ => None,
+        }
+    }
+
     /// Whether it is in no transaction, and its state demands no connection.
     pub(super) fn tx_free(&self) -> bool {
         self.session.tx == Tx::None && !self.session.needs_pin()
@@ -167,18 +179,10 @@ impl Client {
     }
 
     /// Whether more of what it sends can be taken in: back-pressure.
-    pub(super) fn wants_input(&self, lim: &Limits, ups: &SlotMap<UpId, Up>) -> bool {
-        let relayed = match (&self.stream, self.place) {
-            (Stream::Into(up), _) => Some(*up),
-            (_, Place::Pinned(up)) if self.session.relay => Some(up),
-            _ => None,
-        };
-        let full = relayed.and_then(|up| ups.get(up)).is_some_and(|u| u.ledger.len() >= lim.ring_max);
-        !self.closing
-            && !self.eof
-            && !full
-            && self.waiting() < lim.client_input_max
-            && self.unwritten().len() < lim.client_output_soft
+    pub(super) fn wants_input(&self, lim: &Limits) -> bool {
+        // A line that is too long must be seen to be so.
+        let most = lim.client_input_max.max(lim.inline_max + 1);
+        !self.closing && !self.eof && self.waiting() < most && self.unwritten().len() < lim.client_output_soft
     }
 
     /// Keeps bytes that cannot be routed yet.

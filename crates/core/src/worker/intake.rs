@@ -12,7 +12,6 @@ use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
 use alloc::borrow::Cow;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// What became of a command that was to be routed.
@@ -123,7 +122,7 @@ impl Worker {
             }
             return;
         }
-        if c.paused && c.wants_input(&s.policy.limits, &self.ups) {
+        if c.paused && c.wants_input(&s.policy.limits) {
             c.paused = false;
             self.effects.push_back(Effect::Resume(Dst::Client(id)));
         }
@@ -182,9 +181,22 @@ impl Worker {
             if c.closing || c.wait != Wait::No || !c.redo.is_empty() {
                 break;
             }
-            if c.session.relay {
-                self.relay(id, &buf[at..]);
-                return buf.len();
+            if let Some(up) = c.passes_to() {
+                let relay = c.session.relay;
+                let Some(room) = self.room_to_pass(id, up) else {
+                    self.wait(id, Wait::Room);
+                    break;
+                };
+                let rest = &buf[at..];
+                let part = &rest[..rest.len().min(room)];
+                let used = if relay { self.relay(id, part) } else { self.stream_on(id, part) };
+                // The beginning of a header is passed on when its end has come.
+                let used = if used == 0 { self.stream_on(id, rest) } else { used };
+                at += used;
+                if used == 0 {
+                    break;
+                }
+                continue;
             }
             if c.stream != Stream::No {
                 let used = self.stream_on(id, &buf[at..]);
@@ -210,7 +222,10 @@ impl Worker {
                     return buf.len();
                 }
                 Ok(RequestStep::More) => {
-                    if c.scan.len_min().max(buf.len() - at) <= limits.stream_from {
+                    // Before its client is no longer read it must go on.
+                    let from = limits.stream_from.min(limits.client_input_max.saturating_sub(1));
+                    let least = c.scan.len_min();
+                    if least.max(buf.len() - at) <= from {
                         break;
                     }
                     let passed = c.scan.passed(buf.len() - at);
@@ -220,6 +235,11 @@ impl Worker {
                         Some(Routed::Blocked(wait)) => {
                             self.wait(id, wait);
                             break;
+                        }
+                        // There is no command of such a name.
+                        None if least > from => {
+                            self.protocol_error(id, Malformed::BulkLength);
+                            return buf.len();
                         }
                         None => break,
                     }
@@ -513,10 +533,10 @@ impl Worker {
 
     /// Whether a connection's ring takes another request.
     fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
-        let Some(u) = self.ups.get_mut(up) else { return Err(Routed::Blocked(Wait::Owed)) };
+        let Some(u) = self.ups.get(up) else { return Err(Routed::Blocked(Wait::Owed)) };
         let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
         if u.ledger.len() >= most {
-            u.starved.push(id);
+            self.starve(id, up);
             return Err(Routed::Blocked(Wait::Room));
         }
         Ok(up)
@@ -644,13 +664,34 @@ impl Worker {
         Routed::Taken
     }
 
-    fn relay(&mut self, id: ClientId, bytes: &[u8]) {
-        let Some(c) = self.clients.get(id) else { return };
-        if let Place::Pinned(up) = c.place
+    fn relay(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        if let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place)
             && let Some(u) = self.ups.get_mut(up)
         {
             u.ledger.push_more(bytes, false);
             self.mark_up(up);
+        }
+        bytes.len()
+    }
+
+    /// How many bytes of what only passes through a connection's ring takes now; `None`: it is full.
+    fn room_to_pass(&mut self, id: ClientId, up: UpId) -> Option<usize> {
+        let Some(u) = self.ups.get(up) else { return Some(usize::MAX) };
+        let most = self.service_ref(u.service).policy.limits.ring_max;
+        let len = u.ledger.len();
+        if len < most {
+            return Some(most - len);
+        }
+        self.starve(id, up);
+        None
+    }
+
+    /// A client waits for room in a connection's ring.
+    fn starve(&mut self, id: ClientId, up: UpId) {
+        let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
+        if c.starved_at != Some(up) {
+            c.starved_at = Some(up);
+            u.starved.push(id);
         }
     }
 
@@ -673,26 +714,20 @@ impl Worker {
             return Some(Routed::Blocked(Wait::Owed));
         }
         if c.session.tx == Tx::Lost {
-            let c = self.clients.get_mut(id)?;
-            c.scan.forwarded(c.scan.passed(bytes.len()));
-            c.stream = Stream::Discard(reply::QUEUED.into());
-            return Some(Routed::Taken);
+            return Some(self.discard(id, bytes.len(), reply::QUEUED));
         }
-        let refused = self.gate(now, id, entry, None);
-        if let Some(routed) = refused {
-            if routed == Routed::Taken {
-                // The refusal was said; what is still to come of the request is thrown away.
-                let c = self.clients.get_mut(id)?;
-                c.scan.forwarded(c.scan.passed(bytes.len()));
-                c.stream = Stream::Discard(Box::default());
-            }
-            return Some(routed);
+        // Where a refusal was said, what is still to come of the request is thrown away.
+        match self.gate(now, id, entry, None) {
+            None => {}
+            Some(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
+            Some(blocked) => return Some(blocked),
         }
         let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
         let pin = Route::Pin { apply: apply.clone(), replies: 1 };
         let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
-            Err(routed) => return Some(routed),
+            Err(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
+            Err(blocked) => return Some(blocked),
         };
         let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
         let bytes = &bytes[..c.scan.passed(bytes.len())];
@@ -707,6 +742,15 @@ impl Worker {
         self.service(service).counters.commands += 1;
         self.mark_up(up);
         Some(Routed::Taken)
+    }
+
+    /// Throws away a request of which `len` bytes are there, and what is still to come of it; then answers.
+    fn discard(&mut self, id: ClientId, len: usize, answer: &[u8]) -> Routed {
+        if let Some(c) = self.clients.get_mut(id) {
+            c.scan.forwarded(c.scan.passed(len));
+            c.stream = Stream::Discard(answer.into());
+        }
+        Routed::Taken
     }
 
     /// More of a request that streams; returns how many of the bytes are its.

@@ -164,6 +164,7 @@ impl Worker {
                 c.redo_at(slot.seq, again(&slot, bytes, slot.maybe));
                 self.ready.push_back(client);
             }
+            self.feed_starved(id);
         }
     }
 }

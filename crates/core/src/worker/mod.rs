@@ -236,10 +236,9 @@ impl Worker {
     /// Whether a stream is to be read now. If not, an [`Effect::Resume`] will say when.
     pub fn reads(&mut self, d: Dst) -> bool {
         let Dst::Client(id) = d else { return true };
-        let (services, ups) = (&self.services, &self.ups);
         let Some(c) = self.clients.get_mut(id) else { return false };
-        let Some(s) = services[usize::from(c.service.0)].as_ref() else { return false };
-        c.paused = !c.wants_input(&s.policy.limits, ups);
+        let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { return false };
+        c.paused = !c.wants_input(&s.policy.limits);
         !c.paused
     }
 

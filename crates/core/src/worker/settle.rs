@@ -267,8 +267,8 @@ impl Worker {
     }
 
     /// A connection's ring has room again.
-    fn after_settle(&mut self, id: UpId) {
-        let Some(up) = self.ups.get_mut(id) else { return };
+    pub(super) fn after_settle(&mut self, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
         // A request that streams through was waiting for room.
         if let Some(client) = up.pinned_by
             && self.clients.get(client).is_some_and(|c| c.paused)
@@ -278,9 +278,20 @@ impl Worker {
         if up.starved.is_empty() {
             return;
         }
-        let most = self.services[usize::from(up.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
+        let most = self.service_ref(up.service).policy.limits.ring_max;
         if up.ledger.len() <= most / 2 {
-            self.ready.extend(up.starved.drain(..));
+            self.feed_starved(id);
+        }
+    }
+
+    /// Those who waited for room in a connection's ring are looked at again, in the order in which they came.
+    pub(super) fn feed_starved(&mut self, id: UpId) {
+        let starved = self.ups.get_mut(id).map(|up| core::mem::take(&mut up.starved)).unwrap_or_default();
+        for client in starved {
+            if let Some(c) = self.clients.get_mut(client).filter(|c| c.starved_at == Some(id)) {
+                c.starved_at = None;
+                self.ready.push_back(client);
+            }
         }
     }
 
@@ -438,7 +449,7 @@ fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]>
     }
     if error && !frame.starts_with(b"-EXECABORT") {
         // Denied, or refused for a reason that may leave the transaction open: the connection is not given back.
-        s.bound = true;
+        s.bound |= matches!(s.tx, Tx::Open(_));
         return Cow::Borrowed(frame);
     }
     let tx = core::mem::take(&mut s.tx);
@@ -520,6 +531,13 @@ mod tests {
         let seen = apply(&mut s, Apply::Exec, b"*3\r\n:812\r\n+OK\r\n-ERR no\r\n", false);
         assert_eq!(&*seen, b"*3\r\n:7\r\n+OK\r\n-ERR no\r\n");
         assert_eq!(&*s.names_mut().name, b"me");
+    }
+
+    #[test]
+    fn an_exec_that_was_denied_outside_of_a_transaction_binds_nothing() {
+        let mut s = Session::default();
+        apply(&mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
+        assert!(!s.needs_pin());
     }
 
     #[test]

@@ -387,17 +387,15 @@ impl Worker {
         }
         up.ledger.wrote(n);
         up.used = now;
-        let (service, pinned) = (up.service, up.pinned_by);
+        let (service, pinned) = (up.service, up.pinned_by.is_some());
         let s = self.services[usize::from(service.0)]
             .as_mut()
             .expect("a service is kept while it has connections");
         s.counters.up_bytes_out += n as u64;
         s.counters.up_writes += 1;
-        // A request that streams through was waiting for room.
-        if let Some(client) = pinned
-            && self.clients.get(client).is_some_and(|c| c.paused)
-        {
-            self.ready.push_back(client);
+        if pinned {
+            // What streams through is let go as it is sent.
+            self.after_settle(id);
         }
     }
 
@@ -419,6 +417,7 @@ impl Worker {
 
     /// Takes a connection out of all that knows it.
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
+        self.feed_starved(id);
         let up = self.ups.remove(id)?;
         let shard = self.shard(up.service, up.shard);
         let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
@@ -431,7 +430,6 @@ impl Worker {
         if up.key.class == Class::Pinned {
             shard.pinned = shard.pinned.saturating_sub(1);
         }
-        self.ready.extend(up.starved.iter().copied());
         if let Some(c) = up.pinned_by.and_then(|c| self.clients.get_mut(c))
             && c.place == Place::Pinned(id)
         {

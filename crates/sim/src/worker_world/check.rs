@@ -139,7 +139,7 @@ impl Check {
             let up = self.ups.get_mut(&link).expect("looked up above");
             let first = !std::mem::take(&mut up.judged);
             let setup = !up.ready;
-            up.ready |= name == b"ROLE";
+            up.ready |= name == b"ROLE" && whole && at + len <= end;
             if first {
                 up.sent.push_back(Sent { tag: t, reply_end: None });
             } else if let (Some(last), Some(t)) = (up.sent.back_mut(), t) {

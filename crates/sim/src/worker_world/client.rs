@@ -120,6 +120,8 @@ pub(super) struct Client {
     pub(super) settled: Vec<Settled>,
     /// Commands that must be executed all or none: their tags and whether they were.
     pub(super) transactions: Vec<(Vec<Tag>, Outcome)>,
+    /// Replies may be so long that they are passed on in parts.
+    pub(super) huge: bool,
     /// Limits under which a node's refusal may be shown.
     pub(super) shown_from: usize,
 }
@@ -151,6 +153,7 @@ impl Client {
             heard: Vec::new(),
             settled: Vec::new(),
             transactions: Vec::new(),
+            huge: false,
             shown_from: usize::MAX,
         }
     }
@@ -239,7 +242,7 @@ impl Client {
         let subscribes =
             self.pending.iter().any(|(c, _)| matches!(c.what, What::Subscribe(_) | What::Unsubscribe(_)));
         // A reply of which a part was given cannot be given again.
-        let in_part = !self.input.is_empty();
+        let in_part = !self.input.is_empty() || self.huge;
         if own_will && self.pending.is_empty() || self.monitors || self.half_closed {
             return Ok(());
         }
@@ -495,6 +498,8 @@ impl Client {
             _ if is("UNCERTAIN ") || is("MASTERDOWN no master") => self.faults,
             // Shown where it cannot be sent again: in a transaction, of a request that is not kept, and of what others
             // of the session follow or were executed after.
+            // No error of a script proves that it did nothing.
+            What::Eval if node => self.faults,
             _ if node => {
                 self.faults && (in_tx || cmd.bytes.len() > self.shown_from || self.manner.window > 1)
             }

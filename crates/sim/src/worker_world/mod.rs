@@ -190,7 +190,7 @@ impl World {
             private: calm,
             locked: locked && !upstream,
             large: policy.limits.stream_from.min(1500),
-            huge: rng.chance(10) && policy.limits.client_output_hard > 1 << 20,
+            huge: rng.chance(10) && !locked && policy.limits.client_output_hard > 1 << 20,
             phrases: rng.between(1, 12),
         };
         let user = if upstream {
@@ -208,7 +208,12 @@ impl World {
                     manner.reads = manner.reads.max(5_000);
                 }
                 let mut c = Client::new(id, manner, words, user, !calm);
-                c.shown_from = policy.limits.stream_from.min(policy.limits.client_input_max - 1);
+                c.huge = style.huge;
+                if !policy.pass_readonly {
+                    c.shown_from = policy.limits.stream_from.min(policy.limits.client_input_max - 1);
+                } else {
+                    c.shown_from = 0;
+                }
                 c
             })
             .collect();
@@ -242,6 +247,8 @@ impl World {
     }
 
     fn run(&mut self) -> Result<(), String> {
+        let policy = self.policy.clone();
+        self.note(|| format!("{policy:?}"));
         for step in 0.. {
             if step > STEPS_MAX {
                 return Err(format!("no end after {step} steps: {}", self.stuck()));
@@ -293,11 +300,11 @@ impl World {
         let l = &self.policy.limits;
         // One read, and one complete request or reply, may come on top of what makes a queue full.
         let read = self.shell.read_max();
-        let whole = l.stream_from.max(l.inline_max) + 64;
+        let whole = l.client_input_max.max(l.inline_max + 1) + read;
         let reply = 300_000;
         let bounds = [
             ("input of a client", audit.input_max, l.client_input_max.max(l.inline_max + 1) + read),
-            ("ring of a connection", audit.ring_max, l.ring_max + read.max(whole) + 4096),
+            ("ring of a connection", audit.ring_max, l.ring_max + whole + 1024),
             ("replies to a client", audit.out_max, l.client_output_hard + reply),
             ("commands in flight", audit.owed_max, l.in_flight_max as usize),
             ("pinned connections", audit.pinned, self.policy.pinned_max as usize),

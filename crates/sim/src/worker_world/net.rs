@@ -187,7 +187,7 @@ impl Net {
         if link.closed_there {
             // The answer to what comes to a socket that is closed.
             link.reset = true;
-            link.edge_read = true;
+            (link.edge_read, link.edge_write) = (true, true);
         } else {
             link.to_peer.give(&bytes[..n]);
         }
@@ -264,7 +264,7 @@ impl Net {
         if !gently {
             link.from_peer = Pipe::default();
             link.reset = true;
-            link.edge_read = true;
+            (link.edge_read, link.edge_write) = (true, true);
         }
         if std::mem::take(&mut link.full) {
             link.edge_write = true;
@@ -275,7 +275,7 @@ impl Net {
     pub(super) fn cut(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id) {
             link.reset = true;
-            link.edge_read = true;
+            (link.edge_read, link.edge_write) = (true, true);
             link.to_peer = Pipe::default();
             link.from_peer = Pipe::default();
         }
