@@ -2,12 +2,12 @@
 use super::client::{Place, Stream};
 use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
-use crate::command::Act;
+use crate::command::{Access, Act};
 use crate::hold::{Lost, Then, lost};
 use crate::ledger::{Apply, Owner, Sent, Slot};
 use crate::resp::reply;
-use crate::session::{Session, Tx, Watch};
-use crate::topology::snapshot::SignKind;
+use crate::session::{Tx, Watch};
+use crate::topology::snapshot::{SignKind, Term};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -20,7 +20,7 @@ impl Worker {
             self.service(at.0).counters.ups_failed += 1;
             self.shard(at.0, at.1).failed(now);
         }
-        self.resolve(now, id);
+        self.resolve(id);
         self.sign(now, at, term, SignKind::Broken);
     }
 
@@ -29,24 +29,31 @@ impl Worker {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term) = ((up.service, up.shard), up.term);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
-        self.resolve(now, id);
+        self.resolve(id);
         if let Some(kind) = sign {
             self.sign(now, at, term, kind);
         }
     }
 
     /// Settles all that a connection owes, without it.
-    fn resolve(&mut self, _now: Now, id: UpId) {
+    fn resolve(&mut self, id: UpId) {
         let Some(mut up) = self.detach_up(id) else { return };
-        let resend_reads = self.service_ref(up.service).policy.resend_reads;
-        let owed = up.ledger.close();
+        let pinned_by = up.pinned_by.and_then(|c| self.clients.get(c));
+        let mut loss = Loss {
+            term: up.term,
+            resend_reads: self.service_ref(up.service).policy.resend_reads,
+            in_tx: pinned_by.is_some_and(|c| c.session.tx != Tx::None),
+        };
         let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
-        for (slot, bytes, sent) in owed {
+        for (slot, bytes, sent) in up.ledger.close() {
             let Owner::Client(client) = slot.owner else { continue };
-            if !met.contains(&client) {
+            if let Some(c) = self.clients.get_mut(client)
+                && core::mem::take(&mut c.owed) > 0
+                && up.pinned_by != Some(client)
+            {
                 met.push(client);
             }
-            self.resolve_slot(client, slot, bytes, sent, resend_reads);
+            self.resolve_slot(client, slot, bytes, sent, &mut loss);
         }
         for client in met {
             let Some(c) = self.clients.get_mut(client) else { continue };
@@ -81,42 +88,38 @@ impl Worker {
         true
     }
 
-    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, resend_reads: bool) {
+    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, loss: &mut Loss) {
         let Some(c) = self.clients.get_mut(id) else { return };
         let Some(s) = self.services[usize::from(c.service.0)].as_mut() else { return };
-        if slot.streams {
+        if slot.begun {
+            return self.cut_client(id);
+        }
+        let answer = if sent == Sent::All || slot.streams { loss.in_lost_tx(&slot) } else { None };
+        let then = match answer {
+            Some(then) => then,
             // Its bytes are gone. If the server has not got all of it, it was not executed.
-            let whole = sent == Sent::All;
-            let text: Box<[u8]> = if whole {
-                s.counters.uncertain += 1;
-                reply::UNCERTAIN.into()
-            } else {
+            None if slot.streams && sent == Sent::NotAll => {
                 s.counters.masterdown += 1;
-                reply::masterdown(&s.policy.name, "the connection was lost while the request was sent").into()
-            };
-            if let Stream::Into(_) = c.stream {
-                c.stream = Stream::Discard(text);
-            } else {
-                c.redo_at(slot.seq, Then::Answer(text));
+                let why = "the connection was lost while the request was sent";
+                Then::Answer(reply::masterdown(&s.policy.name, why).into())
             }
-            return;
-        }
-        if sent == Sent::All
-            && let Some(answer) = in_lost_tx(&mut c.session, &slot)
-        {
-            s.counters.uncertain += u64::from(answer == reply::UNCERTAIN);
-            c.redo_at(slot.seq, Then::Answer(answer.into()));
-            return;
-        }
-        match lost(&slot, sent, resend_reads) {
-            Lost::Again => c.redo_at(slot.seq, again(&slot, bytes, slot.maybe)),
-            Lost::ReadAgain => c.redo_at(slot.seq, again(&slot, bytes, true)),
-            Lost::Uncertain => {
-                s.counters.uncertain += 1;
-                c.overtaken(slot.seq);
-                c.redo_at(slot.seq, Then::Answer(reply::UNCERTAIN.into()));
+            None if slot.streams => Then::Answer(reply::UNCERTAIN.into()),
+            None => match lost(&slot, sent, loss.resend_reads) {
+                Lost::Again => again(&slot, bytes, slot.maybe),
+                Lost::ReadAgain => again(&slot, bytes, true),
+                Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
+            },
+        };
+        if then.answer() == Some(reply::UNCERTAIN) {
+            s.counters.uncertain += 1;
+            c.overtaken(slot.seq);
+            if slot.entry.is_none_or(|e| e.access == Access::Write) {
+                c.session.last_write = Some(loss.term);
             }
-            Lost::Close => self.cut_client(id),
+        }
+        match (&c.stream, then.answer()) {
+            (Stream::Into(_), Some(text)) if slot.streams => c.stream = Stream::Discard(text.into()),
+            _ => c.redo_at(slot.seq, then),
         }
     }
 
@@ -161,31 +164,30 @@ fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
     Then::Again { bytes, maybe, refusal: None }
 }
 
-/// What is said of a command that was sent within a transaction whose connection is lost: nothing of a transaction is
-/// executed before its `EXEC`.
-fn in_lost_tx(s: &mut Session, slot: &Slot) -> Option<&'static [u8]> {
-    let act = slot.entry.map(|e| e.act);
-    let opens = act == Some(Act::Multi) && slot.apply == Apply::Multi;
-    match (&s.tx, act) {
-        (Tx::None, _) if opens => {
-            s.tx = Tx::Lost;
-            Some(reply::OK)
-        }
-        (Tx::None, _) => None,
-        (Tx::Open(_) | Tx::Lost, Some(Act::Exec)) => {
-            (s.tx, s.watch) = (Tx::None, Watch::None);
-            Some(match slot.apply {
-                Apply::ExecAs(_) => reply::EXECABORT_SWITCH,
-                _ => reply::UNCERTAIN,
-            })
-        }
-        (Tx::Open(_) | Tx::Lost, Some(Act::Discard)) => {
-            (s.tx, s.watch) = (Tx::None, Watch::None);
-            Some(reply::OK)
-        }
-        (Tx::Open(_) | Tx::Lost, _) => {
-            s.tx = Tx::Lost;
-            Some(reply::QUEUED)
-        }
+/// What is known of a connection that is gone.
+struct Loss {
+    term: Term,
+    resend_reads: bool,
+    /// Whether the next of its requests stands in a transaction.
+    in_tx: bool,
+}
+
+impl Loss {
+    /// What is said of a command that was sent within a transaction whose connection is lost: nothing of a transaction
+    /// is executed before its `EXEC`.
+    fn in_lost_tx(&mut self, slot: &Slot) -> Option<Then> {
+        let act = slot.entry.map(|e| e.act);
+        let (answer, tx) = match act {
+            Some(Act::Multi) if !self.in_tx && slot.apply == Apply::Multi => (reply::OK, Some(Tx::Lost)),
+            _ if !self.in_tx => return None,
+            Some(Act::Exec) if matches!(slot.apply, Apply::ExecAs(_)) => {
+                (reply::EXECABORT_SWITCH, Some(Tx::None))
+            }
+            Some(Act::Exec) => (reply::UNCERTAIN, Some(Tx::None)),
+            Some(Act::Discard) => (reply::OK, Some(Tx::None)),
+            _ => (reply::QUEUED, None),
+        };
+        self.in_tx = tx != Some(Tx::None);
+        Some(Then::InTx { answer, tx })
     }
 }
