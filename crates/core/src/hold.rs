@@ -2,11 +2,12 @@
 use crate::Now;
 use crate::command::{Access, Act, Entry};
 use crate::ledger::{Sent, Slot};
+use crate::session::Tx;
 use crate::topology::snapshot::{Gate, ShardView};
 use alloc::boxed::Box;
 
 /// A command of a session that comes before all that the session has still to say.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Redo {
     /// Its place among all that the session asked: replies go to the client in this order.
     pub seq: u64,
@@ -15,7 +16,7 @@ pub struct Redo {
 }
 
 /// What is to be done for a [`Redo`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Then {
     /// Route it again.
     Again {
@@ -28,6 +29,24 @@ pub enum Then {
     },
     /// Its reply is known; it waits for its turn.
     Answer(Box<[u8]>),
+    /// So is this one's, and where it leaves the session in a transaction whose connection is lost.
+    InTx {
+        /// The reply.
+        answer: &'static [u8],
+        /// Where the session stands then, if that is something new.
+        tx: Option<Tx>,
+    },
+}
+
+impl Then {
+    /// The reply that is known.
+    pub fn answer(&self) -> Option<&[u8]> {
+        match self {
+            Then::Again { .. } => None,
+            Then::Answer(text) => Some(text),
+            Then::InTx { answer, .. } => Some(answer),
+        }
+    }
 }
 
 /// What becomes of a command whose connection is gone.
@@ -39,15 +58,10 @@ pub enum Lost {
     ReadAgain,
     /// Its outcome cannot be known.
     Uncertain,
-    /// The client has part of its reply: nothing that follows would make sense to it.
-    Close,
 }
 
 /// What becomes of a request whose connection is gone, outside of a transaction.
 pub fn lost(slot: &Slot, sent: Sent, resend_reads: bool) -> Lost {
-    if slot.begun {
-        return Lost::Close;
-    }
     if sent == Sent::NotAll {
         return Lost::Again;
     }

@@ -133,11 +133,18 @@ impl Worker {
         while let Some(c) = self.clients.get_mut(id) {
             let Some(Redo { seq, then }) = c.redo.pop_front() else { return };
             // A connection answers in the order in which it is asked: what is later and in flight is answered first.
-            let waits = c.owed > 0 && (matches!(then, Then::Answer(_)) || c.newest > seq);
+            let waits = c.owed > 0 && (then.answer().is_some() || c.newest > seq);
             let wait = match &then {
                 _ if waits => Wait::Owed,
                 Then::Answer(bytes) => {
                     self.deliver(id, bytes);
+                    continue;
+                }
+                Then::InTx { answer, tx } => {
+                    self.deliver(id, answer);
+                    if let Some(tx) = tx {
+                        self.tx_was_lost(id, tx);
+                    }
                     continue;
                 }
                 Then::Again { bytes, maybe, .. } => {
@@ -168,6 +175,16 @@ impl Worker {
         let s = self.service_ref(c.service);
         let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
         scan::all(bytes, &s.policy.limits, must_authenticate)
+    }
+
+    /// A session is now where a transaction left it whose connection was lost. What it watches on another one it would
+    /// not know of.
+    fn tx_was_lost(&mut self, id: ClientId, tx: &Tx) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        (c.session.tx, c.session.watch) = (tx.clone(), Watch::None);
+        if let Place::Pinned(up) = c.place {
+            self.close_up(up);
+        }
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.

@@ -2,12 +2,12 @@
 use super::client::{Place, Stream};
 use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
-use crate::command::Act;
+use crate::command::{Access, Act};
 use crate::hold::{Lost, Then, lost};
 use crate::ledger::{Apply, Owner, Sent, Slot};
 use crate::resp::reply;
-use crate::session::{Session, Tx, Watch};
-use crate::topology::snapshot::SignKind;
+use crate::session::{Tx, Watch};
+use crate::topology::snapshot::{SignKind, Term};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -20,7 +20,7 @@ impl Worker {
             self.service(at.0).counters.ups_failed += 1;
             self.shard(at.0, at.1).failed(now);
         }
-        self.resolve(now, id, false);
+        self.resolve(id, false);
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
         if !relay {
             self.sign(now, at, term, SignKind::Broken);
@@ -32,7 +32,7 @@ impl Worker {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term) = ((up.service, up.shard), up.term);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
-        self.resolve(now, id, sign == Some(SignKind::Garbage));
+        self.resolve(id, sign == Some(SignKind::Garbage));
         if let Some(kind) = sign {
             self.sign(now, at, term, kind);
         }
@@ -40,21 +40,26 @@ impl Worker {
 
     /// Settles all that a connection owes, without it. What its server answered with garbage is not asked again, whatever
     /// it is: the answer would be the same, again and again.
-    fn resolve(&mut self, _now: Now, id: UpId, garbage: bool) {
+    fn resolve(&mut self, id: UpId, garbage: bool) {
         let Some(mut up) = self.detach_up(id) else { return };
-        let resend_reads = self.service_ref(up.service).policy.resend_reads;
-        let owed = up.ledger.close();
+        let pinned_by = up.pinned_by.and_then(|c| self.clients.get(c));
+        let mut loss = Loss {
+            term: up.term,
+            resend_reads: self.service_ref(up.service).policy.resend_reads,
+            in_tx: pinned_by.is_some_and(|c| c.session.tx != Tx::None),
+            garbage: false,
+        };
         let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
-        for (i, (slot, bytes, sent)) in owed.into_iter().enumerate() {
+        for (i, (slot, bytes, sent)) in up.ledger.close().into_iter().enumerate() {
             let Owner::Client(client) = slot.owner else { continue };
-            if !met.contains(&client) {
+            if let Some(c) = self.clients.get_mut(client)
+                && core::mem::take(&mut c.owed) > 0
+                && up.pinned_by != Some(client)
+            {
                 met.push(client);
             }
-            let verdict = match lost(&slot, sent, resend_reads) {
-                Lost::ReadAgain if garbage && i == 0 => Lost::Uncertain,
-                verdict => verdict,
-            };
-            self.resolve_slot(client, slot, bytes, sent, verdict);
+            loss.garbage = garbage && i == 0;
+            self.resolve_slot(client, slot, bytes, sent, &mut loss);
         }
         for client in met {
             let Some(c) = self.clients.get_mut(client) else { continue };
@@ -89,42 +94,40 @@ impl Worker {
         true
     }
 
-    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, verdict: Lost) {
+    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, loss: &mut Loss) {
         let Some(c) = self.clients.get_mut(id) else { return };
         let Some(s) = self.services[usize::from(c.service.0)].as_mut() else { return };
-        if slot.streams {
+        if slot.begun {
+            return self.cut_client(id);
+        }
+        let answer = if sent == Sent::All || slot.streams { loss.in_lost_tx(&slot) } else { None };
+        let then = match answer {
+            Some(then) => then,
             // Its bytes are gone. If the server has not got all of it, it was not executed.
-            let whole = sent == Sent::All;
-            let text: Box<[u8]> = if whole {
-                s.counters.uncertain += 1;
-                reply::UNCERTAIN.into()
-            } else {
+            None if slot.streams && sent == Sent::NotAll => {
                 s.counters.masterdown += 1;
-                reply::masterdown(&s.policy.name, "the connection was lost while the request was sent").into()
-            };
-            if let Stream::Into(_) = c.stream {
-                c.stream = Stream::Discard(text);
-            } else {
-                c.redo_at(slot.seq, Then::Answer(text));
+                let why = "the connection was lost while the request was sent";
+                Then::Answer(reply::masterdown(&s.policy.name, why).into())
             }
-            return;
-        }
-        if sent == Sent::All
-            && let Some(answer) = in_lost_tx(&mut c.session, &slot)
-        {
-            s.counters.uncertain += u64::from(answer == reply::UNCERTAIN);
-            c.redo_at(slot.seq, Then::Answer(answer.into()));
-            return;
-        }
-        match verdict {
-            Lost::Again => c.redo_at(slot.seq, again(&slot, bytes, slot.maybe)),
-            Lost::ReadAgain => c.redo_at(slot.seq, again(&slot, bytes, true)),
-            Lost::Uncertain => {
-                s.counters.uncertain += 1;
-                c.overtaken(slot.seq);
-                c.redo_at(slot.seq, Then::Answer(reply::UNCERTAIN.into()));
+            None if slot.streams => Then::Answer(reply::UNCERTAIN.into()),
+            None => match lost(&slot, sent, loss.resend_reads) {
+                Lost::Again => again(&slot, bytes, slot.maybe),
+                // A read that two servers did not survive may be the reason.
+                Lost::ReadAgain if loss.garbage || slot.maybe => Then::Answer(reply::UNCERTAIN.into()),
+                Lost::ReadAgain => again(&slot, bytes, true),
+                Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
+            },
+        };
+        if then.answer() == Some(reply::UNCERTAIN) {
+            s.counters.uncertain += 1;
+            c.overtaken(slot.seq);
+            if slot.entry.is_none_or(|e| e.access == Access::Write) {
+                c.session.last_write = Some(loss.term);
             }
-            Lost::Close => self.cut_client(id),
+        }
+        match (&c.stream, then.answer()) {
+            (Stream::Into(_), Some(text)) if slot.streams => c.stream = Stream::Discard(text.into()),
+            _ => c.redo_at(slot.seq, then),
         }
     }
 
@@ -178,31 +181,32 @@ fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
     Then::Again { bytes, maybe, refusal: None }
 }
 
-/// What is said of a command that was sent within a transaction whose connection is lost: nothing of a transaction is
-/// executed before its `EXEC`.
-fn in_lost_tx(s: &mut Session, slot: &Slot) -> Option<&'static [u8]> {
-    let act = slot.entry.map(|e| e.act);
-    let opens = act == Some(Act::Multi) && slot.apply == Apply::Multi;
-    match (&s.tx, act) {
-        (Tx::None, _) if opens => {
-            s.tx = Tx::Lost;
-            Some(reply::OK)
-        }
-        (Tx::None, _) => None,
-        (Tx::Open(_) | Tx::Lost, Some(Act::Exec)) => {
-            (s.tx, s.watch) = (Tx::None, Watch::None);
-            Some(match slot.apply {
-                Apply::ExecAs(_) => reply::EXECABORT_SWITCH,
-                _ => reply::UNCERTAIN,
-            })
-        }
-        (Tx::Open(_) | Tx::Lost, Some(Act::Discard)) => {
-            (s.tx, s.watch) = (Tx::None, Watch::None);
-            Some(reply::OK)
-        }
-        (Tx::Open(_) | Tx::Lost, _) => {
-            s.tx = Tx::Lost;
-            Some(reply::QUEUED)
-        }
+/// What is known of a connection that is gone.
+struct Loss {
+    /// The next reply was garbage.
+    garbage: bool,
+    term: Term,
+    resend_reads: bool,
+    /// Whether the next of its requests stands in a transaction.
+    in_tx: bool,
+}
+
+impl Loss {
+    /// What is said of a command that was sent within a transaction whose connection is lost: nothing of a transaction
+    /// is executed before its `EXEC`.
+    fn in_lost_tx(&mut self, slot: &Slot) -> Option<Then> {
+        let act = slot.entry.map(|e| e.act);
+        let (answer, tx) = match act {
+            Some(Act::Multi) if !self.in_tx && slot.apply == Apply::Multi => (reply::OK, Some(Tx::Lost)),
+            _ if !self.in_tx => return None,
+            Some(Act::Exec) if matches!(slot.apply, Apply::ExecAs(_)) => {
+                (reply::EXECABORT_SWITCH, Some(Tx::None))
+            }
+            Some(Act::Exec) => (reply::UNCERTAIN, Some(Tx::None)),
+            Some(Act::Discard) => (reply::OK, Some(Tx::None)),
+            _ => (reply::QUEUED, None),
+        };
+        self.in_tx = tx != Some(Tx::None);
+        Some(Then::InTx { answer, tx })
     }
 }
