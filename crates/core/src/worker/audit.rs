@@ -104,14 +104,15 @@ impl Worker {
         }
         let s = self.service_ref(c.service);
         let unmet = match c.wait {
-            Wait::No => c.owed == 0 && !c.redo.is_empty() && !c.closing,
+            Wait::No => c.owed == 0 && !c.redo.is_empty(),
             Wait::Owed => c.owed == 0,
             Wait::InFlight => c.owed == 0,
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unwritten().is_empty(),
         };
-        if unmet {
+        // One that is closed once it has read its replies waits for nothing else.
+        if unmet && !c.closing {
             return Err(format!("{id:?} waits in vain: {:?}, owed {}, redo {:?}", c.wait, c.owed, c.redo));
         }
         Ok(())

@@ -264,7 +264,6 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.closing = true;
         c.owed = 0;
-        c.wait = Wait::No;
         if let Place::Pinned(up) = core::mem::take(&mut c.place) {
             self.close_up(up);
         }
