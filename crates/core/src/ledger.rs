@@ -147,14 +147,12 @@ impl Ledger {
         &self.ring[self.index(self.sent)..]
     }
 
-    /// The request that they begin with, or are the rest of.
-    pub fn next_to_send(&self) -> Option<&Slot> {
-        // Most often all is sent but what was queued last.
-        let i = match self.slots.back() {
-            Some(last) if last.end > self.sent => self.slots.partition_point(|s| s.end <= self.sent),
-            _ => return None,
-        };
-        self.slots.get(i)
+    /// Of these the first, up to the first request for which `may` does not hold.
+    pub fn unsent_while(&self, may: impl Fn(&Slot) -> bool) -> &[u8] {
+        let next = self.slots.partition_point(|s| s.end <= self.sent);
+        let allowed = self.slots.iter().skip(next).take_while(|s| may(s)).last();
+        let end = allowed.map_or(self.sent, |s| s.end.min(self.queued()));
+        &self.ring[self.index(self.sent)..self.index(end)]
     }
 
     /// `n` of them were sent.
@@ -378,6 +376,21 @@ mod tests {
         assert!(l.expects());
         l.settle();
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn only_what_may_be_sent_is_shown() {
+        let mut l = Ledger::default();
+        for (bytes, seq) in [(b"aa", 1), (b"bb", 1), (b"cc", 2), (b"dd", 1)] {
+            l.push(bytes, Slot { seq, ..slot() });
+        }
+        let ones = |s: &Slot| s.seq == 1;
+        assert_eq!(l.unsent_while(ones), b"aabb");
+        l.wrote(3);
+        assert_eq!(l.unsent_while(ones), b"b");
+        l.wrote(2);
+        assert_eq!(l.unsent_while(ones), b"");
+        assert_eq!(l.unsent_while(|_| true), l.unsent());
     }
 
     #[test]
