@@ -243,13 +243,40 @@ impl Worker {
     pub(super) fn client_eof(&mut self, now: Now, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.eof = true;
-        let pinned_for_good =
-            matches!(c.place, Place::Pinned(up) if self.ups.get(up).is_some_and(|u| u.blocks()));
-        if c.session.relay || pinned_for_good || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
+        if c.session.relay || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
             self.close_client(id, How::Abort);
             return;
         }
         self.pump(now, id);
+    }
+
+    /// Gives up what a client that sends no more has asked for and what cannot be waited for: what blocks, and half a
+    /// request. (A server would not even answer what was before it.)
+    pub(super) fn abandon(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Place::Pinned(up) = c.place else { return };
+        let half = matches!(c.stream, Stream::Into(_)) && c.wait == Wait::No;
+        if half || self.ups.get(up).is_some_and(|u| u.blocks()) {
+            self.close_up(up);
+            let Some(c) = self.clients.get_mut(id) else { return };
+            (c.owed, c.wait, c.stream) = (0, Wait::No, Stream::No);
+            c.last_words = None;
+            c.redo.clear();
+            c.input = Vec::new();
+            c.input_at = 0;
+        }
+    }
+
+    /// Gives a connection of its own back that nothing demands any longer.
+    pub(super) fn give_back(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Place::Pinned(up) = c.place else { return };
+        let idle = c.owed == 0 && c.wait == Wait::No && c.redo.is_empty() && c.stream == Stream::No;
+        if idle && !c.session.needs_pin() {
+            c.place = Place::Free;
+            let session = c.session.clone();
+            self.unpin(up, &session);
+        }
     }
 
     /// Closes a client that the shell still holds.

@@ -95,11 +95,18 @@ impl Worker {
             self.shard(service, SHARD).line.leave(ticket);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
+        if let Place::Pinned(_) = c.place {
+            if c.eof {
+                self.abandon(id);
+            }
+            self.give_back(id);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
         let heard = c.owed == 0 && c.redo.is_empty() && c.wait == Wait::No;
-        if heard && (c.eof || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
+        if heard && (c.eof || c.deaf || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
             c.closing = true;
             if let Some(text) = c.last_words.take() {
                 self.deliver(id, &text);
@@ -283,7 +290,6 @@ impl Worker {
     fn protocol_error(&mut self, id: ClientId, m: Malformed) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.last_words = Some(reply::protocol_error(m).into());
-        c.eof = true;
         c.deaf = true;
         c.input = Vec::new();
         c.input_at = 0;

@@ -252,7 +252,12 @@ impl Worker {
             }
             let Some(c) = self.clients.get_mut(id) else { return };
             let s = self.services[usize::from(c.service.0)].as_ref().expect("a service is kept");
-            if matches!(c.wait, Wait::Owed | Wait::InFlight) || !c.redo.is_empty() || c.eof || s.draining {
+            if matches!(c.wait, Wait::Owed | Wait::InFlight)
+                || !c.redo.is_empty()
+                || c.eof
+                || c.deaf
+                || s.draining
+            {
                 self.ready.push_back(id);
             }
         } else if c.wait == Wait::InFlight && c.owed <= half {

@@ -352,8 +352,7 @@ impl World {
             }
             2 => {
                 let garbage: &[u8] =
-                    [&b"?x\r\n"[..], b"\r\n", b"$-5\r\n", b"*1\r\n*x\r\n", b"$5\r\nab"]
-                        [self.rng.index(5)];
+                    [&b"?x\r\n"[..], b"\r\n", b"$-5\r\n", b"*1\r\n*x\r\n", b"$5\r\nab"][self.rng.index(5)];
                 self.note(|| format!("garbage on connection {link}"));
                 self.net.peer_write(link, garbage);
                 self.server_drops_later(server, link);
