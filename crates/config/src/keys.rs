@@ -377,8 +377,8 @@ pub const KEYS: &[Key] = &[
         "A client that leaves this much of its replies unread is not read until it has taken some. At most `client_output_hard`.")
         .default("\"1MiB\""),
     Key::new(Limits, "client_output_hard", Size(16 * KIB, 16 * GIB), "\"32MiB\"",
-        "A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`).")
-        .default("\"64MiB\""),
+        "A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`). The default is room for one reply of the largest size.")
+        .default("\"640MiB\""),
     Key::new(Limits, "in_flight", Count(1, 1_000_000), "256",
         "Most commands of one client that are sent and not answered. Its further ones wait.")
         .default("1024"),

@@ -7,7 +7,7 @@ use crate::topology::snapshot::{Gate, ShardView};
 use alloc::boxed::Box;
 
 /// A command of a session that comes before all that the session has still to say.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Redo {
     /// Its place among all that the session asked: replies go to the client in this order.
     pub seq: u64,
@@ -16,7 +16,7 @@ pub struct Redo {
 }
 
 /// What is to be done for a [`Redo`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Then {
     /// Route it again.
     Again {

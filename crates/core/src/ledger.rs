@@ -123,7 +123,7 @@ pub struct Ledger {
 }
 
 /// A ring that has grown beyond this gives its memory back when it is empty.
-const RING_KEPT: usize = 64 << 10;
+const RING_KEPT: usize = 1 << 20;
 
 impl Ledger {
     /// Queues a request.
@@ -158,7 +158,16 @@ impl Ledger {
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        self.let_stream_go();
+        self.let_go();
+    }
+
+    /// Lets go what was sent of the first request, if it streams; the bytes of those behind it are kept.
+    fn let_go(&mut self) {
+        match self.slots.front() {
+            Some(s) if s.streams => self.release(s.end.min(self.sent)),
+            Some(_) => {}
+            None => self.release(self.sent),
+        }
     }
 
     /// Bytes kept: queued or sent, not settled.
@@ -198,7 +207,7 @@ impl Ledger {
     pub fn settle(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.release(slot.end.min(self.sent));
-        self.let_stream_go();
+        self.let_go();
         Some(slot)
     }
 
@@ -266,15 +275,6 @@ impl Ledger {
                 slot.owner = Owner::Nobody;
                 slot.apply = Apply::None;
             }
-        }
-    }
-
-    /// The sent bytes of a request that streams are not kept when it is the first; what follows it is, as usual.
-    fn let_stream_go(&mut self) {
-        match self.slots.front() {
-            Some(s) if s.streams => self.release(s.end.min(self.sent)),
-            Some(_) => {}
-            None => self.release(self.sent),
         }
     }
 
@@ -416,6 +416,17 @@ mod tests {
         assert_eq!((l.front_bytes(), l.expects()), (&b"next"[..], true));
         l.settle();
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn what_streams_behind_another_is_let_go_when_that_settles() {
+        let mut l = Ledger::default();
+        l.push(b"name", slot());
+        l.push(b"head", Slot { streams: true, ..slot() });
+        l.wrote(8);
+        assert_eq!(l.len(), 8);
+        l.settle();
+        assert_eq!(l.len(), 0);
     }
 
     proptest! {

@@ -71,7 +71,7 @@ impl Default for Limits {
             stream_from: 1 << 20,
             client_input_max: 1 << 20,
             client_output_soft: 1 << 20,
-            client_output_hard: 64 << 20,
+            client_output_hard: 640 << 20,
             in_flight_max: 1024,
             ring_max: 16 << 20,
         }

@@ -118,6 +118,7 @@ pub fn route<'a>(
             let ver = what.eq_ignore_ascii_case(b"lib-ver");
             probe(req, args.next().map_or(Apply::None, |v| Apply::Setinfo(ver, v.into())))
         }
+        Act::Kill => probe(req, Apply::None),
         Act::Multi => pin(Apply::Multi),
         Act::Exec => exec(s),
         Act::Discard => pin(Apply::Discard),

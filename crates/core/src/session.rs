@@ -1,6 +1,7 @@
 //! The state that Redis keeps for a connection, kept for a client instead: whichever upstream connection runs its
 //! commands is made to agree with it. It changes only when a reply shows that the server agreed.
 use crate::command::SubKind;
+use crate::ledger::Apply;
 use crate::policy::Credential;
 use crate::resp::Proto;
 use crate::topology::snapshot::Term;
@@ -67,7 +68,7 @@ pub struct Names {
 }
 
 /// Where a session stands in a transaction.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub enum Tx {
     /// Not in one.
     #[default]
@@ -79,16 +80,14 @@ pub enum Tx {
 }
 
 /// An open transaction.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct OpenTx {
     /// Commands that the server has queued.
     pub queued: u32,
-    /// Of these, the `SELECT`s: index in the transaction, and database.
-    pub selects: Vec<(u32, u32)>,
+    /// Of these, those that change the session or whose reply is rewritten: index in the transaction, and what.
+    pub changes: Vec<(u32, Apply)>,
     /// A command of it was refused by Pointsman: `EXEC` must abort.
     pub refused: bool,
-    /// It contains what changes the session in a way that is not followed: the connection is not given back.
-    pub unfollowed: bool,
 }
 
 /// The state of a session's `WATCH`.

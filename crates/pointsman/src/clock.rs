@@ -10,5 +10,16 @@ pub fn now() -> Now {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     const CLOCK: ClockId = ClockId::Monotonic;
     let t = clock_gettime(CLOCK);
-    Now::from_micros(t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000)
+    // The kernel's times since boot are not negative.
+    Now::from_micros(t.tv_sec.unsigned_abs() * 1_000_000 + t.tv_nsec.unsigned_abs() / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_clock_advances() {
+        let before = super::now();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(super::now().since(before) >= std::time::Duration::from_millis(2));
+    }
 }

@@ -2,11 +2,18 @@
 //!
 //! - [`data`]: the data plane's shell: accept, the event loop of a worker, transports
 //! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
-//! - [`admin`]: statistics and their renderings
+//! - [`clock`]: the one clock that all threads read
+//! - [`admin`]: statistics and their renderings, the listener that shows them, the commands that ask it
+//! - [`log`]: the log
+//! - [`run`], [`check`]: the commands of these names
 //! - [`sandbox`]: the throwaway deployment
+//! - [`client`]: a blocking client, for sandbox and probes
 pub mod admin;
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod control;
 pub mod data;
+pub mod log;
+pub mod run;
 pub mod sandbox;

@@ -1,43 +1,161 @@
-//! The binary (provisional).
-use pointsman::data::accept::{Acceptor, Listener};
-use pointsman::data::{Outbox, Workers};
-use pointsman_core::policy::Policy;
-use pointsman_core::topology::snapshot::*;
-use std::sync::Arc;
-struct Log;
-impl Outbox for Log {
-    fn tell(&self, e: pointsman_core::worker::Event) {
-        eprintln!("{e:?}");
+//! The program: arguments to one of its commands.
+use clap::{Args, Parser, Subcommand};
+use pointsman::admin::client;
+use pointsman::{check, run, sandbox};
+use pointsman_config::Flags;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// One plain address that always reaches the true Redis or Valkey master.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy
+    Run(ConfigArgs),
+    /// Validate a configuration and explain what it would do
+    Check(CheckArgs),
+    /// Start a throwaway real deployment with the proxy before it
+    Sandbox(sandbox::SandboxArgs),
+    /// Show a running proxy's state
+    Status(StatusArgs),
+    /// Show what happened to a running proxy's services
+    Events(EventsArgs),
+    /// Make a running proxy read its configuration again
+    Reload(AdminArgs),
+    /// Accept that a service's Sentinels have begun to count epochs anew
+    Trust(TrustArgs),
+}
+
+#[derive(Args)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// The Sentinels
+    #[arg(long, value_name = "HOST:PORT,…")]
+    sentinel: Vec<String>,
+    /// The name that the Sentinels give to the master
+    #[arg(long, value_name = "NAME")]
+    master: Option<String>,
+    /// The nodes, to be asked for their roles (instead of Sentinels)
+    #[arg(long, value_name = "HOST:PORT,…")]
+    node: Vec<String>,
+    /// Refuse no command
+    #[arg(long)]
+    transparent: bool,
+    /// Threads that serve clients (default: as many as there are cores)
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Where health, status and metrics are served (default 127.0.0.1:9400)
+    #[arg(long, value_name = "ADDR|off")]
+    admin: Option<String>,
+    /// error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// human or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+impl ConfigArgs {
+    fn flags(self) -> Flags {
+        Flags {
+            config: self.config,
+            listen: self.listen,
+            sentinels: self.sentinel,
+            master: self.master,
+            nodes: self.node,
+            transparent: self.transparent,
+            workers: self.workers,
+            admin: self.admin,
+            log_level: self.log_level,
+            log_format: self.log_format,
+        }
     }
 }
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    if args.iter().any(|a| a == "--version") {
-        println!("pointsman 0.1.0");
-        return;
+
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask the Sentinels and nodes too
+    #[arg(long)]
+    probe: bool,
+}
+
+#[derive(Args)]
+struct AdminArgs {
+    /// The admin listener of the running proxy
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9400")]
+    admin: SocketAddr,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct EventsArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Go on as they happen
+    #[arg(long)]
+    follow: bool,
+    /// As JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TrustArgs {
+    /// The service's name
+    service: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run::run(&args.flags()),
+        Command::Check(args) => check::check(&args.config.flags(), args.probe),
+        Command::Sandbox(args) => sandbox::run(&args),
+        Command::Status(args) => said(client::status(args.admin.admin, args.json)),
+        Command::Events(args) => said(
+            client::events(args.admin.admin, args.follow, args.json, &mut io::stdout())
+                .map(|()| String::new()),
+        ),
+        Command::Reload(args) => said(client::reload(args.admin)),
+        Command::Trust(args) => said(client::trust(args.admin.admin, &args.service)),
     }
-    let get = |k: &str| args.iter().position(|a| a == k).map(|i| args[i + 1].clone());
-    let listen = get("--listen").expect("--listen");
-    let node = get("--node").expect("--node");
-    let n: usize = get("--workers").map_or(1, |n| n.parse().expect("number"));
-    let workers = Workers::start(n, Arc::new(Log)).expect("start");
-    workers.configure(&Arc::from([Arc::new(Policy::new(ServiceId(0), "main"))]));
-    let now = pointsman::clock::now();
-    let mut v = ShardView::unknown(now, std::time::Duration::from_secs(15));
-    v.term = Term(1);
-    v.master = Some(Endpoint::Tcp(node.parse().expect("addr")));
-    v.writes = Gate::Open;
-    v.reads = Gate::Open;
-    v.proven_at = Now::NEVER;
-    use pointsman_core::Now;
-    let snap = Snapshot {
-        version: 1,
-        services: [ServiceView { id: ServiceId(0), shards: [Arc::new(v)].into() }].into(),
-    };
-    workers.publish(&Arc::new(snap));
-    let acceptor = Acceptor::start(workers).expect("acceptor");
-    acceptor.open(ServiceId(0), 1, Listener::tcp(listen.parse().expect("addr")).expect("bind"));
-    loop {
-        std::thread::park();
+}
+
+fn said(outcome: Result<String, String>) -> ExitCode {
+    match outcome {
+        Ok(text) => {
+            if !text.is_empty() {
+                println!("{}", text.trim_end());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("pointsman: {text}");
+            ExitCode::FAILURE
+        }
     }
 }

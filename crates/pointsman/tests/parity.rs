@@ -2,7 +2,8 @@
 //! answers it. Each exception stands, with its reason, above the line that makes it.
 mod harness;
 
-use harness::{Pair, script};
+use harness::raw::{self, Raw, shown};
+use harness::{Pair, Proxy, Server, script};
 use pointsman::sandbox::deployment::Options;
 
 /// Holds the conversation with a server without passwords, and with the proxy before another.
@@ -126,7 +127,7 @@ fn what_is_asked_of_the_server() {
 #[test]
 fn what_is_refused_is_refused_clearly() {
     let pair = Pair::start(&Options::default(), &[]);
-    let mut client = harness::raw::Raw::connect(pair.proxy.addr());
+    let mut client = Raw::connect(pair.proxy.addr());
     for words in [
         &["DEBUG", "SLEEP", "0"][..],
         &["debug", "jmap"],
@@ -167,24 +168,28 @@ fn who_must_authenticate_may_send_little() {
     same_with_users(include_str!("parity/who_must_authenticate_may_send_little.txt"));
 }
 
-/// The very first words of the first client, before the proxy can know that the server wants a password.
+/// The very first words of the first clients, before the proxy can know that the server wants a password.
 #[test]
 fn the_first_client_of_all_may_send_no_more() {
-    let pair = same_pair_with_password();
-    script::hold(
-        &pair,
-        r#"
-        A MSET a 1 b 2 c 3 d 4 e 5 f 6
-        .end A
-        B AUTH sesame
-        B GET a
-        "#,
-    );
-}
-
-fn same_pair_with_password() -> Pair {
-    let options = Options { password: Some("sesame".into()), ..Options::default() };
-    Pair::start(&options, &[])
+    for first in
+        [&["MSET", "a", "1", "b", "2", "c", "3", "d", "4", "e", "5"][..], &["AUTH", &"x".repeat(16_385)]]
+    {
+        let options = Options { password: Some("sesame".into()), ..Options::default() };
+        let (bare, fronted) = (Server::start(&options), Server::start(&options));
+        let proxy = Proxy::start_unasked(&fronted, &[]);
+        let (mut direct, mut client) = (Raw::connect(bare.addr()), Raw::connect(proxy.addr()));
+        let (mut other, mut second) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+        let said = raw::request(first);
+        direct.send(&said);
+        client.send(&said);
+        other.send(b"GET a\r\n");
+        assert_eq!(shown(&client.rest().expect("an end")), shown(&direct.rest().expect("an end")));
+        // Nobody else is any the worse for it.
+        assert_eq!(shown(&other.reply()), "-NOAUTH Authentication required.\\r\\n");
+        second.send(b"AUTH sesame\r\nGET a\r\n");
+        assert_eq!(shown(&second.reply()), "+OK\\r\\n");
+        assert_eq!(shown(&second.reply()), "$-1\\r\\n");
+    }
 }
 
 #[test]

@@ -83,6 +83,7 @@ const ACTS: &[(&str, Act)] = &[
     ("PSUBSCRIBE", Act::Subscribe(SubKind::Pattern)), ("PUNSUBSCRIBE", Act::Unsubscribe(SubKind::Pattern)),
     ("SSUBSCRIBE", Act::Subscribe(SubKind::Shard)), ("SUNSUBSCRIBE", Act::Unsubscribe(SubKind::Shard)),
     ("XREAD", Act::BlockIfAsked), ("XREADGROUP", Act::BlockIfAsked),
+    ("SCRIPT|KILL", Act::Kill), ("FUNCTION|KILL", Act::Kill),
     ("WAIT", Act::Wait), ("WAITAOF", Act::Wait),
     // ASKING binds for one command only, READONLY and READWRITE could be replayed; without a cluster all three are
     // errors (Redis) or without effect (Valkey), so they are not worth more.

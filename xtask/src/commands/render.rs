@@ -94,6 +94,7 @@ fn treatment(entry: &Entry) -> &'static str {
             "passes it on; with BLOCK, gives the session a connection of its own until the reply"
         }
         Act::Wait => "sends it where the session's writes went",
+        Act::Kill => "goes ahead of the script that it is to end",
         Act::Bind | Act::Relay => "gives the session a connection of its own for life",
     }
 }

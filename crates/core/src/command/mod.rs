@@ -113,6 +113,8 @@ pub enum Act {
     Bind,
     /// As [`Act::Bind`], and from now on replies can no longer be counted.
     Relay,
+    /// SCRIPT KILL, FUNCTION KILL: must not stand behind the script that it is to end.
+    Kill,
 }
 
 /// The answer of [`lookup`].

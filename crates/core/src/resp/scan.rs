@@ -167,6 +167,12 @@ impl RequestScan {
         self.pos
     }
 
+    /// How many bytes are missing, of a buffer of `len`, to the next byte that the scan has to look at: the rest of a
+    /// bulk string.
+    pub fn missing(&self, len: usize) -> usize {
+        self.pos.saturating_sub(len)
+    }
+
     /// How many of the `len` bytes of the buffer the scan needs no longer: all but a header that has no end yet.
     pub fn passed(&self, len: usize) -> usize {
         self.pos.min(len)
@@ -240,6 +246,19 @@ impl RequestScan {
     }
 }
 
+/// Whether all requests in `buf` are well-formed and within limits, as far as can be seen of the last.
+pub fn all(buf: &[u8], lim: &Limits, unauthenticated: bool) -> Result<(), Malformed> {
+    let (mut scan, mut at) = (RequestScan::default(), 0);
+    loop {
+        match scan.next(&buf[at..], lim, unauthenticated)? {
+            RequestStep::More => return Ok(()),
+            RequestStep::Array { len } | RequestStep::Inline { len } | RequestStep::Empty { len } => {
+                at += len
+            }
+        }
+    }
+}
+
 /// Where a scan of a reply stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplyStep {
@@ -303,6 +322,12 @@ impl ReplyScan {
         self.levels.clear();
         (self.pos, self.looked, self.kind, self.done) = (0, 0, 0, false);
         Ok(ReplyStep::Frame { len, kind })
+    }
+
+    /// How many bytes are missing, of a buffer of `len`, to the next byte that the scan has to look at: the rest of a
+    /// bulk string.
+    pub fn missing(&self, len: usize) -> usize {
+        self.pos.saturating_sub(len)
     }
 
     /// How many of the `len` bytes of the buffer the scan needs no longer: all but a header that has no end yet.

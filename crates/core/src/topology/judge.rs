@@ -15,6 +15,8 @@ pub(super) struct Grant {
     pub(super) identity: Option<Identity>,
     /// Its replication history, as last seen.
     pub(super) lineage: Option<Lineage>,
+    /// Its replication offset when it was last proven: what a successor must at least have followed.
+    pub(super) offset: u64,
     /// The config epoch that it was named at; 0 without Sentinels.
     pub(super) epoch: u64,
     /// When the question of its newest proof was sent.

@@ -11,12 +11,13 @@
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
-use super::observation::{Observation, Role, Seen, Target, TargetKind};
+use super::observation::{Observation, Seen, Target, TargetKind};
 use super::roles::Roles;
 use super::sentinels::Sentinels;
 use super::settings::{Settings, Source};
-use super::snapshot::{Endpoint, Gate, Replica, ShardView, Sign, SignKind, Term};
+use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
+use super::view::{endpoint, same_health};
 use crate::Now;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
@@ -36,7 +37,7 @@ const TICK_CALM: Duration = Duration::from_millis(200);
 const WHY_EVERY: Duration = Duration::from_millis(100);
 /// A change of nothing but the replicas' lag is published at most this often.
 const LAG_EVERY: Duration = Duration::from_secs(1);
-/// What Sentinels announce makes us ask at most this often.
+/// Everybody is asked out of turn at most this often, so that nobody who keeps changing his mind makes us spin.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// For how long an operator's trust is good.
 const TRUST_FOR: Duration = Duration::from_secs(30);
@@ -70,10 +71,10 @@ enum Judge {
 }
 
 /// A hold of the service.
-struct Held {
-    since: Now,
-    why: String,
-    reads: bool,
+pub(super) struct Held {
+    pub(super) since: Now,
+    pub(super) why: String,
+    pub(super) reads: bool,
     /// It ran out, and that was told.
     down: bool,
 }
@@ -87,9 +88,9 @@ pub struct Topology {
     pub(super) grant: Option<Grant>,
     /// The last grant, also after it was withdrawn: what comes next is measured by it.
     last: Option<Grant>,
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
     /// Why it serves.
-    serving: Arc<str>,
+    pub(super) serving: Arc<str>,
     doubt_at: Now,
     sign_at: Now,
     /// Until when a sign alone does not make all workers hold.
@@ -98,11 +99,12 @@ pub struct Topology {
     owed: Option<Now>,
     trusted_until: Option<Now>,
     asked_at: Now,
+    ask_wanted: bool,
     looked_at: Now,
     published: Arc<ShardView>,
     published_at: Now,
     watched: BTreeSet<Target>,
-    hurrying: BTreeSet<Target>,
+    hurrying: bool,
     acts: VecDeque<Act>,
 }
 
@@ -124,12 +126,13 @@ impl Topology {
             grace_until: Now::ZERO,
             owed: None,
             trusted_until: None,
-            asked_at: now,
+            asked_at: Now::ZERO,
+            ask_wanted: false,
             looked_at: now,
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
             published_at: now,
             watched: BTreeSet::new(),
-            hurrying: BTreeSet::new(),
+            hurrying: false,
             acts: VecDeque::new(),
             settings,
         };
@@ -156,9 +159,7 @@ impl Topology {
             }
             (TargetKind::Sentinel, _) => return,
         }
-        if announced && now.since(self.asked_at) >= ASK_EVERY {
-            self.ask(now);
-        }
+        self.ask_wanted |= announced;
         self.settle(now);
     }
 
@@ -181,7 +182,7 @@ impl Topology {
                 self.grace_until = now + GRACE;
             }
             if self.asked_at <= sign.at {
-                self.ask(now);
+                self.ask_wanted = true;
             }
         }
         self.settle(now);
@@ -192,7 +193,7 @@ impl Topology {
     pub fn trust(&mut self, now: Now) {
         self.trusted_until = Some(now + TRUST_FOR);
         self.tell(now, EventKind::Note, "the operator trusts what is seen now".into());
-        self.ask(now);
+        self.ask_wanted = true;
         self.settle(now);
     }
 
@@ -206,7 +207,6 @@ impl Topology {
             for t in mem::take(&mut self.watched) {
                 self.acts.push_back(Act::Unwatch(t));
             }
-            self.hurrying.clear();
         }
         match (&mut self.judge, &before.source, &self.settings.source) {
             (
@@ -242,7 +242,8 @@ impl Topology {
         let busy = self.held.is_some() || self.owed.is_some();
         let tick = self.looked_at + if busy { TICK_BUSY } else { TICK_CALM };
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
-        Some(end.map_or(tick, |e| e.min(tick)))
+        let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
+        [Some(tick), end, ask].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -305,6 +306,7 @@ impl Topology {
         self.run_out(now);
         self.tell_news(now);
         self.arrange();
+        self.ask(now);
         self.publish(now);
     }
 
@@ -325,15 +327,22 @@ impl Topology {
     fn serve(&mut self, now: Now, key: Key, epoch: u64) {
         let proven = match (self.nodes.find(&key), self.nodes.proof(&key, self.oldest(now))) {
             (_, Proof::Master(at, node, told)) => {
-                Some((told.sent, Some(Nodes::identity(at, node, told)), told.report.lineage.clone()))
+                let report = &told.report;
+                Some((
+                    told.sent,
+                    Some(Nodes::identity(at, node, told)),
+                    report.lineage.clone(),
+                    report.offset,
+                ))
             }
-            (Some((_, node)), _) => node.pong.map(|sent| (sent, None, None)),
+            (Some((_, node)), _) => node.pong.map(|sent| (sent, None, None, 0)),
             _ => None,
         };
         match (&mut self.grant, proven) {
             (Some(g), proven) => {
-                if let Some((sent, _, lineage)) = proven {
+                if let Some((sent, _, lineage, offset)) = proven {
                     g.proven_at = g.proven_at.max(sent);
+                    g.offset = offset;
                     g.lineage = lineage.or(g.lineage.take());
                 }
                 if epoch < g.epoch {
@@ -345,8 +354,8 @@ impl Topology {
                 }
                 self.release(now);
             }
-            (None, Some((sent, identity, lineage))) => {
-                self.begin(now, Grant { key, identity, lineage, epoch, proven_at: sent });
+            (None, Some((sent, identity, lineage, offset))) => {
+                self.begin(now, Grant { key, identity, lineage, offset, epoch, proven_at: sent });
             }
             (None, None) => {}
         }
@@ -405,13 +414,13 @@ impl Topology {
         if wait.trouble {
             self.doubt_at = now;
         } else if self.asked_at <= self.doubt_at.max(self.sign_at) {
-            self.ask(now);
+            self.ask_wanted = true;
         }
         if wait.only_sign && self.held.is_none() && now < self.grace_until {
             return;
         }
-        // While a reason is being cleared up, it stays the reason that people see.
-        if wait.trouble || self.held.is_none() {
+        // While a reason is being cleared up, it stays the reason that people see; at a start there is none yet.
+        if wait.trouble || self.held.is_none() || self.last.is_none() {
             self.hold(now, wait.why, wait.reads);
         } else if let Some(h) = &mut self.held {
             h.reads = wait.reads;
@@ -461,8 +470,12 @@ impl Topology {
         }
     }
 
+    /// Asks everybody, if that is wanted and due.
     fn ask(&mut self, now: Now) {
-        self.asked_at = now;
+        if !self.ask_wanted || now < self.asked_at + ASK_EVERY {
+            return;
+        }
+        (self.asked_at, self.ask_wanted) = (now, false);
         let acts = self.watched.iter().cloned().map(Act::Ask);
         self.acts.extend(acts);
     }
@@ -479,26 +492,34 @@ impl Topology {
         self.nodes.prune(last.as_ref());
         let busy = self.held.is_some()
             || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
-        let sentinels = self.sentinels().map(|s| &s.map);
-        let wanted = sentinels.into_iter().flat_map(|m| m.keys()).cloned().map(Target::sentinel);
-        let wanted: BTreeSet<Target> =
-            wanted.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
-        if wanted != self.watched {
-            for t in self.watched.difference(&wanted) {
-                self.hurrying.remove(t);
-                self.acts.push_back(Act::Unwatch(t.clone()));
+        if !self.watches_all() {
+            let sentinels = self.sentinels().into_iter().flat_map(|s| s.map.keys());
+            let sentinels = sentinels.cloned().map(Target::sentinel);
+            let wanted: BTreeSet<Target> =
+                sentinels.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
+            self.acts.extend(self.watched.difference(&wanted).cloned().map(Act::Unwatch));
+            for t in wanted.difference(&self.watched) {
+                self.acts.push_back(Act::Watch(t.clone()));
+                if self.hurrying {
+                    self.acts.push_back(Act::Hurry(t.clone(), true));
+                }
             }
-            self.acts.extend(wanted.difference(&self.watched).cloned().map(Act::Watch));
             self.watched = wanted;
         }
-        for t in self.watched.iter().filter(|t| self.hurrying.contains(t) != busy) {
-            self.acts.push_back(Act::Hurry(t.clone(), busy));
+        if self.hurrying != busy {
+            self.hurrying = busy;
+            self.acts.extend(self.watched.iter().cloned().map(|t| Act::Hurry(t, busy)));
         }
-        match busy {
-            true if self.hurrying.len() != self.watched.len() => self.hurrying = self.watched.clone(),
-            false => self.hurrying.clear(),
-            _ => {}
-        }
+    }
+
+    fn watches_all(&self) -> bool {
+        let sentinels = self.sentinels().map(|s| &s.map);
+        let known = |t: &Target| match t.kind {
+            TargetKind::Sentinel => sentinels.is_some_and(|m| m.contains_key(&t.at)),
+            TargetKind::Node => self.nodes.map.contains_key(&t.at),
+        };
+        let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
+        self.watched.len() == n && self.watched.iter().all(known)
     }
 
     fn publish(&mut self, now: Now) {
@@ -523,63 +544,6 @@ impl Topology {
         self.published = Arc::new(view);
         self.published_at = now;
         self.acts.push_back(Act::Publish(self.published.clone()));
-    }
-
-    fn compose(&self, now: Now) -> ShardView {
-        let hold_max = self.hold_max();
-        let shut = self.held.as_ref().map(|h| match h.since + hold_max {
-            until if now >= until => Gate::Refuse,
-            until => Gate::Hold { since: h.since, until },
-        });
-        let writes = shut.unwrap_or(Gate::Open);
-        let may_read = self.grant.is_some() && !self.settings.hold_reads;
-        let reads = match &self.held {
-            Some(h) if h.reads && may_read => Gate::Open,
-            _ => writes,
-        };
-        let why = match &self.held {
-            Some(h) => h.why.as_str().into(),
-            None => self.serving.clone(),
-        };
-        ShardView {
-            term: self.term,
-            master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
-            proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
-            writes_until: None,
-            replicas: self.replicas().into(),
-            writes,
-            reads,
-            hold_max,
-            why,
-        }
-    }
-
-    fn replicas(&self) -> Vec<Replica> {
-        if let Source::Static { .. } = self.settings.source {
-            return Vec::new();
-        }
-        let master = self.grant.as_ref().map(|g| &g.key);
-        let mut all: Vec<Replica> = Vec::new();
-        for node in self.nodes.map.values() {
-            let Some(addr) = node.addr else { continue };
-            let endpoint = Endpoint::Tcp(addr);
-            if master == Some(&Key::Addr(addr)) || all.iter().any(|r| r.endpoint == endpoint) {
-                continue;
-            }
-            let up = |r: &Role| matches!(r, Role::Replica { link_up: true, .. });
-            let told = node.told.as_ref().filter(|_| node.lost.is_none());
-            let healthy = told.is_some_and(|t| up(&t.report.role) && !t.report.loading);
-            all.push(Replica { endpoint, healthy, lag_bytes: self.lag(node) });
-        }
-        all.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-        all
-    }
-
-    /// How far a replica is behind the granted master, by their last reports.
-    pub(super) fn lag(&self, node: &super::nodes::Node) -> Option<u64> {
-        let master = self.nodes.find(&self.grant.as_ref()?.key)?.1.told.as_ref()?;
-        let replica = node.told.as_ref().filter(|_| node.says_replica())?;
-        Some(master.report.offset.saturating_sub(replica.report.offset))
     }
 }
 
@@ -627,15 +591,4 @@ fn observed_differently(a: &Settings, b: &Settings) -> bool {
             name(b),
             mem::discriminant(&b.source),
         )
-}
-
-fn same_health(a: &[Replica], b: &[Replica]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (&a.endpoint, a.healthy) == (&b.endpoint, b.healthy))
-}
-
-pub(super) fn endpoint(key: &Key) -> Option<Endpoint> {
-    match key {
-        Key::Addr(addr) => Some(Endpoint::Tcp(*addr)),
-        Key::Name(_) => None,
-    }
 }

@@ -15,6 +15,7 @@ mod sentinels;
 pub mod settings;
 pub mod snapshot;
 pub mod status;
+mod view;
 
 pub use machine::{Act, Topology};
 

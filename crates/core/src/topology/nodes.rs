@@ -197,7 +197,9 @@ impl Nodes {
                 (n.lost, n.problem, n.answered) = (None, None, Some(now));
                 n.master_since =
                     if report.role != Role::Master { None } else { n.master_since.or(Some(now)) };
-                n.told = Some(Told { sent, report });
+                if n.told.as_ref().is_none_or(|t| t.sent <= sent) {
+                    n.told = Some(Told { sent, report });
+                }
             }
             Seen::Pong(good) => {
                 (n.lost, n.answered) = (None, Some(now));

@@ -33,8 +33,9 @@ const ERA: Duration = Duration::from_secs(5);
 const NOTICED: Duration = Duration::from_secs(3);
 /// When the selected replica cannot be asked, how long after an abort the majority must still name the old master.
 const SETTLED: Duration = Duration::from_secs(2);
-/// What a Sentinel's failover may take beyond its failover-timeout before its flag is no longer believed.
-const FAILOVER_GRACE: Duration = Duration::from_secs(1);
+/// What a Sentinel's failover may take beyond its failover-timeout before its flag is no longer believed: in TILT
+/// (30 s, sentinel_tilt_period) it stands still, and then goes on.
+const FAILOVER_GRACE: Duration = Duration::from_secs(31);
 
 /// What a majority names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -211,6 +212,8 @@ impl Sentinels {
                 }
                 match &node.told {
                     Some(t) if t.sent > abort.at && node.says_replica() => None,
+                    // A master of another history was not promoted by that failover.
+                    Some(t) if t.sent > abort.at && unrelated(node, lineage_of(f, &subject.key)) => None,
                     Some(t) if t.sent > abort.at => Some(format!("{n} says master")),
                     _ if settled => None,
                     _ => Some(format!("{n} has not said its role since")),
@@ -294,6 +297,11 @@ impl Sentinels {
     }
 }
 
+/// Whether a node certainly was not promoted out of this history.
+fn unrelated(node: &Node, ours: Option<&Lineage>) -> bool {
+    node.lineage().zip(ours).is_some_and(|(theirs, ours)| !theirs.succeeds(ours))
+}
+
 fn contradicts(f: &Facts<'_>, view: &View, subject: &Choice) -> bool {
     view.epoch > subject.epoch || (view.epoch == subject.epoch && f.nodes.key(&view.master) != subject.key)
 }
@@ -310,11 +318,11 @@ fn patience(f: &Facts<'_>, subject: &Choice, other: &Key) -> Option<Duration> {
     if !node.says_master() {
         return Some(MOMENT);
     }
-    match (node.lineage(), lineage_of(f, &subject.key)) {
-        (Some(theirs), Some(ours)) if ours.succeeds(theirs) => Some(MOMENT),
-        (Some(theirs), Some(ours)) if !theirs.succeeds(ours) => Some(GOSSIP),
-        _ => None,
+    let ours = lineage_of(f, &subject.key);
+    if node.lineage().zip(ours).is_some_and(|(theirs, ours)| ours.succeeds(theirs)) {
+        return Some(MOMENT);
     }
+    unrelated(node, ours).then_some(GOSSIP)
 }
 
 fn lineage_of<'a>(f: &Facts<'a>, key: &Key) -> Option<&'a Lineage> {

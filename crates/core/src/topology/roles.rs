@@ -123,7 +123,14 @@ fn succeeds(node: &Node, grant: &Grant) -> bool {
 /// grant, of all the other claimants.
 fn successor(f: &Facts<'_>, claimants: &[(Key, &Node)]) -> Option<Key> {
     if let Some(last) = f.last {
-        let mut heirs = claimants.iter().filter(|(k, n)| *k != last.key && succeeds(n, last));
+        // A replica that was restarted as a master from an old dump has the lineage too. While the last master still claims,
+        // only one that had followed it as far as it was proven is its successor.
+        let claims = claimants.iter().any(|(k, _)| *k == last.key);
+        let followed = |n: &Node| {
+            n.lineage().is_some_and(|l| l.second_offset > i64::try_from(last.offset).unwrap_or(i64::MAX))
+        };
+        let mut heirs =
+            claimants.iter().filter(|(k, n)| *k != last.key && succeeds(n, last) && (!claims || followed(n)));
         match (heirs.next(), heirs.next()) {
             (Some((key, _)), None) => return Some(key.clone()),
             (Some(_), Some(_)) => return None,
@@ -133,8 +140,10 @@ fn successor(f: &Facts<'_>, claimants: &[(Key, &Node)]) -> Option<Key> {
     let over = |a: &Node, b: &Node| a.lineage().zip(b.lineage()).is_some_and(|(a, b)| a.succeeds(b));
     let mut heirs =
         claimants.iter().filter(|(k, n)| claimants.iter().all(|(other, o)| other == k || over(n, o)));
+    // Of the last master only what was said above takes the place.
+    let last = f.last.map(|g| &g.key).filter(|k| claimants.iter().any(|(claimant, _)| claimant == *k));
     match (heirs.next(), heirs.next()) {
-        (Some((key, _)), None) => Some(key.clone()),
+        (Some((key, _)), None) if last.is_none_or(|last| last == key) => Some(key.clone()),
         _ => None,
     }
 }

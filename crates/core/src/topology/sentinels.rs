@@ -100,7 +100,8 @@ impl Sentinel {
         if self.said.as_ref().is_some_and(|(before, _)| *before > sent) {
             return;
         }
-        if sent > self.stage_at {
+        // An answer to a question from before an announcement takes nothing of it back.
+        if sent > self.stage_at || (self.stage < view.stage && view.stage < Stage::Promoted) {
             let moved =
                 self.said.as_ref().is_some_and(|(_, v)| (v.epoch, &v.master) != (view.epoch, &view.master));
             self.enter(now, view.stage, moved);
@@ -158,7 +159,8 @@ impl Sentinel {
         if let Some(at) = a.selected {
             self.selected = Some(at);
         }
-        if let Some(stage) = a.stage {
+        // Only an answer can tell that something is over.
+        if let Some(stage) = a.stage.filter(|to| *to > self.stage || self.stage == Stage::Promoted) {
             self.enter(now, stage, false);
             self.stage_at = now;
         }

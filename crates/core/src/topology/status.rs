@@ -1,10 +1,11 @@
 //! The operator's view of one service's topology, as plain data, and the events that tell its story.
-use super::machine::{Topology, endpoint};
+use super::machine::Topology;
 use super::nodes::Node;
 use super::observation::{Role, Stage};
 use super::sentinels::Sentinel;
 use super::settings::HostPort;
 use super::snapshot::{Endpoint, Gate, ServiceId, Term};
+use super::view::endpoint;
 use crate::Now;
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -671,6 +671,28 @@ fn roles_grant_the_only_claimant_when_most_nodes_answer() {
 }
 
 #[test]
+fn an_heir_of_an_old_dump_takes_no_place_from_a_master_that_is_ahead() {
+    let mut b = Bench::new(roles(2));
+    for _ in 0..3 {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, replica("r12", 11, "A"));
+    }
+    assert!(b.serves(11), "{}", b.view().why);
+    // It followed the history of the master, which was proven at offset 100, to here.
+    let heir = |second_offset| Some(Lineage { second_offset, ..lineage("B", Some("A")).expect("is one") });
+    for _ in 0..3 {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, master("r12", heir(61)));
+    }
+    assert!(!b.view().writes.is_open() && b.view().why.contains("none is proven"), "{}", b.view().why);
+    for _ in 0..3 {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, master("r12", heir(101)));
+    }
+    assert!(b.serves(12), "{}", b.view().why);
+}
+
+#[test]
 fn roles_grant_a_single_claimant_after_the_start_wait_with_a_warning() {
     let mut b = Bench::new(roles(3));
     let one = |b: &mut Bench| b.node(11, master("r11", lineage("A", None)));
@@ -725,4 +747,47 @@ fn a_static_list_serves_the_first_healthy_one_and_goes_back_as_configured() {
         let expected = if failback == Failback::Never { (12, Term(2)) } else { (11, Term(3)) };
         assert!(b.serves(expected.0) && b.view().term == expected.1, "{failback:?}: {}", b.view().why);
     }
+}
+
+#[test]
+fn a_sentinel_that_keeps_changing_its_mind_makes_nobody_spin() {
+    let mut b = calm();
+    let mut rounds = 0;
+    let end = b.now + 100 * MS;
+    while b.now < end {
+        rounds += 1;
+        b.names(3, 11 + rounds % 2, 5 + u64::from(rounds % 2));
+        b.node(11, master("r11", lineage("A", None)));
+    }
+    let asked = b.acts.iter().filter(|a| **a == Act::Ask(Target::node(at(11)))).count();
+    assert!((1..=21).contains(&asked), "{asked} questions out of turn in 100 ms");
+}
+
+#[test]
+fn an_announcement_raises_a_stage_and_only_an_answer_lowers_it() {
+    let mut b = calm();
+    let announced =
+        |stage| Seen::Announced(Announced { event: "+event".into(), stage: Some(stage), selected: None });
+    b.sentinel(2, announced(Stage::Acts));
+    assert!(!b.view().writes.is_open());
+    let before = b.now;
+    b.sentinel(2, announced(Stage::Suspects));
+    b.pass_with(1000 * MS, |b| {
+        ready_but(b, 2);
+        let view = View {
+            epoch: 5,
+            master: at(11),
+            stage: Stage::Calm,
+            quorum: 2,
+            others: 2,
+            down_after: 1000 * MS,
+            failover_timeout: 180_000 * MS,
+            pong_age: MS,
+        };
+        let o = Observation { from: Target::sentinel(at(2)), sent: before - 2 * MS, seen: Seen::View(view) };
+        b.t.observe(b.now, o);
+    });
+    assert!(!b.view().writes.is_open(), "an answer to an older question takes nothing back");
+    b.pass_with(300 * MS, ready);
+    assert!(b.serves(11), "{}", b.view().why);
 }

@@ -244,26 +244,19 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.eof = true;
         if c.session.relay || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
-            self.close_client(id, How::Abort);
-            return;
+            return self.let_go(id);
         }
         self.pump(now, id);
     }
 
-    /// Gives up what a client that sends no more has asked for and what cannot be waited for: what blocks, and half a
+    /// Lets a client go that sends no more where it waits for what has no end of its own: what blocks, and the rest of a
     /// request. (A server would not even answer what was before it.)
     pub(super) fn abandon(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         let Place::Pinned(up) = c.place else { return };
         let half = matches!(c.stream, Stream::Into(_)) && c.wait == Wait::No;
         if half || self.ups.get(up).is_some_and(|u| u.blocks()) {
-            self.close_up(up);
-            let Some(c) = self.clients.get_mut(id) else { return };
-            (c.owed, c.wait, c.stream) = (0, Wait::No, Stream::No);
-            c.last_words = None;
-            c.redo.clear();
-            c.input = Vec::new();
-            c.input_at = 0;
+            self.let_go(id);
         }
     }
 
@@ -276,6 +269,39 @@ impl Worker {
             c.place = Place::Free;
             let session = c.session.clone();
             self.unpin(up, &session);
+        }
+    }
+
+    /// A client that will send no more waits for what it cannot get: it is closed once it has read what it was given,
+    /// and its connection at once.
+    fn let_go(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.owed = 0;
+        self.say_no_more(id);
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if let Place::Pinned(up) = core::mem::take(&mut c.place) {
+            self.close_up(up);
+        }
+        if self.clients.get(id).is_some_and(|c| c.unwritten().is_empty()) {
+            self.close_client(id, How::Abort);
+        }
+    }
+
+    /// A client is closed when it has read what it was given: nothing else that it asked matters any longer.
+    pub(super) fn say_no_more(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.closing = true;
+        c.wait = Wait::No;
+        c.redo.clear();
+        self.leave_line(id);
+    }
+
+    /// A client waits for a gate no longer.
+    pub(super) fn leave_line(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let (service, ticket) = (c.service, c.ticket.take());
+        if let Some(ticket) = ticket {
+            self.service(service).shards.iter_mut().for_each(|shard| shard.line.leave(ticket));
         }
     }
 
@@ -292,12 +318,9 @@ impl Worker {
     }
 
     fn remove_client(&mut self, id: ClientId) -> bool {
+        self.leave_line(id);
         let Some(c) = self.clients.remove(id) else { return false };
-        let s = self.service(c.service);
-        s.clients -= 1;
-        if let Some(ticket) = c.ticket {
-            s.shards.iter_mut().for_each(|shard| shard.line.leave(ticket));
-        }
+        self.service(c.service).clients -= 1;
         match c.place {
             Place::Lane(up) if c.owed > 0 => {
                 if let Some(u) = self.ups.get_mut(up) {

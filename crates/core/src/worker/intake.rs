@@ -6,7 +6,7 @@ use crate::command::{Access, Act, Entry};
 use crate::hold::{Pass, Redo, Then, pass};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
-use crate::resp::scan::{Malformed, RequestStep};
+use crate::resp::scan::{self, Malformed, RequestStep};
 use crate::resp::{Proto, inline, reply};
 use crate::route::{self, Here, Route};
 use crate::session::{Ident, IdentId, Tx, Watch};
@@ -41,11 +41,24 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.active = now;
         let service = c.service;
+        self.service(service).counters.client_bytes_in += bytes.len() as u64;
+        // Of a request that arrived in part only the missing bytes are put to it; those behind it stay where they are.
+        let Some(c) = self.clients.get(id) else { return };
+        let missing = c.scan.missing(c.waiting());
+        if c.waiting() > 0 && 0 < missing && missing < bytes.len() {
+            self.take_in(now, id, &bytes[..missing]);
+            self.take_in(now, id, &bytes[missing..]);
+        } else {
+            self.take_in(now, id, bytes);
+        }
+    }
+
+    fn take_in(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.clients.get_mut(id) else { return };
         if c.closing || c.deaf {
             return;
         }
         let at_once = c.waiting() == 0 && c.wait == Wait::No && c.redo.is_empty();
-        self.service(service).counters.client_bytes_in += bytes.len() as u64;
         if at_once {
             let used = self.take(now, id, bytes);
             if let Some(c) = self.clients.get_mut(id)
@@ -88,11 +101,8 @@ impl Worker {
     /// After routing: closes a client that has said and heard all, resumes one that was not read.
     fn finish(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        if c.wait != Wait::Gate
-            && let Some(ticket) = c.ticket.take()
-        {
-            let service = c.service;
-            self.shard(service, SHARD).line.leave(ticket);
+        if c.wait != Wait::Gate && c.ticket.is_some() {
+            self.leave_line(id);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
         if let Place::Pinned(_) = c.place {
@@ -142,6 +152,9 @@ impl Worker {
                     continue;
                 }
                 Then::Again { bytes, maybe, .. } => {
+                    if let Err(malformed) = self.still_allowed(id, bytes) {
+                        return self.protocol_error(id, malformed);
+                    }
                     let again = Again { seq, maybe: *maybe };
                     match self.command(now, id, Request::new(bytes), Some(again)) {
                         Routed::Taken => {
@@ -168,6 +181,14 @@ impl Worker {
         if let Place::Pinned(up) = c.place {
             self.close_up(up);
         }
+    }
+
+    /// Whether a request that was framed before is within what its client may send now.
+    fn still_allowed(&self, id: ClientId, bytes: &[u8]) -> Result<(), Malformed> {
+        let Some(c) = self.clients.get(id) else { return Ok(()) };
+        let s = self.service_ref(c.service);
+        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        scan::all(bytes, &s.policy.limits, must_authenticate)
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.
@@ -212,8 +233,9 @@ impl Worker {
             let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
             let limits = &s.policy.limits;
             let step = match c.framed {
-                Some(len) => Ok(RequestStep::Array { len }),
-                None => c.scan.next(&buf[at..], limits, must_authenticate),
+                Some(len) if !must_authenticate => Ok(RequestStep::Array { len }),
+                // It may have been framed before it was known that the client must authenticate.
+                _ => c.scan.next(&buf[at..], limits, must_authenticate),
             };
             match step {
                 Err(malformed) => {
@@ -287,8 +309,16 @@ impl Worker {
     }
 
     /// A malformed request: Redis' error after all replies that are owed, and the end.
-    fn protocol_error(&mut self, id: ClientId, m: Malformed) {
+    pub(super) fn protocol_error(&mut self, id: ClientId, m: Malformed) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if let Stream::Into(up) = core::mem::take(&mut c.stream) {
+            // The server has half a request: its connection is of no more use.
+            c.owed = 0;
+            c.place = Place::Free;
+            self.close_up(up);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.redo.clear();
         c.last_words = Some(reply::protocol_error(m).into());
         c.deaf = true;
         c.input = Vec::new();
@@ -326,8 +356,6 @@ impl Worker {
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
         match route {
             Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
-            // Which version the session speaks then, the replies that it is owed will tell.
-            Route::Probe { bytes: Cow::Owned(_), .. } if c.owed > 0 => return Routed::Blocked(Wait::Owed),
             Route::Here(here) => return self.answer_here(id, here),
             Route::Refuse(text) => return self.refuse(id, &text),
             _ => {}
@@ -457,6 +485,10 @@ impl Worker {
             let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
+        if c.owed > 0 && matches!(route, Route::Probe { bytes: Cow::Owned(_), .. }) {
+            // It was rewritten by a state that what is still to be answered may change.
+            return Err(Routed::Blocked(Wait::Owed));
+        }
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
             Route::Probe { .. } => (Class::Probe, c.session.ident_id()),
@@ -506,11 +538,13 @@ impl Worker {
         match e.act {
             // A transaction that was just begun has not been told yet that what it watched is lost.
             Act::Exec => c.session.watch == Watch::Lost,
-            // How many replies it has: as many as there are subscriptions then, or one if it is queued.
-            Act::Unsubscribe(_) => true,
-            // In a transaction nothing is sent before it.
-            Act::Wait => true,
-            Act::Subscribe(_) => self.ups.get(up).is_some_and(|u| u.ledger.owes(|e| e.act == Act::Multi)),
+            // How many replies it has: as many as there are subscriptions then, or one if it is queued. And WAIT brings
+            // its mark neither into a transaction nor to a subscriber.
+            Act::Unsubscribe(_) | Act::Wait => true,
+            Act::Subscribe(_) => {
+                let of_tx = |e: &Entry| matches!(e.act, Act::Multi | Act::Exec | Act::Discard);
+                self.ups.get(up).is_some_and(|u| u.ledger.owes(of_tx))
+            }
             _ => false,
         }
     }
@@ -550,7 +584,8 @@ impl Worker {
         again: Option<Again>,
     ) {
         let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
-        if !matches!(c.place, Place::Pinned(_)) {
+        let pinned = matches!(c.place, Place::Pinned(_));
+        if !pinned {
             c.place = Place::Lane(up);
         }
         c.owed += 1;
@@ -560,7 +595,11 @@ impl Worker {
         let slot = |apply| Slot { seq, maybe, ..Slot::new(Owner::Client(id), entry, apply) };
         match route {
             Route::Shared(apply) => u.ledger.push(req.bytes(), slot(apply)),
-            Route::Probe { apply, bytes, .. } => u.ledger.push(&bytes, slot(apply)),
+            Route::Probe { apply, bytes, .. } => {
+                // The session's own connection needs no rewriting: its state is the session's.
+                let bytes = if pinned { req.bytes() } else { &bytes };
+                u.ledger.push(bytes, slot(apply));
+            }
             Route::Pin { apply: Apply::ExecAs(instead), .. } => {
                 u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", slot(Apply::ExecAs(instead)));
             }
@@ -737,16 +776,11 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return bytes.len() };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
-        let (len, last) = match c.scan.next(bytes, &s.policy.limits, false) {
+        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        let (len, last) = match c.scan.next(bytes, &s.policy.limits, must_authenticate) {
             Ok(RequestStep::Array { len }) => (len, true),
             Ok(_) => (c.scan.passed(bytes.len()), false),
             Err(malformed) => {
-                // The server has half a request: its connection is of no more use.
-                if let Stream::Into(up) = core::mem::take(&mut c.stream) {
-                    c.owed = 0;
-                    c.place = Place::Free;
-                    self.close_up(up);
-                }
                 self.protocol_error(id, malformed);
                 return bytes.len();
             }

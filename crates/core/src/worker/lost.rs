@@ -15,13 +15,16 @@ impl Worker {
     /// The shell lost a connection, or could not make it: a sign.
     pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
-        let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
+        let (at, term, ready, relay) = ((up.service, up.shard), up.term, up.is_ready(), up.relay);
         if !ready {
             self.service(at.0).counters.ups_failed += 1;
             self.shard(at.0, at.1).failed(now);
         }
-        self.resolve(id);
-        self.sign(now, at, term, SignKind::Broken);
+        self.resolve(id, false);
+        // The server closes a connection whose bytes are not counted when its client has said QUIT.
+        if !relay {
+            self.sign(now, at, term, SignKind::Broken);
+        }
     }
 
     /// Gives a connection up; `sign` if it is one that the grant may have ended.
@@ -29,23 +32,26 @@ impl Worker {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term) = ((up.service, up.shard), up.term);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
-        self.resolve(id);
+        self.resolve(id, sign == Some(SignKind::Garbage));
         if let Some(kind) = sign {
             self.sign(now, at, term, kind);
         }
     }
 
-    /// Settles all that a connection owes, without it.
-    fn resolve(&mut self, id: UpId) {
+    /// Settles all that a connection owes, without it. What its server answered with garbage is not asked again, whatever
+    /// it is: the answer would be the same, again and again.
+    fn resolve(&mut self, id: UpId, garbage: bool) {
         let Some(mut up) = self.detach_up(id) else { return };
         let pinned_by = up.pinned_by.and_then(|c| self.clients.get(c));
         let mut loss = Loss {
             term: up.term,
             resend_reads: self.service_ref(up.service).policy.resend_reads,
+            garbage,
             in_tx: pinned_by.is_some_and(|c| c.session.tx != Tx::None),
         };
         let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
-        for (slot, bytes, sent) in up.ledger.close() {
+        for (i, (slot, bytes, sent)) in up.ledger.close().into_iter().enumerate() {
+            loss.garbage = garbage && i == 0;
             let Owner::Client(client) = slot.owner else { continue };
             if let Some(c) = self.clients.get_mut(client)
                 && core::mem::take(&mut c.owed) > 0
@@ -106,8 +112,8 @@ impl Worker {
             None if slot.streams => Then::Answer(reply::UNCERTAIN.into()),
             None => match lost(&slot, sent, loss.resend_reads) {
                 Lost::Again => again(&slot, bytes, slot.maybe),
-                Lost::ReadAgain => again(&slot, bytes, true),
-                Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
+                Lost::ReadAgain if !loss.garbage => again(&slot, bytes, true),
+                Lost::ReadAgain | Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
@@ -168,6 +174,8 @@ fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
 struct Loss {
     term: Term,
     resend_reads: bool,
+    /// Whether its server answered the next of its requests with garbage.
+    garbage: bool,
     /// Whether the next of its requests stands in a transaction.
     in_tx: bool,
 }

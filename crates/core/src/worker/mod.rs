@@ -93,8 +93,8 @@ pub enum Event {
     Sign(Sign),
     /// A server refused to set a connection up (a password, a permission, too many connections …).
     SetupFailed {
-        /// Of which service.
-        service: ServiceId,
+        /// The name of its service.
+        service: Arc<str>,
         /// Which server.
         endpoint: Endpoint,
         /// What it said.

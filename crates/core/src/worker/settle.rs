@@ -8,7 +8,7 @@ use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::{Element, Elements, children};
 use crate::resp::scan::ReplyStep;
 use crate::resp::{Proto, reply};
-use crate::session::{OpenTx, Session, Subs, Tx, Watch};
+use crate::session::{Session, Subs, Tx, Watch};
 use crate::topology::snapshot::{SignKind, Term};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -22,23 +22,29 @@ impl Worker {
         let Some(up) = self.ups.get_mut(id) else { return };
         let service = up.service;
         self.service(service).counters.up_bytes_in += bytes.len() as u64;
-        let up = &mut self.ups[id];
-        if up.input.is_empty() {
-            let used = self.frames(now, id, bytes);
-            if let Some(up) = self.ups.get_mut(id) {
-                up.input.extend_from_slice(&bytes[used..]);
+        let mut rest = bytes;
+        while let Some(up) = self.ups.get_mut(id) {
+            if up.input.is_empty() {
+                let used = self.frames(now, id, rest);
+                if let Some(up) = self.ups.get_mut(id) {
+                    up.input.extend_from_slice(&rest[used..]);
+                }
+                return;
             }
-        } else {
-            up.input.extend_from_slice(bytes);
+            // Of a reply that arrived in part only the missing bytes are put to it; those behind it stay where they are.
+            let missing = up.scan.missing(up.input.len());
+            let n = if missing > 0 { missing.min(rest.len()) } else { rest.len() };
+            up.input.extend_from_slice(&rest[..n]);
+            rest = &rest[n..];
             let mut input = core::mem::take(&mut up.input);
             let used = self.frames(now, id, &input);
-            if let Some(up) = self.ups.get_mut(id) {
-                if used == input.len() && input.capacity() > REPLY_KEPT {
-                    input = Vec::new();
-                } else {
-                    input.drain(..used);
-                }
+            let Some(up) = self.ups.get_mut(id) else { return };
+            input.drain(..used);
+            if input.capacity() <= REPLY_KEPT || !input.is_empty() {
                 up.input = input;
+            }
+            if rest.is_empty() {
+                return;
             }
         }
     }
@@ -331,12 +337,15 @@ impl Worker {
         true
     }
 
-    /// The client can make no sense of what would follow.
+    /// The client can make no sense of what would follow what it has been given.
     pub(super) fn cut_client(&mut self, id: ClientId) {
+        self.say_no_more(id);
         let Some(c) = self.clients.get(id) else { return };
-        let service = c.service;
+        let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
-        self.close_client(id, How::Abort);
+        if given {
+            self.close_client(id, How::Abort);
+        }
     }
 }
 
@@ -377,10 +386,9 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
     if let Tx::Open(tx) = &mut s.tx
         && queued
     {
-        match what {
-            Apply::Select(db) => tx.selects.push((tx.queued, db)),
-            Apply::None | Apply::ClientId | Apply::Getname | Apply::Watch | Apply::Unwatch => {}
-            _ => tx.unfollowed = true,
+        // A name is the connection's own by then, and what is watched ends with the transaction.
+        if !matches!(what, Apply::None | Apply::Getname | Apply::Watch | Apply::Unwatch) {
+            tx.changes.push((tx.queued, what));
         }
         tx.queued += 1;
         return Cow::Borrowed(frame);
@@ -434,8 +442,11 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
 
 /// `EXEC` has answered.
 fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
-    let ended = !error || frame.starts_with(b"-EXECABORT") || frame.starts_with(b"-ERR EXEC without MULTI");
-    if !ended {
+    if frame.starts_with(b"-ERR EXEC without MULTI") {
+        // Nothing has ended; what is watched still is.
+        return Cow::Borrowed(frame);
+    }
+    if error && !frame.starts_with(b"-EXECABORT") {
         // Denied, or refused for a reason that may leave the transaction open: the connection is not given back.
         s.bound |= matches!(s.tx, Tx::Open(_));
         return Cow::Borrowed(frame);
@@ -443,17 +454,17 @@ fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]>
     let tx = core::mem::take(&mut s.tx);
     s.watch = Watch::None;
     let Tx::Open(tx) = tx else { return Cow::Borrowed(frame) };
-    let OpenTx { selects, unfollowed, .. } = *tx;
-    s.bound |= unfollowed && !error;
-    if !error && !selects.is_empty() {
-        let replies: Vec<&[u8]> = children(frame).collect();
-        for (i, db) in selects {
-            if replies.get(i as usize) == Some(&reply::OK) {
-                s.db = db;
-            }
-        }
+    if error || tx.changes.is_empty() {
+        return Cow::Borrowed(frame);
     }
-    Cow::Borrowed(frame)
+    let mut changes = tx.changes.into_iter().peekable();
+    let header = memchr::memchr(b'\n', frame).map_or(frame.len(), |end| end + 1);
+    let mut seen = frame[..header].to_vec();
+    for (i, reply) in children(frame).enumerate() {
+        let what = changes.next_if(|(at, _)| *at as usize == i).map_or(Apply::None, |(_, what)| what);
+        seen.extend_from_slice(&apply(s, what, reply, reply.first() == Some(&b'-')));
+    }
+    Cow::Owned(seen)
 }
 
 /// The reply to `HELLO` with the session's id in the place of the connection's.
@@ -508,6 +519,24 @@ mod tests {
         let mut s = Session::default();
         apply(&mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
         assert!(!s.needs_pin());
+    }
+
+    #[test]
+    fn exec_without_multi_leaves_what_is_watched() {
+        let mut s = Session { watch: Watch::Held, ..Session::default() };
+        apply(&mut s, Apply::Exec, b"-ERR EXEC without MULTI\r\n", true);
+        assert_eq!((s.watch, s.bound), (Watch::Held, false));
+    }
+
+    #[test]
+    fn what_a_transaction_changes_and_asks_of_the_session_is_the_sessions() {
+        let mut s = Session { id: 7, tx: Tx::Open(Box::default()), ..Session::default() };
+        for what in [Apply::ClientId, Apply::Setname(b"me"[..].into()), Apply::Setname(b"no"[..].into())] {
+            apply(&mut s, what, reply::QUEUED, false);
+        }
+        let seen = apply(&mut s, Apply::Exec, b"*3\r\n:812\r\n+OK\r\n-ERR no\r\n", false);
+        assert_eq!(&*seen, b"*3\r\n:7\r\n+OK\r\n-ERR no\r\n");
+        assert_eq!(&*s.names_mut().name, b"me");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
-use super::client::Place;
+use super::client::{Place, Stream};
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
-use crate::resp::scan::ReplyScan;
+use crate::resp::scan::{self, ReplyScan};
 use crate::resp::{Proto, reply};
 use crate::session::{Ident, IdentId, Names, Session};
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, SignKind, Term};
@@ -292,22 +292,28 @@ impl Worker {
         let Some(step) = up.steps.pop() else { return self.lose_up(now, id, Some(SignKind::Garbage)) };
         let error = frame.first() == Some(&b'-');
         let nobody = up.key.ident == IdentId::NOBODY;
+        let unnamed = up.ident.is_none();
         let at = (up.service, up.shard);
         match step {
             Step::Role if !error => {
                 let mut elements = Elements::of(frame);
                 elements.next();
                 let master = elements.next() == Some(Element::Bulk(b"master"));
+                if unnamed {
+                    self.shard(at.0, at.1).needs_auth = false;
+                }
                 if !master && !self.service_ref(at.0).policy.pass_readonly {
                     return self.lose_up(now, id, Some(SignKind::NotMaster));
                 }
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
-            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {
-                // Only a connection without a user tells whether one is needed.
-                let shard = self.shard(at.0, at.1);
-                shard.needs_auth = if nobody { frame.starts_with(b"-NOAUTH") } else { shard.needs_auth };
+            Step::Role if unnamed && (frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM")) => {
+                self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                self.take_back(id);
             }
+            Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
+            // It runs a script; what may be said to it meanwhile, such as SCRIPT KILL, is its own to decide.
+            Step::Role if frame.starts_with(b"-BUSY") => {}
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error => return self.setup_failed(id, frame),
@@ -325,14 +331,32 @@ impl Worker {
         }
     }
 
+    /// The server wants `AUTH` first, which may not have been known: what was queued is looked at again, by the limits
+    /// that hold for those who have not authenticated.
+    fn take_back(&mut self, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
+        let by = up.pinned_by;
+        match by.filter(|by| self.clients.get(*by).is_some_and(|c| c.stream == Stream::Into(id))) {
+            None => self.retract([id].into()),
+            Some(client) => {
+                let limits = &self.service_ref(up.service).policy.limits;
+                if let Err(malformed) = scan::all(up.ledger.unsent(), limits, true) {
+                    self.protocol_error(client, malformed);
+                }
+            }
+        }
+    }
+
     /// The server said why a connection cannot be set up: that is the reply to whoever waits for it.
     fn setup_failed(&mut self, id: UpId, error: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, endpoint) = (up.service, up.endpoint.clone());
         let owed = up.ledger.close();
-        self.service(service).counters.ups_failed += 1;
+        let s = self.service(service);
+        s.counters.ups_failed += 1;
+        let name = s.policy.name.clone();
         let text = alloc::string::String::from_utf8_lossy(error).trim_end().into();
-        self.effects.push_back(Effect::Tell(Event::SetupFailed { service, endpoint, error: text }));
+        self.effects.push_back(Effect::Tell(Event::SetupFailed { service: name, endpoint, error: text }));
         self.detach_up(id);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
         for (slot, _, _) in owed {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use transport::Stream;
 
 /// Where a worker's events go. Must not block.
@@ -123,20 +123,18 @@ impl Workers {
         }
     }
 
-    /// The counters of all workers, one list each. Waits for at most `patience`; a worker that does not answer in it
-    /// is left out.
-    pub fn count(&self, patience: Duration) -> Vec<Vec<(ServiceId, Counters)>> {
+    /// The counters of all workers, by worker. Waits for at most `patience`; one that does not answer in it has none.
+    pub fn count(&self, patience: Duration) -> Vec<Option<Vec<(ServiceId, Counters)>>> {
         let (tell, told) = channel();
-        for h in &self.handles {
+        for (i, h) in self.handles.iter().enumerate() {
             let tell = tell.clone();
-            h.send(Message::Count(Box::new(move |counters| drop(tell.send(counters)))));
+            h.send(Message::Count(Box::new(move |counters| drop(tell.send((i, counters))))));
         }
         drop(tell);
-        let until = std::time::Instant::now() + patience;
-        let mut all = Vec::new();
-        while let Ok(counters) = told.recv_timeout(until.saturating_duration_since(std::time::Instant::now()))
-        {
-            all.push(counters);
+        let until = Instant::now() + patience;
+        let mut all = vec![None; self.handles.len()];
+        while let Ok((i, counters)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            all[i] = Some(counters);
         }
         all
     }

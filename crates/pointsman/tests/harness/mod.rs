@@ -7,10 +7,10 @@
 pub mod raw;
 pub mod script;
 
-use pointsman::sandbox::client::Client;
+use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,13 +30,15 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 /// One node.
 pub struct Server {
     deployment: Deployment,
+    password: Option<String>,
 }
 
 impl Server {
     /// Starts a node.
     pub fn start(options: &Options) -> Server {
         let options = Options { nodes: 1, sentinels: 0, ..options.clone() };
-        Server { deployment: Deployment::start(options).expect("a server") }
+        let password = options.password.clone();
+        Server { deployment: Deployment::start(options).expect("a server"), password }
     }
 
     /// Where it listens.
@@ -45,7 +47,7 @@ impl Server {
     }
 
     /// One command, directly, as the deployment's own user.
-    pub fn ask(&self, args: &[&str]) -> pointsman::sandbox::client::Value {
+    pub fn ask(&self, args: &[&str]) -> pointsman::client::Value {
         self.deployment.nodes[0].ask(args).expect("an answer")
     }
 
@@ -55,20 +57,9 @@ impl Server {
         text.trim().parse().expect("a number")
     }
 
-    /// How many connections it has accepted so far, this question's own left out.
-    pub fn accepted(&self) -> u64 {
-        // Each question takes a connection.
-        let now = self.count("stats", "total_connections_received");
-        now - self.asked()
-    }
-
     /// A connection of the deployment's own user, which stays.
     pub fn connect(&self) -> Client {
         self.deployment.nodes[0].connect().expect("a connection")
-    }
-
-    fn asked(&self) -> u64 {
-        0
     }
 }
 
@@ -82,28 +73,59 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it before `server`, with further arguments, and returns when a client gets through.
     pub fn start(server: &Server, args: &[&str]) -> Proxy {
+        Proxy::start_unasked(server, args).asked()
+    }
+
+    /// Starts it, and returns when it accepts clients; none has said a word yet.
+    pub fn start_unasked(server: &Server, args: &[&str]) -> Proxy {
+        let node = server.addr().to_string();
+        Proxy::launch(server, |command, listen, _| {
+            command.args(["--listen", listen, "--node", &node]).args(args);
+        })
+    }
+
+    /// Starts it with one worker and these lines for its service.
+    pub fn start_with(server: &Server, lines: &str) -> Proxy {
+        let node = server.addr();
+        let proxy = Proxy::launch(server, |command, listen, name| {
+            let file = server.deployment.dir().join(name).with_extension("toml");
+            let text = format!(
+                "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
+            );
+            std::fs::write(&file, text).expect("a file");
+            command.arg("-c").arg(file);
+        });
+        proxy.asked()
+    }
+
+    /// Starts it on a port that is free.
+    fn launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Proxy {
         loop {
-            if let Some(proxy) = Proxy::try_start(server, args) {
+            if let Some(proxy) = Proxy::try_launch(server, &arguments) {
                 return proxy;
             }
         }
     }
 
     /// `None` if somebody else took the port first.
-    fn try_start(server: &Server, args: &[&str]) -> Option<Proxy> {
+    fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Option<Proxy> {
         let port =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("a port").port();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let log = server.deployment.dir().join(format!("pointsman-{port}.log"));
+        let name = format!("pointsman-{port}");
+        let log = server.deployment.dir().join(&name).with_extension("log");
         let file = File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-        command.arg("run").args(["--listen", &addr.to_string(), "--node", &server.addr().to_string()]);
-        command.args(["--admin", "off"]).args(args).stdin(Stdio::null());
+        command.args(["run", "--admin", "off"]).stdin(Stdio::null());
+        arguments(&mut command, &addr.to_string(), &name);
+        if let Some(password) = &server.password {
+            command.env("POINTSMAN_PASSWORD", password);
+        }
         command.stdout(file.try_clone().expect("a log")).stderr(file);
         let child = server.deployment.spawn(&mut command).expect("the program starts");
         let mut proxy = Proxy { child, addr, log };
         let begin = Instant::now();
-        while !proxy.answers() {
+        while TcpStream::connect(addr).is_err() {
             if proxy.child.try_wait().expect("its state").is_some() {
                 let said = proxy.said();
                 assert!(said.to_lowercase().contains("in use"), "the proxy ended: {said}");
@@ -120,9 +142,10 @@ impl Proxy {
         self.addr
     }
 
-    /// Whether a PING is answered, if only with an error.
-    fn answers(&self) -> bool {
-        Client::connect(self.addr, DEADLINE).and_then(|mut c| c.call(&["PING"])).is_ok()
+    fn asked(self) -> Proxy {
+        let asked = Client::connect(self.addr, DEADLINE).and_then(|mut c| c.call(&["PING"]));
+        assert!(asked.is_ok(), "{asked:?}");
+        self
     }
 
     /// Its log.

@@ -35,6 +35,11 @@ impl Raw {
         }
     }
 
+    /// Whether the peer has closed it without a farewell.
+    pub fn is_reset(&self) -> bool {
+        self.stream.take_error().expect("its state").is_some()
+    }
+
     /// Sends bytes while replies are read.
     pub fn send_aside(&self, bytes: Vec<u8>) -> JoinHandle<io::Result<()>> {
         let mut stream = self.stream.try_clone().expect("a handle");

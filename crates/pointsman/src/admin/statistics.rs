@@ -1,0 +1,323 @@
+//! The one table of statistics. `/metrics`, the `statistics` in `/api/status` and `docs/reference/metrics.md` are
+//! rendered from it, so that none of them can have what the others lack.
+use super::{Sample, ServiceSample, WorkerLoad};
+use pointsman_core::Now;
+use pointsman_core::command::Access;
+use pointsman_core::hold::{Pass, pass};
+use pointsman_core::topology::snapshot::ShardView;
+use pointsman_core::topology::status::{NodeStatus, SentinelStatus, State};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+/// One row.
+pub struct Statistic {
+    /// Without the prefix `pointsman_`, the unit, and the `_total` of a counter.
+    pub name: &'static str,
+    /// What it means: a sentence or two, for people.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: Kind,
+    /// A base unit (`seconds`, `bytes`, `ratio`), if it has one.
+    pub unit: Option<&'static str>,
+    /// The labels that it has besides those of [`Of`].
+    pub labels: &'static [&'static str],
+    /// Of what, and how it is read.
+    pub of: Of,
+}
+
+/// Whether a statistic only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It only grows, until the process ends.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+impl Kind {
+    /// Prometheus' word.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        }
+    }
+}
+
+/// Of what a statistic is, and how it is read.
+pub enum Of {
+    /// Of the process.
+    Process(fn(&Sample) -> Points<'_>),
+    /// Of each worker; it has the label `worker`, an index.
+    Worker(fn(&WorkerLoad) -> Points<'_>),
+    /// Of each service; it has the label `service`, a name.
+    Service(fn(&ServiceSample, Now) -> Points<'_>),
+}
+
+impl Of {
+    /// The label that tells one from the other.
+    pub fn label(&self) -> Option<&'static str> {
+        match self {
+            Of::Process(_) => None,
+            Of::Worker(_) => Some("worker"),
+            Of::Service(_) => Some("service"),
+        }
+    }
+}
+
+/// What is read: for each combination of the values of the labels (in the order of [`Statistic::labels`]) a number.
+pub type Points<'a> = Vec<(Vec<Cow<'a, str>>, Number)>;
+
+/// A number.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Number {
+    /// A natural one.
+    Whole(u64),
+    /// A real one; finite.
+    Real(f64),
+}
+
+impl Statistic {
+    const fn new(name: &'static str, kind: Kind, of: Of, help: &'static str) -> Statistic {
+        Statistic { name, help, kind, unit: None, labels: &[], of }
+    }
+
+    const fn counter(name: &'static str, of: Of, help: &'static str) -> Statistic {
+        Statistic::new(name, Kind::Counter, of, help)
+    }
+
+    const fn gauge(name: &'static str, of: Of, help: &'static str) -> Statistic {
+        Statistic::new(name, Kind::Gauge, of, help)
+    }
+
+    const fn unit(mut self, unit: &'static str) -> Statistic {
+        self.unit = Some(unit);
+        self
+    }
+
+    const fn by(mut self, labels: &'static [&'static str]) -> Statistic {
+        self.labels = labels;
+        self
+    }
+
+    /// The name with the unit: the key in the JSON.
+    pub fn key(&self) -> String {
+        self.unit.map_or_else(|| self.name.to_owned(), |unit| format!("{}_{unit}", self.name))
+    }
+
+    /// The name in Prometheus.
+    pub fn metric(&self) -> String {
+        let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("{PREFIX}_{}{suffix}", self.key())
+    }
+
+    /// All labels, in order.
+    pub fn all_labels(&self) -> impl Iterator<Item = &'static str> {
+        self.of.label().into_iter().chain(self.labels.iter().copied())
+    }
+
+    /// All that there is of it in a sample, with the values of [`Statistic::all_labels`]; no two with the same ones.
+    pub fn series<'a>(&self, sample: &'a Sample) -> Points<'a> {
+        let mut all: Points<'a> = Vec::new();
+        let mut take = |of: Option<Cow<'a, str>>, points: Points<'a>| {
+            all.extend(points.into_iter().map(|(labels, n)| (of.iter().cloned().chain(labels).collect(), n)));
+        };
+        match &self.of {
+            Of::Process(read) => take(None, read(sample)),
+            Of::Worker(read) => {
+                for (i, worker) in sample.workers.iter().enumerate() {
+                    take(Some(i.to_string().into()), read(worker));
+                }
+            }
+            Of::Service(read) => {
+                for service in &sample.services {
+                    take(Some((&*service.status.name).into()), read(service, sample.at));
+                }
+            }
+        }
+        // Two nodes that were announced under one address are one series: Prometheus refuses a page with doubles.
+        let mut seen = HashSet::new();
+        all.retain(|(labels, _)| seen.insert(labels.clone()));
+        all
+    }
+}
+
+/// What the names of all metrics begin with.
+pub const PREFIX: &str = "pointsman";
+
+use Of::{Process, Service, Worker};
+
+/// All statistics, in the order in which people want to read of them.
+#[rustfmt::skip]
+pub const STATISTICS: &[Statistic] = &[
+    Statistic::gauge("build_info", Process(|s| vec![(vec![s.version.into()], Number::Whole(1))]),
+        "Always 1; the label is the program's version.").by(&["version"]),
+    Statistic::gauge("uptime", Process(|s| real(s.at.since(s.started).as_secs_f64())),
+        "How long the process runs, also while the machine sleeps.").unit("seconds"),
+    Statistic::gauge("stopping", Process(|s| flag(s.stopping)),
+        "1 after the process was told to stop, while it lets its clients finish."),
+    Statistic::counter("reloads", Process(|s| whole(s.reloads)),
+        "Times that the configuration was read again and taken."),
+    Statistic::gauge("reload_failed", Process(|s| flag(s.reload_error.is_some())),
+        "1 if the newest attempt to reload was not taken: what runs is not what the file says."),
+    Statistic::counter("log_lines_dropped", Process(|s| whole(s.log_lines_dropped)),
+        "Log lines that were dropped because nobody read stderr fast enough."),
+
+    Statistic::gauge("worker_busy", Worker(|w| real(f64::from(w.busy_permille) / 1000.0)),
+        "Which share of its time the worker was busy lately. At 1 it is at its limit.").unit("ratio"),
+    Statistic::gauge("worker_clients", Worker(|w| whole(w.clients)),
+        "Clients of the worker. Workers are filled one after the other."),
+
+    Statistic::gauge("state", Service(states),
+        "1 for the state that the service is in: serving (all gates open), holding (commands wait), down (the hold ran out: commands get an error).").by(&["state"]),
+    Statistic::gauge("gate", Service(gates),
+        "1 for what the gate says to commands now: open (they are sent), hold (they wait), refuse (they get `-MASTERDOWN`).").by(&["gate", "is"]),
+    Statistic::gauge("holding", Service(|s, at| real(holding_s(s, at).unwrap_or(0.0))),
+        "For how long the service holds already; 0 if it does not.").unit("seconds"),
+    Statistic::gauge("hold_max", Service(|s, _| real(s.status.hold_max.as_secs_f64())),
+        "How long a hold may last; then commands get `-MASTERDOWN`.").unit("seconds"),
+    Statistic::gauge("term", Service(|s, _| whole(s.status.term.0)),
+        "The number of the current grant; 0 before the first."),
+    Statistic::gauge("config_epoch", Service(|s, _| s.status.epoch.map_or(vec![], whole)),
+        "The config epoch at which the Sentinels named the master."),
+    Statistic::counter("switches", Service(|s, _| whole(s.switches)),
+        "Changes of master: grants after the first."),
+    Statistic::gauge("problems", Service(|s, _| whole(s.status.problems.len() as u64)),
+        "What the operator should look at; `/api/status` has the texts."),
+
+    Statistic::gauge("clients", Service(|s, _| whole(s.counters.clients_now)),
+        "Clients that are connected."),
+    Statistic::counter("clients_accepted", Service(|s, _| whole(s.counters.clients_accepted)),
+        "Clients that were accepted."),
+    Statistic::gauge("upstream_connections", Service(upstream_connections),
+        "Connections to the master: shared (lanes, that carry the commands of many clients) and pinned (in use by one client, or in the pool).").by(&["class"]),
+    Statistic::counter("upstream_connections_opened", Service(|s, _| whole(s.counters.ups_opened)),
+        "Connections to nodes that were opened."),
+
+    Statistic::counter("commands", Service(|s, _| whole(s.counters.commands)),
+        "Commands that were sent to the master or answered by Pointsman itself."),
+    Statistic::counter("upstream_writes", Service(|s, _| whole(s.counters.up_writes)),
+        "System calls that wrote to the master. `rate(pointsman_commands_total[1m]) / rate(pointsman_upstream_writes_total[1m])` is how many requests travel in one turn: the more, the cheaper each."),
+    Statistic::gauge("commands_per_write", Service(commands_per_write),
+        "The same, over the whole life of the process."),
+    Statistic::gauge("held_clients", Service(|s, _| whole(s.counters.held_now)),
+        "Clients whose commands wait for a gate now."),
+    Statistic::counter("held_commands", Service(|s, _| whole(s.counters.held)),
+        "Commands that began to wait for a gate."),
+    Statistic::counter("resent_commands", Service(|s, _| whole(s.counters.resent)),
+        "Commands that were sent again: they only read, or were certainly not executed."),
+    Statistic::counter("errors", Service(errors),
+        "What went wrong, by kind. Commands: uncertain (answered `-UNCERTAIN`, the outcome is unknown), masterdown (answered `-MASTERDOWN`, not executed), refused (by policy), malformed. Clients: client_limit (not accepted, there were too many), overrun (closed, they did not read their replies), cut (closed, the connection that their state demanded was lost). Upstream: upstream_failed (connections that could not be made or set up).").by(&["kind"]),
+    Statistic::counter("signs", Service(|s, _| whole(s.counters.signs)),
+        "Times that a worker held by itself, because it saw a sign that the master may have changed: a connection broke, a node said `-READONLY` or `-LOADING` …"),
+    Statistic::counter("client_received", Service(|s, _| whole(s.counters.client_bytes_in)),
+        "Bytes from clients.").unit("bytes"),
+    Statistic::counter("client_sent", Service(|s, _| whole(s.counters.client_bytes_out)),
+        "Bytes to clients.").unit("bytes"),
+    Statistic::counter("upstream_received", Service(|s, _| whole(s.counters.up_bytes_in)),
+        "Bytes from nodes.").unit("bytes"),
+    Statistic::counter("upstream_sent", Service(|s, _| whole(s.counters.up_bytes_out)),
+        "Bytes to nodes.").unit("bytes"),
+
+    Statistic::gauge("sentinels", Service(|s, _| of_sentinels(s, |x| x.counted)),
+        "Sentinels that count: configured or discovered, and not given up."),
+    Statistic::gauge("sentinels_answering", Service(|s, _| of_sentinels(s, |x| x.counted && answers(x.last_seen, &x.problem))),
+        "Those of them that answer, and say nothing wrong."),
+    Statistic::gauge("sentinels_majority", Service(|s, _| if s.status.sentinels.is_empty() { vec![] } else { whole(s.status.majority as u64) }),
+        "How many of them must name the same master before a grant begins."),
+    Statistic::gauge("node_master", Service(|s, _| of_nodes(s, |n| Some(u64::from(n.role == Some("master"))))),
+        "1 if the node says that it is master. Only the one that is granted gets commands.").by(&["node"]),
+    Statistic::gauge("node_answering", Service(|s, _| of_nodes(s, |n| Some(u64::from(answers(n.last_seen, &n.problem))))),
+        "1 if the node answers, and says nothing wrong.").by(&["node"]),
+    Statistic::gauge("node_offset", Service(|s, _| of_nodes(s, |n| n.offset)),
+        "The node's replication offset.").unit("bytes").by(&["node"]),
+    Statistic::gauge("node_lag", Service(|s, _| of_nodes(s, |n| n.lag_bytes)),
+        "How far the node was behind the master when both were last asked.").unit("bytes").by(&["node"]),
+];
+
+/// What the gates of a shard say to writes and to reads at `at`, as a worker decides it.
+pub fn gate_words(view: &ShardView, at: Now) -> [(&'static str, &'static str); 2] {
+    let word = |access| match pass(view, None, access, at) {
+        Pass::Go => "open",
+        Pass::Wait => "hold",
+        Pass::Refuse => "refuse",
+    };
+    [("writes", word(Access::Write)), ("reads", word(Access::Read))]
+}
+
+/// For how many seconds a service holds already, if it does.
+pub fn holding_s(service: &ServiceSample, at: Now) -> Option<f64> {
+    service.status.held_since.map(|since| at.since(since).as_secs_f64())
+}
+
+/// Whether what was seen last of a Sentinel or node is a good answer.
+pub fn answers(last_seen: Option<Now>, problem: &Option<String>) -> bool {
+    last_seen.is_some() && problem.is_none()
+}
+
+fn whole(n: u64) -> Points<'static> {
+    vec![(vec![], Number::Whole(n))]
+}
+
+fn real(n: f64) -> Points<'static> {
+    vec![(vec![], Number::Real(n))]
+}
+
+fn flag(is: bool) -> Points<'static> {
+    whole(u64::from(is))
+}
+
+fn states(service: &ServiceSample, _: Now) -> Points<'_> {
+    let is =
+        |state: State| (vec![state.label().into()], Number::Whole(u64::from(service.status.state == state)));
+    [State::Serving, State::Holding, State::Down].map(is).into()
+}
+
+fn gates(service: &ServiceSample, at: Now) -> Points<'_> {
+    let mut points = Vec::new();
+    for (gate, now) in gate_words(&service.view, at) {
+        for word in ["open", "hold", "refuse"] {
+            points.push((vec![gate.into(), word.into()], Number::Whole(u64::from(now == word))));
+        }
+    }
+    points
+}
+
+fn kinds(kinds: &[(&'static str, u64)]) -> Points<'static> {
+    kinds.iter().map(|(kind, n)| (vec![(*kind).into()], Number::Whole(*n))).collect()
+}
+
+fn upstream_connections(service: &ServiceSample, _: Now) -> Points<'_> {
+    kinds(&[("shared", service.counters.lanes_now), ("pinned", service.counters.pinned_now)])
+}
+
+fn errors(service: &ServiceSample, _: Now) -> Points<'_> {
+    let c = &service.counters;
+    kinds(&[
+        ("uncertain", c.uncertain),
+        ("masterdown", c.masterdown),
+        ("refused", c.refused),
+        ("malformed", c.malformed),
+        ("client_limit", c.clients_refused),
+        ("overrun", c.clients_overrun),
+        ("cut", c.clients_cut),
+        ("upstream_failed", c.ups_failed),
+    ])
+}
+
+fn commands_per_write(service: &ServiceSample, _: Now) -> Points<'_> {
+    let c = &service.counters;
+    if c.up_writes == 0 { vec![] } else { real(c.commands as f64 / c.up_writes as f64) }
+}
+
+fn of_sentinels(service: &ServiceSample, which: fn(&SentinelStatus) -> bool) -> Points<'_> {
+    let all = &service.status.sentinels;
+    if all.is_empty() { vec![] } else { whole(all.iter().filter(|s| which(s)).count() as u64) }
+}
+
+fn of_nodes(service: &ServiceSample, read: fn(&NodeStatus) -> Option<u64>) -> Points<'_> {
+    let point = |n| read(n).map(|value| (vec![n.at.as_str().into()], Number::Whole(value)));
+    service.status.nodes.iter().filter_map(point).collect()
+}

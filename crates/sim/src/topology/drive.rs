@@ -1,0 +1,593 @@
+//! Plays the observers between a model world and a real topology machine, breaks things, and checks what it says.
+use super::check::FAULTS_FOR;
+use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
+use crate::rng::Rng;
+use pointsman_core::Now;
+use pointsman_core::topology::observation::{
+    Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
+};
+use pointsman_core::topology::settings::{HostPort, Settings, Source};
+use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Term};
+use pointsman_core::topology::{Act, Topology};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a target is asked, calm and hurried, and how long an answer may take.
+pub(super) const INTERVAL: u64 = 300;
+pub(super) const HURRY: u64 = 60;
+pub(super) const TIMEOUT: u64 = 500;
+
+/// What the machine is kept from knowing: each must be caught by a checker. They stand for a product in which the
+/// corresponding rule is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blindfold {
+    /// Nothing: the product as it is.
+    None,
+    /// All views seem to be of one epoch.
+    Epochs,
+    /// Every node seems to say master.
+    Roles,
+    /// Each Sentinel seems to be the only one.
+    Majority,
+    /// No failover seems to go on.
+    Stages,
+    /// Restarted processes seem to be the same.
+    RunIds,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What went wrong, if anything.
+    pub failure: Option<String>,
+    /// Grants that began.
+    pub grants: u64,
+    /// Releases to the same master.
+    pub releases: u64,
+    /// What the machine told, with times, for people.
+    pub log: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Sentinel(usize),
+    Replicate,
+    Poll(usize),
+    Ask(usize, u64 /* when it was sent */),
+    Hear(usize, usize /* index into the post */),
+    Fault,
+    Wake,
+    End,
+}
+
+/// A target that is observed.
+#[derive(Clone, Debug)]
+struct Watched {
+    target: Target,
+    hurry: bool,
+    connected: bool,
+    on: bool,
+    run: u64,
+    /// When the question was sent that was answered last: a connection keeps its order.
+    answered: u64,
+}
+
+/// One run.
+pub struct Drive {
+    pub(super) now: u64,
+    pub(super) world: World,
+    pub(super) topology: Topology,
+    pub(super) rng: Rng,
+    pub(super) blindfold: Blindfold,
+    queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    posted: u64,
+    targets: Vec<Watched>,
+    post: Vec<Option<(Now, Seen, bool)>>,
+    pub(super) view: Arc<ShardView>,
+    /// The last true view and report of each that was delivered, and when it was asked for.
+    pub(super) views: BTreeMap<usize, (u64, View)>,
+    pub(super) reports: BTreeMap<usize, (u64, Report)>,
+    pub(super) masters: BTreeMap<Term, Endpoint>,
+    pub(super) runs: BTreeMap<Term, (usize, Option<Box<str>>)>,
+    pub(super) epoch: u64,
+    pub(super) eras: u64,
+    pub(super) astray_since: Option<u64>,
+    pub(super) steady_since: Option<u64>,
+    pub(super) faulty: bool,
+    pub(super) wakes_at: u64,
+    pub(super) trusts_at: u64,
+    pub(super) announces: bool,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) fn ms(d: u64) -> Duration {
+    Duration::from_millis(d)
+}
+
+pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
+    match kind {
+        TargetKind::Sentinel => HostPort { host: format!("10.0.1.{i}").into(), port: 26379 },
+        TargetKind::Node => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
+    }
+}
+
+fn index(t: &Target) -> usize {
+    t.at.host.rsplit('.').next().and_then(|n| n.parse().ok()).expect("model addresses end in an index")
+}
+
+pub(super) fn node_of(e: &Endpoint) -> usize {
+    match e {
+        Endpoint::Tcp(a) => {
+            a.to_string().split([':', '.']).nth(3).and_then(|n| n.parse().ok()).expect("as above")
+        }
+        Endpoint::Unix(_) => unreachable!("model nodes have addresses"),
+    }
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, blindfold: Blindfold) -> Outcome {
+    Drive::new(seed, blindfold).run()
+}
+
+impl Drive {
+    fn new(seed: u64, blindfold: Blindfold) -> Drive {
+        let mut rng = Rng::new(seed);
+        let sentinels = [3, 3, 3, 5][rng.index(4)];
+        let nodes = rng.between(2, 4) as usize;
+        let quorum = rng.between(1, sentinels / 2 + 1) as usize;
+        let mut world = World::new(sentinels as usize, nodes, quorum, Rng::new(rng.any()));
+        // A minority may lie to us.
+        if rng.chance(30) {
+            for _ in 0..rng.between(1, (sentinels - 1) / 2) {
+                let s = rng.index(sentinels as usize);
+                world.sentinels[s].liar = true;
+            }
+        }
+        let configured = if rng.chance(50) { sentinels as usize } else { 1 + rng.index(sentinels as usize) };
+        let settings = Settings {
+            id: ServiceId(0),
+            name: "sim".into(),
+            source: Source::Sentinels {
+                sentinels: (0..configured).map(|i| host(TargetKind::Sentinel, i)).collect(),
+                master: "mymaster".into(),
+            },
+            sentinel_credential: None,
+            node_credential: None,
+            interval: ms(INTERVAL),
+            timeout: ms(TIMEOUT),
+            hold_max: Some(ms(3000)),
+            hold_reads: rng.chance(50),
+        };
+        let now = 1000;
+        let topology = Topology::new(Now::from_millis(now), settings);
+        let view = topology.view();
+        Drive {
+            now,
+            world,
+            topology,
+            blindfold,
+            queue: BinaryHeap::new(),
+            posted: 0,
+            targets: Vec::new(),
+            post: Vec::new(),
+            view,
+            views: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            masters: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            epoch: 0,
+            eras: 0,
+            astray_since: None,
+            steady_since: None,
+            faulty: true,
+            wakes_at: 0,
+            trusts_at: 0,
+            announces: rng.chance(50),
+            outcome: Outcome::default(),
+            rng,
+        }
+    }
+
+    fn run(mut self) -> Outcome {
+        for s in 0..self.world.sentinels.len() {
+            let at = self.now + self.rng.below(TICK);
+            self.put(at, Event::Sentinel(s));
+        }
+        self.put(self.now, Event::Replicate);
+        let first = self.now + self.rng.between(0, 1500);
+        self.put(first, Event::Fault);
+        self.put(self.now + FAULTS_FOR, Event::End);
+        self.obey();
+        while let Some(Reverse((at, _, event))) = self.queue.pop() {
+            self.now = self.now.max(at);
+            self.happen(event);
+            if self.outcome.failure.is_some() || self.recovered() {
+                break;
+            }
+        }
+        self.outcome
+    }
+
+    fn put(&mut self, at: u64, event: Event) {
+        self.posted += 1;
+        self.queue.push(Reverse((at, self.posted, event)));
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        if self.outcome.failure.is_none() {
+            self.outcome.failure = Some(format!("at {} ms: {what}", self.now));
+        }
+    }
+
+    fn log(&mut self, what: String) {
+        self.outcome.log.push(format!("{:6} {what}", self.now));
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Sentinel(s) => {
+                let before = self.world.says(now, s).stage;
+                self.world.tick(now, s);
+                let after = self.world.says(now, s).stage;
+                let jitter = self.rng.below(10);
+                self.put(now + TICK + jitter, Event::Sentinel(s));
+                if self.announces && before != after {
+                    self.announce(s, after);
+                }
+            }
+            Event::Replicate => {
+                self.world.replicate(now);
+                self.put(now + 50, Event::Replicate);
+            }
+            Event::Poll(t) => self.poll(t),
+            Event::Ask(t, sent) => self.answer(t, sent),
+            Event::Hear(t, letter) => self.hear(t, letter),
+            Event::Fault => self.fault(),
+            Event::Wake => {
+                if self.topology.next_timeout().is_some_and(|at| at <= Now::from_millis(now)) {
+                    self.topology.timeout(Now::from_millis(now));
+                }
+                self.obey();
+            }
+            Event::End => self.mend(),
+        }
+        self.check_always();
+    }
+
+    /// Makes sure that the machine is woken when it wants to be.
+    fn wake(&mut self) {
+        let Some(at) = self.topology.next_timeout() else { return };
+        let at = at.as_micros().div_ceil(1000).max(self.now + 1);
+        if self.wakes_at <= self.now || at < self.wakes_at {
+            self.wakes_at = at;
+            self.put(at, Event::Wake);
+        }
+    }
+
+    // What observers do.
+
+    fn poll(&mut self, t: usize) {
+        let w = &self.targets[t];
+        if !w.on {
+            return;
+        }
+        let every = if w.hurry { HURRY } else { INTERVAL };
+        self.put(self.now + every, Event::Poll(t));
+        self.ask(t);
+    }
+
+    fn ask(&mut self, t: usize) {
+        let (now, delay) = (self.now, self.rng.between(0, 3));
+        self.put(now + delay, Event::Ask(t, now));
+    }
+
+    fn reachable(&self, t: usize) -> (usize, bool, bool, u64) {
+        let target = &self.targets[t].target;
+        let i = index(target);
+        let (at, alive, stopped, run) = match target.kind {
+            TargetKind::Sentinel => (i, self.world.sentinels[i].alive, self.world.sentinels[i].stopped, 0),
+            TargetKind::Node => match self.world.nodes.get(i) {
+                Some(n) => (self.world.node_at(i), n.alive, n.stopped, n.run),
+                // A lie: nobody answers there.
+                None => (self.world.us(), true, true, 0),
+            },
+        };
+        (at, alive, stopped, run)
+    }
+
+    /// A question has arrived, or its answer is waited for.
+    fn answer(&mut self, t: usize, sent: u64) {
+        if !self.targets[t].on || sent < self.targets[t].answered {
+            return;
+        }
+        let (at, alive, stopped, run) = self.reachable(t);
+        if !self.world.reach(at, self.world.us()) || (alive && stopped) {
+            if self.now >= sent + TIMEOUT {
+                self.targets[t].connected = false;
+                return self.letter(t, sent, Seen::Gone(Gone::Timeout), false);
+            }
+            return self.put(self.now + 20, Event::Ask(t, sent));
+        }
+        if !alive {
+            let was = std::mem::replace(&mut self.targets[t].connected, false);
+            return self.letter(t, sent, Seen::Gone(if was { Gone::Closed } else { Gone::Refused }), false);
+        }
+        let w = &mut self.targets[t];
+        if w.connected && w.run != run {
+            w.connected = false;
+            return self.letter(t, sent, Seen::Gone(Gone::Closed), false);
+        }
+        if !w.connected {
+            (w.connected, w.run) = (true, run);
+            let addr = w.target.at.literal().expect("model hosts are addresses");
+            self.letter(t, sent, Seen::Connected(addr), false);
+        }
+        match self.targets[t].target.kind {
+            TargetKind::Sentinel => self.answer_sentinel(t, sent),
+            TargetKind::Node => self.answer_node(t, sent),
+        }
+        self.targets[t].answered = sent;
+    }
+
+    fn answer_sentinel(&mut self, t: usize, sent: u64) {
+        let s = index(&self.targets[t].target);
+        let says = self.world.says(self.now, s);
+        // The lists are asked for first on a new connection, and then less often.
+        if self.targets[t].answered == 0 || says.selected.is_some() || self.rng.chance(20) {
+            self.lists(t, sent, says.master, says.selected);
+        }
+        let liar = self.world.sentinels[s].liar && self.faulty;
+        let view = View {
+            epoch: says.epoch,
+            master: host(TargetKind::Node, says.master),
+            stage: says.stage,
+            quorum: self.world.quorum as u32,
+            others: self.world.sentinels.len() as u32 - 1,
+            down_after: ms(DOWN_AFTER),
+            failover_timeout: ms(FAILOVER_TIMEOUT),
+            pong_age: ms(10),
+        };
+        let view = if liar { self.lie(view) } else { view };
+        self.letter(t, sent, Seen::View(view), !liar);
+    }
+
+    fn lists(&mut self, t: usize, sent: u64, master: usize, selected: Option<usize>) {
+        let s = index(&self.targets[t].target);
+        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s).map(|o| Peer {
+            id: format!("id{o}").into(),
+            at: host(TargetKind::Sentinel, o),
+            up: self.world.sentinels[o].alive && self.world.reach(s, o),
+        });
+        let peers = peers.collect();
+        let replicas = (0..self.world.nodes.len()).filter(|n| *n != master);
+        let replicas =
+            replicas.map(|n| Listed { at: host(TargetKind::Node, n), selected: selected == Some(n) });
+        let replicas = replicas.collect();
+        if self.blindfold != Blindfold::Majority {
+            self.letter(t, sent, Seen::Peers(peers), false);
+        }
+        self.letter(t, sent, Seen::Replicas(replicas), false);
+    }
+
+    fn lie(&mut self, mut view: View) -> View {
+        view.epoch = view.epoch.saturating_add(self.rng.below(4)).saturating_sub(1);
+        let n = self.rng.index(self.world.nodes.len() + 1);
+        view.master = host(TargetKind::Node, n);
+        view.stage =
+            [Stage::Calm, Stage::Calm, Stage::Suspects, Stage::Tries, Stage::Promoted][self.rng.index(5)];
+        view.others = self.rng.below(9) as u32;
+        view
+    }
+
+    fn answer_node(&mut self, t: usize, sent: u64) {
+        let i = index(&self.targets[t].target);
+        let n = &self.world.nodes[i];
+        let role = match n.of {
+            Some(m) => Role::Replica {
+                of: host(TargetKind::Node, m),
+                link_up: self.world.nodes[m].alive && !self.world.nodes[m].stopped,
+            },
+            None => Role::Master,
+        };
+        let lineage = Lineage {
+            replid: n.replid.to_string().into(),
+            replid2: n.replid2.map(|id| id.to_string().into()),
+            second_offset: 1,
+        };
+        let report = Report {
+            role,
+            loading: n.loads_until > self.now,
+            run_id: Some(format!("{i}-{}", n.run).into()),
+            lineage: Some(lineage),
+            offset: n.offset,
+        };
+        self.letter(t, sent, Seen::Report(report), true);
+    }
+
+    fn announce(&mut self, s: usize, stage: Stage) {
+        let target = Target::sentinel(host(TargetKind::Sentinel, s));
+        let Some(t) = self.targets.iter().position(|w| w.on && w.target == target) else { return };
+        if self.world.reach(s, self.world.us()) && matches!(stage, Stage::Tries | Stage::Acts) {
+            let a = Announced { event: "+event".into(), stage: Some(stage), selected: None };
+            self.letter(t, self.now, Seen::Announced(a), false);
+        }
+    }
+
+    /// Sends an observation on its way. `honest`: the checkers may believe it.
+    fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
+        self.post.push(Some((Now::from_millis(sent), seen, honest)));
+        // Connections keep their order: what is sent in one moment arrives in one.
+        self.put(self.now + 1, Event::Hear(t, self.post.len() - 1));
+    }
+
+    fn hear(&mut self, t: usize, letter: usize) {
+        let Some((sent, seen, honest)) = self.post[letter].take() else { return };
+        if !self.targets[t].on {
+            return;
+        }
+        let from = self.targets[t].target.clone();
+        self.note(index(&from), sent, &seen, honest);
+        let seen = self.blind(seen);
+        self.topology.observe(Now::from_millis(self.now), Observation { from, sent, seen });
+        self.obey();
+    }
+
+    /// What the checkers remember of what was delivered.
+    fn note(&mut self, i: usize, sent: Now, seen: &Seen, honest: bool) {
+        let sent = sent.as_micros() / 1000;
+        match seen {
+            Seen::View(v) if honest => drop(self.views.insert(i, (sent, v.clone()))),
+            Seen::View(_) => drop(self.views.remove(&i)),
+            Seen::Report(r) if self.reports.get(&i).is_none_or(|(t, _)| *t <= sent) => {
+                self.reports.insert(i, (sent, r.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn blind(&self, mut seen: Seen) -> Seen {
+        match (&mut seen, self.blindfold) {
+            (Seen::View(v), Blindfold::Epochs) => v.epoch = 1,
+            (Seen::View(v), Blindfold::Stages) => v.stage = Stage::Calm,
+            (Seen::Report(r), Blindfold::Roles) => (r.role, r.loading) = (Role::Master, false),
+            (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
+            _ => {}
+        }
+        seen
+    }
+
+    /// Does what the machine wants done.
+    pub(super) fn obey(&mut self) {
+        while let Some(act) = self.topology.poll() {
+            match act {
+                Act::Watch(target) => {
+                    let w = Watched { target, hurry: false, connected: false, on: true, run: 0, answered: 0 };
+                    self.targets.push(w);
+                    self.put(self.now, Event::Poll(self.targets.len() - 1));
+                }
+                Act::Unwatch(target) => self.of(&target).into_iter().for_each(|t| self.targets[t].on = false),
+                Act::Ask(target) => self.of(&target).into_iter().for_each(|t| self.ask(t)),
+                Act::Hurry(target, on) => {
+                    if let Some(t) = self.of(&target) {
+                        self.targets[t].hurry = on;
+                        self.put(self.now, Event::Ask(t, self.now));
+                    }
+                }
+                Act::Publish(view) => {
+                    self.check_view(&view);
+                    self.view = view;
+                }
+                Act::Story(e) => {
+                    use pointsman_core::topology::status::EventKind;
+                    self.outcome.grants += u64::from(e.kind == EventKind::Grant);
+                    self.outcome.releases += u64::from(e.kind == EventKind::Release);
+                    self.log(format!("{} {}: {}", e.term.0, e.kind.label(), e.text));
+                }
+            }
+        }
+        self.wake();
+    }
+
+    fn of(&self, target: &Target) -> Option<usize> {
+        self.targets.iter().position(|w| w.on && w.target == *target)
+    }
+
+    // Faults.
+
+    fn fault(&mut self) {
+        if !self.faulty {
+            return;
+        }
+        let now = self.now;
+        let (s, n) = (self.rng.index(self.world.sentinels.len()), self.rng.index(self.world.nodes.len()));
+        // Mostly the master: that is where it hurts.
+        let n = if self.rng.chance(60) { self.world.truth(now).map_or(n, |(m, _)| m) } else { n };
+        let what = self.rng.below(16);
+        match what {
+            0..=1 => self.world.nodes[n].alive = false,
+            2 => self.world.nodes[n].stopped = true,
+            3..=4 => {
+                for n in 0..self.world.nodes.len() {
+                    if !self.world.nodes[n].alive {
+                        self.world.restart_node(now, n);
+                    }
+                    self.world.nodes[n].stopped = false;
+                }
+            }
+            5 => self.world.sentinels[s].alive = false,
+            6 => self.world.sentinels[s].stopped = true,
+            7 => self.world.restart_sentinel(now, s),
+            8 => self.world.tilt(now, s),
+            9..=11 => self.world.force(now, s),
+            12 => {
+                let at = if self.rng.chance(50) { s } else { self.world.node_at(n) };
+                let also_from_us = self.rng.chance(50);
+                self.world.isolate(at, also_from_us);
+            }
+            13 => self.world.heal(),
+            15 => {
+                // A majority comes back from old files, and a dead node with the role that it had.
+                let all = self.world.sentinels.len();
+                for i in 0..=all / 2 {
+                    self.world.restore(now, (s + i) % all);
+                }
+                if !self.world.nodes[0].alive {
+                    self.world.restart_node(now, 0);
+                }
+            }
+            _ => {
+                // A quick restart, before anybody notices.
+                if self.world.nodes[n].alive && !self.world.nodes[n].stopped {
+                    self.world.restart_node(now, n);
+                }
+            }
+        }
+        self.log(format!("fault {what}: Sentinel {s}, node {n}"));
+        if self.rng.chance(20) {
+            self.sign();
+        }
+        // Some faults come close together.
+        let next = if self.rng.chance(40) { self.rng.between(1, 300) } else { self.rng.between(300, 2500) };
+        self.put(now + next, Event::Fault);
+    }
+
+    fn sign(&mut self) {
+        let kind = [SignKind::Broken, SignKind::Readonly, SignKind::Loading][self.rng.index(3)];
+        let at = Now::from_millis(self.now - 1);
+        let sign = Sign { service: ServiceId(0), shard: ShardId(0), term: self.view.term, at, kind };
+        self.topology.sign(Now::from_millis(self.now), &sign);
+        self.obey();
+    }
+
+    /// Faults end.
+    fn mend(&mut self) {
+        self.log("faults end".into());
+        self.faulty = false;
+        self.world.heal();
+        for n in 0..self.world.nodes.len() {
+            if !self.world.nodes[n].alive {
+                self.world.restart_node(self.now, n);
+            }
+            self.world.nodes[n].stopped = false;
+        }
+        for s in 0..self.world.sentinels.len() {
+            if !self.world.sentinels[s].alive || self.world.sentinels[s].stopped {
+                self.world.restart_sentinel(self.now, s);
+            }
+        }
+        // Sometimes the Sentinels are set up anew, without their files, for the true master.
+        if self.rng.chance(10) {
+            if let Some((m, _)) =
+                self.world.truth(self.now).filter(|(m, _)| self.world.nodes[*m].of.is_none())
+            {
+                self.log(format!("the Sentinels are redeployed for node {m}"));
+                self.world.redeploy(self.now, m);
+                self.eras += 1;
+                self.epoch = 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The topology machine among model Sentinels and nodes.
+//!
+//! [`world`] is the model: Sentinels that ping, vote, promote, gossip and convert as `sentinel.c` does, with its times
+//! scaled down; nodes with roles, run ids and replication histories; a network that can be cut. [`drive`] plays the
+//! observers between it and a real [`pointsman_core::topology::Topology`], and breaks things; `check` is
+//! what must hold of what it says.
+mod check;
+pub mod drive;
+pub mod world;
