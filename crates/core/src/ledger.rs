@@ -147,20 +147,27 @@ impl Ledger {
         &self.ring[self.index(self.sent)..]
     }
 
-    /// The request that they begin with, or are the rest of.
-    pub fn next_to_send(&self) -> Option<&Slot> {
-        // Most often all is sent but what was queued last.
-        let i = match self.slots.back() {
-            Some(last) if last.end > self.sent => self.slots.partition_point(|s| s.end <= self.sent),
-            _ => return None,
-        };
-        self.slots.get(i)
+    /// Of these the first, up to the first request for which `may` does not hold.
+    pub fn unsent_while(&self, may: impl Fn(&Slot) -> bool) -> &[u8] {
+        let next = self.slots.partition_point(|s| s.end <= self.sent);
+        let allowed = self.slots.iter().skip(next).take_while(|s| may(s)).last();
+        let end = allowed.map_or(self.sent, |s| s.end.min(self.queued()));
+        &self.ring[self.index(self.sent)..self.index(end)]
     }
 
     /// `n` of them were sent.
     pub fn wrote(&mut self, n: usize) {
         self.sent += n as u64;
-        self.let_stream_go();
+        self.let_go();
+    }
+
+    /// Lets go what was sent of the first request, if it streams; the bytes of those behind it are kept.
+    fn let_go(&mut self) {
+        match self.slots.front() {
+            Some(s) if s.streams => self.release(s.end.min(self.sent)),
+            Some(_) => {}
+            None => self.release(self.sent),
+        }
     }
 
     /// Bytes kept: queued or sent, not settled.
@@ -200,7 +207,7 @@ impl Ledger {
     pub fn settle(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.release(slot.end.min(self.sent));
-        self.let_stream_go();
+        self.let_go();
         Some(slot)
     }
 
@@ -268,15 +275,6 @@ impl Ledger {
                 slot.owner = Owner::Nobody;
                 slot.apply = Apply::None;
             }
-        }
-    }
-
-    /// The sent bytes of a request that streams are not kept when it is the first; what follows it is, as usual.
-    fn let_stream_go(&mut self) {
-        match self.slots.front() {
-            Some(s) if s.streams => self.release(s.end.min(self.sent)),
-            Some(_) => {}
-            None => self.release(self.sent),
         }
     }
 
@@ -378,6 +376,21 @@ mod tests {
         assert!(l.expects());
         l.settle();
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn only_what_may_be_sent_is_shown() {
+        let mut l = Ledger::default();
+        for (bytes, seq) in [(b"aa", 1), (b"bb", 1), (b"cc", 2), (b"dd", 1)] {
+            l.push(bytes, Slot { seq, ..slot() });
+        }
+        let ones = |s: &Slot| s.seq == 1;
+        assert_eq!(l.unsent_while(ones), b"aabb");
+        l.wrote(3);
+        assert_eq!(l.unsent_while(ones), b"b");
+        l.wrote(2);
+        assert_eq!(l.unsent_while(ones), b"");
+        assert_eq!(l.unsent_while(|_| true), l.unsent());
     }
 
     #[test]

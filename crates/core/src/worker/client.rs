@@ -1,5 +1,5 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
-use super::{ClientId, Dst, Effect, How, Up, UpId, Worker};
+use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::hold::{Redo, Then};
 use crate::policy::Limits;
@@ -9,7 +9,6 @@ use crate::topology::snapshot::ServiceId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use slotmap::SlotMap;
 
 /// Where a session's unanswered commands are (invariant 5: in one place).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -170,14 +169,6 @@ impl Client {
         self.input.len() - self.input_at
     }
 
-    /// Whether what it waits for has no end of its own: a message, a reply of a command that blocks, the rest of a
-    /// request.
-    fn never_ends(&self, ups: &SlotMap<UpId, Up>) -> bool {
-        let blocks = matches!(self.place, Place::Pinned(up) if ups.get(up).is_some_and(Up::blocks));
-        let subscribed = self.session.subs.as_ref().is_some_and(|s| !s.is_empty());
-        self.session.relay || blocks || subscribed || matches!(self.stream, Stream::Into(_))
-    }
-
     /// Whether more of what it sends can be taken in: back-pressure.
     pub(super) fn wants_input(&self, lim: &Limits) -> bool {
         // A line that is too long must be seen to be so.
@@ -252,23 +243,65 @@ impl Worker {
     pub(super) fn client_eof(&mut self, now: Now, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.eof = true;
-        if c.never_ends(&self.ups) {
+        if c.session.relay || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
             return self.let_go(id);
         }
         self.pump(now, id);
+    }
+
+    /// Lets a client go that sends no more where it waits for what has no end of its own: what blocks, and the rest of a
+    /// request. (A server would not even answer what was before it.)
+    pub(super) fn abandon(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Place::Pinned(up) = c.place else { return };
+        let half = matches!(c.stream, Stream::Into(_)) && c.wait == Wait::No;
+        if half || self.ups.get(up).is_some_and(|u| u.blocks()) {
+            self.let_go(id);
+        }
+    }
+
+    /// Gives a connection of its own back that nothing demands any longer.
+    pub(super) fn give_back(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Place::Pinned(up) = c.place else { return };
+        let idle = c.owed == 0 && c.wait == Wait::No && c.redo.is_empty() && c.stream == Stream::No;
+        if idle && !c.session.needs_pin() {
+            c.place = Place::Free;
+            let session = c.session.clone();
+            self.unpin(up, &session);
+        }
     }
 
     /// A client that will send no more waits for what it cannot get: it is closed once it has read what it was given,
     /// and its connection at once.
     fn let_go(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        c.closing = true;
         c.owed = 0;
+        self.say_no_more(id);
+        let Some(c) = self.clients.get_mut(id) else { return };
         if let Place::Pinned(up) = core::mem::take(&mut c.place) {
             self.close_up(up);
         }
         if self.clients.get(id).is_some_and(|c| c.unwritten().is_empty()) {
             self.close_client(id, How::Abort);
+        }
+    }
+
+    /// A client is closed when it has read what it was given: nothing else that it asked matters any longer.
+    pub(super) fn say_no_more(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.closing = true;
+        c.wait = Wait::No;
+        c.redo.clear();
+        self.leave_line(id);
+    }
+
+    /// A client waits for a gate no longer.
+    pub(super) fn leave_line(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let (service, ticket) = (c.service, c.ticket.take());
+        if let Some(ticket) = ticket {
+            self.service(service).shards.iter_mut().for_each(|shard| shard.line.leave(ticket));
         }
     }
 
@@ -285,12 +318,9 @@ impl Worker {
     }
 
     fn remove_client(&mut self, id: ClientId) -> bool {
+        self.leave_line(id);
         let Some(c) = self.clients.remove(id) else { return false };
-        let s = self.service(c.service);
-        s.clients -= 1;
-        if let Some(ticket) = c.ticket {
-            s.shards.iter_mut().for_each(|shard| shard.line.leave(ticket));
-        }
+        self.service(c.service).clients -= 1;
         match c.place {
             Place::Lane(up) if c.owed > 0 => {
                 if let Some(u) = self.ups.get_mut(up) {
@@ -307,7 +337,7 @@ impl Worker {
     }
 
     pub(super) fn sweep_clients(&mut self, now: Now) {
-        let (mut idle, mut ended) = (Vec::new(), Vec::new());
+        let mut idle = Vec::new();
         for (id, c) in &self.clients {
             let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { continue };
             let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
@@ -316,13 +346,6 @@ impl Worker {
             if s.policy.client_idle.is_some_and(|limit| quiet && now.since(c.active) >= limit) {
                 idle.push(id);
             }
-            // What had no end was routed after the client's last word.
-            if c.eof && !c.deaf && !c.closing && c.never_ends(&self.ups) {
-                ended.push(id);
-            }
-        }
-        for id in ended {
-            self.let_go(id);
         }
         for id in idle {
             self.close_client(id, How::Gently);

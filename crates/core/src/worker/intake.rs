@@ -101,18 +101,22 @@ impl Worker {
     /// After routing: closes a client that has said and heard all, resumes one that was not read.
     fn finish(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
-        if c.wait != Wait::Gate
-            && let Some(ticket) = c.ticket.take()
-        {
-            let service = c.service;
-            self.shard(service, SHARD).line.leave(ticket);
+        if c.wait != Wait::Gate && c.ticket.is_some() {
+            self.leave_line(id);
+        }
+        let Some(c) = self.clients.get_mut(id) else { return };
+        if let Place::Pinned(_) = c.place {
+            if c.eof {
+                self.abandon(id);
+            }
+            self.give_back(id);
         }
         let Some(c) = self.clients.get_mut(id) else { return };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
         let heard = c.owed == 0 && c.redo.is_empty() && c.wait == Wait::No;
-        if heard && (c.eof || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
+        if heard && (c.eof || c.deaf || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
             c.closing = true;
             if let Some(text) = c.last_words.take() {
                 self.deliver(id, &text);
@@ -169,14 +173,6 @@ impl Worker {
         }
     }
 
-    /// Whether a request that was framed before is within what its client may send now.
-    fn still_allowed(&self, id: ClientId, bytes: &[u8]) -> Result<(), Malformed> {
-        let Some(c) = self.clients.get(id) else { return Ok(()) };
-        let s = self.service_ref(c.service);
-        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
-        scan::all(bytes, &s.policy.limits, must_authenticate)
-    }
-
     /// A session is now where a transaction left it whose connection was lost. What it watches on another one it would
     /// not know of.
     fn tx_was_lost(&mut self, id: ClientId, tx: &Tx) {
@@ -185,6 +181,14 @@ impl Worker {
         if let Place::Pinned(up) = c.place {
             self.close_up(up);
         }
+    }
+
+    /// Whether a request that was framed before is within what its client may send now.
+    fn still_allowed(&self, id: ClientId, bytes: &[u8]) -> Result<(), Malformed> {
+        let Some(c) = self.clients.get(id) else { return Ok(()) };
+        let s = self.service_ref(c.service);
+        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        scan::all(bytes, &s.policy.limits, must_authenticate)
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.
@@ -316,7 +320,6 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.redo.clear();
         c.last_words = Some(reply::protocol_error(m).into());
-        c.eof = true;
         c.deaf = true;
         c.input = Vec::new();
         c.input_at = 0;
@@ -353,8 +356,6 @@ impl Worker {
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
         match route {
             Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
-            // Which version the session speaks then, the replies that it is owed will tell.
-            Route::Probe { bytes: Cow::Owned(_), .. } if c.owed > 0 => return Routed::Blocked(Wait::Owed),
             Route::Here(here) => return self.answer_here(id, here),
             Route::Refuse(text) => return self.refuse(id, &text),
             _ => {}

@@ -46,11 +46,12 @@ impl Worker {
         let mut loss = Loss {
             term: up.term,
             resend_reads: self.service_ref(up.service).policy.resend_reads,
+            garbage,
             in_tx: pinned_by.is_some_and(|c| c.session.tx != Tx::None),
-            garbage: false,
         };
         let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
         for (i, (slot, bytes, sent)) in up.ledger.close().into_iter().enumerate() {
+            loss.garbage = garbage && i == 0;
             let Owner::Client(client) = slot.owner else { continue };
             if let Some(c) = self.clients.get_mut(client)
                 && core::mem::take(&mut c.owed) > 0
@@ -58,7 +59,6 @@ impl Worker {
             {
                 met.push(client);
             }
-            loss.garbage = garbage && i == 0;
             self.resolve_slot(client, slot, bytes, sent, &mut loss);
         }
         for client in met {
@@ -112,10 +112,9 @@ impl Worker {
             None if slot.streams => Then::Answer(reply::UNCERTAIN.into()),
             None => match lost(&slot, sent, loss.resend_reads) {
                 Lost::Again => again(&slot, bytes, slot.maybe),
-                // A read that two servers did not survive may be the reason.
-                Lost::ReadAgain if loss.garbage || slot.maybe => Then::Answer(reply::UNCERTAIN.into()),
-                Lost::ReadAgain => again(&slot, bytes, true),
-                Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
+                // A read that two connections did not survive may be the reason: there is no third try.
+                Lost::ReadAgain if !loss.garbage && !slot.maybe => again(&slot, bytes, true),
+                Lost::ReadAgain | Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
@@ -152,16 +151,7 @@ impl Worker {
                 continue;
             }
             for (slot, bytes) in up.ledger.retract() {
-                let client = match slot.owner {
-                    Owner::Client(client) => client,
-                    Owner::Nobody => {
-                        // A name that goes ahead of its session's commands; a WAIT brings its mark again.
-                        if slot.apply == Apply::None {
-                            up.ledger.push(&bytes, slot);
-                        }
-                        continue;
-                    }
-                };
+                let Owner::Client(client) = slot.owner else { continue };
                 let Some(c) = self.clients.get_mut(client) else { continue };
                 c.owed = c.owed.saturating_sub(1);
                 c.redo_at(slot.seq, again(&slot, bytes, slot.maybe));
@@ -183,10 +173,10 @@ fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
 
 /// What is known of a connection that is gone.
 struct Loss {
-    /// The next reply was garbage.
-    garbage: bool,
     term: Term,
     resend_reads: bool,
+    /// Whether its server answered the next of its requests with garbage.
+    garbage: bool,
     /// Whether the next of its requests stands in a transaction.
     in_tx: bool,
 }

@@ -258,7 +258,12 @@ impl Worker {
             }
             let Some(c) = self.clients.get_mut(id) else { return };
             let s = self.services[usize::from(c.service.0)].as_ref().expect("a service is kept");
-            if matches!(c.wait, Wait::Owed | Wait::InFlight) || !c.redo.is_empty() || c.eof || s.draining {
+            if matches!(c.wait, Wait::Owed | Wait::InFlight)
+                || !c.redo.is_empty()
+                || c.eof
+                || c.deaf
+                || s.draining
+            {
                 self.ready.push_back(id);
             }
         } else if c.wait == Wait::InFlight && c.owed <= half {
@@ -269,12 +274,6 @@ impl Worker {
     /// A connection's ring has room again.
     pub(super) fn after_settle(&mut self, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
-        // A request that streams through was waiting for room.
-        if let Some(client) = up.pinned_by
-            && self.clients.get(client).is_some_and(|c| c.paused)
-        {
-            self.ready.push_back(client);
-        }
         if up.starved.is_empty() {
             return;
         }
@@ -340,8 +339,8 @@ impl Worker {
 
     /// The client can make no sense of what would follow what it has been given.
     pub(super) fn cut_client(&mut self, id: ClientId) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        c.closing = true;
+        self.say_no_more(id);
+        let Some(c) = self.clients.get(id) else { return };
         let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
         if given {
@@ -516,6 +515,13 @@ mod tests {
     }
 
     #[test]
+    fn an_exec_that_was_denied_outside_of_a_transaction_binds_nothing() {
+        let mut s = Session::default();
+        apply(&mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
+        assert!(!s.needs_pin());
+    }
+
+    #[test]
     fn exec_without_multi_leaves_what_is_watched() {
         let mut s = Session { watch: Watch::Held, ..Session::default() };
         apply(&mut s, Apply::Exec, b"-ERR EXEC without MULTI\r\n", true);
@@ -531,13 +537,6 @@ mod tests {
         let seen = apply(&mut s, Apply::Exec, b"*3\r\n:812\r\n+OK\r\n-ERR no\r\n", false);
         assert_eq!(&*seen, b"*3\r\n:7\r\n+OK\r\n-ERR no\r\n");
         assert_eq!(&*s.names_mut().name, b"me");
-    }
-
-    #[test]
-    fn an_exec_that_was_denied_outside_of_a_transaction_binds_nothing() {
-        let mut s = Session::default();
-        apply(&mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
-        assert!(!s.needs_pin());
     }
 
     #[test]

@@ -64,14 +64,13 @@ impl Shard {
         self.pinned >= most && self.pool.is_empty()
     }
 
-    /// Whether bytes may go out on a connection of `term` now, whose next request does `next` (invariant 2). What the
-    /// gates forbid was taken back when they closed, but for what was sent in part; what time has closed since then
-    /// is taken back at the next look, and nothing is sent before.
-    pub(super) fn sends(&self, term: Term, now: Now, next: Access) -> bool {
+    /// Whether writes and reads may go out on a connection of `term` now (invariant 2). What the gates forbid was taken
+    /// back when they closed, but for what was sent in part; what time has closed since then is taken back at the
+    /// next look, and nothing is sent before.
+    pub(super) fn sends(&self, term: Term, now: Now) -> [bool; 2] {
         let gates = self.gates(now);
-        let [writes, reads] = gates;
-        let gate = if next == Access::Write { writes } else { reads };
-        term == self.view.term && gates == self.last && gate == Pass::Go
+        let usable = term == self.view.term && gates == self.last;
+        gates.map(|gate| usable && gate == Pass::Go)
     }
 
     /// A connection could not be made.

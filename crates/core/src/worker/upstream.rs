@@ -93,18 +93,17 @@ impl Up {
         self.relay && self.is_ready() && self.ledger.front().is_some_and(|s| s.owner != Owner::Nobody)
     }
 
-    /// What the request does whose bytes are sent next.
-    fn next_access(&self) -> Access {
-        match self.ledger.next_to_send() {
-            _ if self.relay => Access::Write,
-            None => Access::Neither,
-            Some(slot) if slot.apply == Apply::Name => Access::Neither,
-            Some(slot) => slot.entry.map_or(Access::Write, |e| e.access),
-        }
-    }
-
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+}
+
+/// What a queued request does; of what is not known the worst is assumed.
+fn access(slot: &Slot) -> Access {
+    match slot.entry {
+        Some(e) => e.access,
+        None if slot.apply == Apply::Name => Access::Neither,
+        None => Access::Write,
     }
 }
 
@@ -374,7 +373,15 @@ impl Worker {
             State::Setup => &up.setup[up.setup_sent..],
             State::Ready => {
                 let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
-                if shard.sends(up.term, now, up.next_access()) { up.ledger.unsent() } else { &[] }
+                match shard.sends(up.term, now) {
+                    [true, true] => up.ledger.unsent(),
+                    [false, false] => &[],
+                    _ if up.relay => &[],
+                    [writes, reads] => up.ledger.unsent_while(|slot| match access(slot) {
+                        Access::Write => writes,
+                        _ => reads,
+                    }),
+                }
             }
         }
     }

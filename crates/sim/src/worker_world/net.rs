@@ -35,6 +35,12 @@ impl Pipe {
         self.sent.len() + self.arrived.len()
     }
 
+    /// What is under way is lost.
+    fn lose(&mut self) {
+        self.sent.clear();
+        self.arrived.clear();
+    }
+
     fn give(&mut self, bytes: &[u8]) {
         self.sent.extend(bytes);
         self.given += bytes.len() as u64;
@@ -198,11 +204,11 @@ impl Net {
     pub(super) fn close(&mut self, id: LinkId, how: How) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.closed_here = true;
-        link.from_peer = Pipe::default();
+        link.from_peer.lose();
         match how {
             How::Abort => {
                 link.reset = true;
-                link.to_peer = Pipe::default();
+                link.to_peer.lose();
             }
             How::Gently => link.to_peer.fin = true,
         }
@@ -259,10 +265,10 @@ impl Net {
             return;
         }
         link.closed_there = true;
-        link.to_peer = Pipe::default();
+        link.to_peer.lose();
         link.from_peer.fin = true;
         if !gently {
-            link.from_peer = Pipe::default();
+            link.from_peer.lose();
             link.reset = true;
             (link.edge_read, link.edge_write) = (true, true);
         }
@@ -276,8 +282,8 @@ impl Net {
         if let Some(link) = self.links.get_mut(&id) {
             link.reset = true;
             (link.edge_read, link.edge_write) = (true, true);
-            link.to_peer = Pipe::default();
-            link.from_peer = Pipe::default();
+            link.to_peer.lose();
+            link.from_peer.lose();
         }
     }
 
