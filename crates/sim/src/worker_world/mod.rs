@@ -183,7 +183,7 @@ impl World {
         let locked = rng.chance(25);
         let upstream = policy.upstream_user.is_some();
         let servers: Vec<Server> = (0..rng.between(2, 3) as usize)
-            .map(|i| Server::new(i, if i == 0 { Role::Master } else { Role::Replica }, locked))
+            .map(|i| Server::new(if i == 0 { Role::Master } else { Role::Replica }, locked))
             .collect();
         let calm = kind == Kind::Calm;
         let style = Style {
@@ -432,7 +432,7 @@ impl World {
             self.net.peer_write(conn, &out);
         }
         if !self.servers[s].is_blocked(conn) {
-            self.check.answered(conn, self.net.from_peer(conn).0);
+            self.check.answered(conn, self.net.heard_from_peer(conn).0);
         }
         for state in std::mem::take(&mut self.servers[s].state_commands) {
             self.check.state_command(state.0, &state.1);
@@ -562,7 +562,7 @@ impl World {
     /// What each client heard is what it hears from a server of its own.
     fn compare_with_direct(&self) -> Result<(), String> {
         for c in &self.clients {
-            let mut server = Server::new(0, Role::Master, self.servers[0].locked);
+            let mut server = Server::new(Role::Master, self.servers[0].locked);
             let mut alone = Client::new(c.id, c.manner.clone(), c.script.clone(), c.first_user(), false);
             alone.manner.window = 1;
             server.accept(0);
