@@ -335,8 +335,8 @@ impl World {
         let heal = (!self.healed).then_some(FAULTS_END);
         let rest =
             [worker, self.net.next_event(self.now), self.control.next_event(), self.shell.next_event(), heal];
-        let next = rest.into_iter().flatten().chain(servers).chain(starts).filter(|t| *t > self.now).min();
-        self.now = next.unwrap_or(Now::NEVER).min(self.now + Duration::from_millis(100));
+        let next = rest.into_iter().flatten().chain(servers).chain(starts).min();
+        self.now = next.unwrap_or(Now::NEVER).max(self.now).min(self.now + Duration::from_millis(100));
         if !self.healed {
             return Ok(());
         }
@@ -543,6 +543,10 @@ impl World {
         self.check.finish(&mut self.report)?;
         if self.kind == Kind::Calm {
             self.compare_with_direct()?;
+            let signs: u64 = self.shell.worker.counters().iter().map(|(_, c)| c.signs).sum();
+            if signs > 0 {
+                return Err("a sign was seen where nothing failed".into());
+            }
         }
         for (_, c) in self.shell.worker.counters() {
             self.report.count("resent", c.resent);
