@@ -432,7 +432,7 @@ impl World {
             self.net.peer_write(conn, &out);
         }
         if !self.servers[s].is_blocked(conn) {
-            self.check.answered(conn, self.net.from_peer(conn).0);
+            self.check.answered(conn, self.net.heard_from(conn).0);
         }
         for state in std::mem::take(&mut self.servers[s].state_commands) {
             self.check.state_command(state.0, &state.1);
@@ -614,5 +614,9 @@ fn direct(bytes: &[u8]) -> Vec<u8> {
 
 fn brief(e: &server::Executed) -> String {
     let (tag, name) = (e.tag, &e.name);
-    format!("{name} {}:{} on {} as {} in {} resp{}", tag.client, tag.seq, e.conn, e.user, e.db, e.proto)
+    let (at, server) = (e.at, e.server);
+    format!(
+        "{name} {}:{} on {server}/{} at {at:?} as {} in {} resp{}",
+        tag.client, tag.seq, e.conn, e.user, e.db, e.proto
+    )
 }

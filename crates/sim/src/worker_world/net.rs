@@ -246,7 +246,7 @@ impl Net {
     }
 
     /// Bytes that the peer ever wrote, and that the worker ever read.
-    pub(super) fn from_peer(&self, id: LinkId) -> (u64, u64) {
+    pub(super) fn heard_from(&self, id: LinkId) -> (u64, u64) {
         self.links.get(&id).map_or((0, 0), |l| (l.from_peer.given, l.from_peer.taken))
     }
 

@@ -341,7 +341,7 @@ impl Server {
         }
         let Some(tag) = tag(args) else { return };
         // A pop that got nothing, and what failed, changed nothing.
-        let got = !reply.starts_with(b"-") && !(name == "BLPOP" && !reply.starts_with(b"*2"));
+        let got = !reply.starts_with(b"-") && (name != "BLPOP" || reply.starts_with(b"*2"));
         self.log.push(Executed {
             at: now,
             server: self.id,

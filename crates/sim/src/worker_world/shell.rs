@@ -312,7 +312,7 @@ impl World {
             let blocked = !conn.writable;
             if matches!(dst, Dst::Up(_)) {
                 let taken: BTreeMap<LinkId, u64> =
-                    self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.from_peer(l).1)).collect();
+                    self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.heard_from(l).1)).collect();
                 self.check.sent(now, link, &bytes, n, &taken)?;
             }
             self.note(|| format!("{link} {dst:?} is written: {}", short(&bytes[..n])));
