@@ -272,9 +272,9 @@ impl Worker {
         }
     }
 
-    /// A client that will send no more waits for what it cannot get: it is closed once it has read what it was given,
-    /// and its connection at once.
-    fn let_go(&mut self, id: ClientId) {
+    /// A client has no more to expect (it sends no more, and waits for what it cannot get): it is closed once it has read
+    /// what it was given, and its connection at once.
+    pub(super) fn let_go(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.owed = 0;
         self.say_no_more(id);

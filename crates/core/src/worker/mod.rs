@@ -20,6 +20,8 @@ mod line;
 mod lost;
 mod settle;
 mod switch;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub use audit::Audit;

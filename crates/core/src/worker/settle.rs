@@ -17,6 +17,9 @@ use alloc::vec::Vec;
 /// A reply that is longer than this is passed on while it arrives.
 const REPLY_KEPT: usize = 64 << 10;
 
+/// A reply that cannot be passed on while it arrives may always be so long.
+const KEPT_MIN: usize = 1 << 20;
+
 impl Worker {
     pub(super) fn up_bytes(&mut self, now: Now, id: UpId, bytes: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -29,7 +32,7 @@ impl Worker {
                 if let Some(up) = self.ups.get_mut(id) {
                     up.input.extend_from_slice(&rest[used..]);
                 }
-                return;
+                return self.bound_input(now, id);
             }
             // Of a reply that arrived in part only the missing bytes are put to it; those behind it stay where they are.
             let missing = up.scan.missing(up.input.len());
@@ -44,9 +47,25 @@ impl Worker {
                 up.input = input;
             }
             if rest.is_empty() {
-                return;
+                return self.bound_input(now, id);
             }
         }
+    }
+
+    /// A reply that must be kept until it is complete may not be longer than what its client may leave unread.
+    fn bound_input(&mut self, now: Now, id: UpId) {
+        let Some(up) = self.ups.get_mut(id) else { return };
+        let (service, kept) = (up.service, up.input.len());
+        let owner = up.ledger.front().map(|s| s.owner);
+        let s = self.service(service);
+        if kept <= s.policy.limits.client_output_hard.max(KEPT_MIN) {
+            return;
+        }
+        s.counters.clients_overrun += 1;
+        if let Some(Owner::Client(client)) = owner {
+            self.close_client(client, How::Abort);
+        }
+        self.lose_up(now, id, None);
     }
 
     /// Settles the complete replies at the front of `buf`; returns how many bytes are done with.
@@ -126,7 +145,15 @@ impl Worker {
             return;
         }
         if !up.ledger.expects() {
-            return self.lose_up(now, id, Some(SignKind::Garbage));
+            let half = kind == b'-' && up.ledger.front().is_some_and(|s| s.streams);
+            return match up.pinned_by.filter(|_| half) {
+                // The server refuses the rest of a request, and will close: that is between it and the client.
+                Some(client) => {
+                    self.deliver(client, frame);
+                    self.let_go(client);
+                }
+                None => self.lose_up(now, id, Some(SignKind::Garbage)),
+            };
         }
         let Some(slot) = up.ledger.front() else { return };
         if slot.replies > 1 && kind != b'-' {
@@ -235,9 +262,10 @@ impl Worker {
                 let then = Then::Again { bytes, maybe: slot.maybe, refusal: Some(frame.into()) };
                 c.redo_at(slot.seq, then);
             }
-            self.sign(now, (service, shard), term, kind);
             self.owed_less(client, id);
             self.after_settle(id);
+            // It stands in line before those of whom the closing gate takes something back.
+            self.sign(now, (service, shard), term, kind);
             return true;
         }
         self.sign(now, (service, shard), term, kind);
@@ -305,7 +333,9 @@ impl Worker {
                 s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)))
             });
         let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
-        if kind != b'>' && !(kind == b'*' && (asked || subscribed)) {
+        // In RESP3 only a push is no reply, whatever else a reply may look like.
+        let looks = kind == b'*' && c.session.proto == Proto::Resp2 && (asked || subscribed);
+        if kind != b'>' && !looks {
             return false;
         }
         let mut elements = Elements::of(frame);

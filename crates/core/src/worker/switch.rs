@@ -38,6 +38,8 @@ pub(super) struct Shard {
     /// No connection is tried before this.
     pub(super) retry_at: Option<Now>,
     pub(super) failures: u32,
+    /// Since when no connection could be made, and when the last was tried.
+    failing: Option<(Now, Now)>,
     /// The gates' state at the last look, to see a change that time alone made.
     last: [Pass; 2],
 }
@@ -56,6 +58,7 @@ impl Shard {
             needs_auth: false,
             retry_at: None,
             failures: 0,
+            failing: None,
             last: [Pass::Wait; 2],
         }
     }
@@ -77,6 +80,15 @@ impl Shard {
     pub(super) fn failed(&mut self, now: Now) {
         self.retry_at = Some(now + RETRY_FIRST * 2u32.pow(self.failures.min(RETRY_DOUBLINGS)));
         self.failures = self.failures.saturating_add(1);
+        let recent = self.failing.filter(|(_, last)| now.since(*last) < self.view.hold_max);
+        self.failing = Some((recent.map_or(now, |(since, _)| since), now));
+    }
+
+    /// A connection could be made, or another master is to be tried.
+    pub(super) fn succeeded(&mut self) {
+        self.retry_at = None;
+        self.failures = 0;
+        self.failing = None;
     }
 
     fn gates(&self, now: Now) -> [Pass; 2] {
@@ -129,8 +141,7 @@ impl Worker {
             shard.held_since = None;
         }
         if fence || news {
-            shard.retry_at = None;
-            shard.failures = 0;
+            shard.succeeded();
             self.fence(now, at);
         }
         self.look(now, at);
@@ -156,7 +167,9 @@ impl Worker {
         }
         s.counters.signs += 1;
         shard.signed_at = now;
-        shard.held_since.get_or_insert(now);
+        // As long as no connection can be made it is one hold, however often the master is proven meanwhile.
+        let since = shard.failing.filter(|(_, last)| *last == now).map_or(now, |(since, _)| since);
+        shard.held_since.get_or_insert(since);
         let sign = Sign { service: at.0, shard: at.1, term, at: now, kind };
         self.effects.push_back(Effect::Tell(Event::Sign(sign)));
         self.look(now, at);

@@ -325,8 +325,7 @@ impl Worker {
             up.setup = Vec::new();
             up.used = now;
             let shard = self.shard(at.0, at.1);
-            shard.retry_at = None;
-            shard.failures = 0;
+            shard.succeeded();
             self.mark_up(id);
         }
     }

@@ -151,7 +151,7 @@ impl World {
             Job::Grant { to } => self.grant(to),
             Job::Demote { who, kill } => {
                 if who != self.control.master {
-                    self.servers[who].become_role(Role::Replica);
+                    self.servers[who].become_role(now, Role::Replica);
                     if kill {
                         self.kill_connections(who);
                     }
@@ -179,7 +179,7 @@ impl World {
         let from = self.control.master;
         if demote_first {
             let kill = self.rng.chance(50);
-            self.servers[from].become_role(Role::Replica);
+            self.servers[from].become_role(self.now, Role::Replica);
             if kill {
                 self.kill_connections(from);
             }
@@ -289,7 +289,7 @@ impl World {
             5 if !self.control.switching => {
                 // It is demoted before anybody knows, with or without its data.
                 let role = if self.rng.chance(70) { Role::Replica } else { Role::Cut };
-                self.servers[master].become_role(role);
+                self.servers[master].become_role(now, role);
                 self.control.switching = true;
                 let (at, to) = (self.in_ms(5, 150), self.other());
                 self.control.later(at, Job::Promote { to, demote_first: true });

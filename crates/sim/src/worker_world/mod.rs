@@ -183,7 +183,7 @@ impl World {
         let locked = rng.chance(25);
         let upstream = policy.upstream_user.is_some();
         let servers: Vec<Server> = (0..rng.between(2, 3) as usize)
-            .map(|i| Server::new(if i == 0 { Role::Master } else { Role::Replica }, locked))
+            .map(|i| Server::new(i, if i == 0 { Role::Master } else { Role::Replica }, locked))
             .collect();
         let calm = kind == Kind::Calm;
         let style = Style {
@@ -335,8 +335,8 @@ impl World {
         let heal = (!self.healed).then_some(FAULTS_END);
         let rest =
             [worker, self.net.next_event(self.now), self.control.next_event(), self.shell.next_event(), heal];
-        let next = rest.into_iter().flatten().chain(servers).chain(starts).filter(|t| *t > self.now).min();
-        self.now = next.unwrap_or(Now::NEVER).min(self.now + Duration::from_millis(100));
+        let next = rest.into_iter().flatten().chain(servers).chain(starts).min();
+        self.now = next.unwrap_or(Now::NEVER).max(self.now).min(self.now + Duration::from_millis(100));
         if !self.healed {
             return Ok(());
         }
@@ -432,7 +432,7 @@ impl World {
             self.net.peer_write(conn, &out);
         }
         if !self.servers[s].is_blocked(conn) {
-            self.check.answered(conn, self.net.heard_from_peer(conn).0);
+            self.check.answered(conn, self.net.heard_from(conn).0);
         }
         for state in std::mem::take(&mut self.servers[s].state_commands) {
             self.check.state_command(state.0, &state.1);
@@ -543,6 +543,10 @@ impl World {
         self.check.finish(&mut self.report)?;
         if self.kind == Kind::Calm {
             self.compare_with_direct()?;
+            let signs: u64 = self.shell.worker.counters().iter().map(|(_, c)| c.signs).sum();
+            if signs > 0 {
+                return Err("a sign was seen where nothing failed".into());
+            }
         }
         for (_, c) in self.shell.worker.counters() {
             self.report.count("resent", c.resent);
@@ -562,7 +566,7 @@ impl World {
     /// What each client heard is what it hears from a server of its own.
     fn compare_with_direct(&self) -> Result<(), String> {
         for c in &self.clients {
-            let mut server = Server::new(Role::Master, self.servers[0].locked);
+            let mut server = Server::new(0, Role::Master, self.servers[0].locked);
             let mut alone = Client::new(c.id, c.manner.clone(), c.script.clone(), c.first_user(), false);
             alone.manner.window = 1;
             server.accept(0);
@@ -610,5 +614,9 @@ fn direct(bytes: &[u8]) -> Vec<u8> {
 
 fn brief(e: &server::Executed) -> String {
     let (tag, name) = (e.tag, &e.name);
-    format!("{name} {}:{} on {} as {} in {} resp{}", tag.client, tag.seq, e.conn, e.user, e.db, e.proto)
+    let (at, server) = (e.at, e.server);
+    format!(
+        "{name} {}:{} on {server}/{} at {at:?} as {} in {} resp{}",
+        tag.client, tag.seq, e.conn, e.user, e.db, e.proto
+    )
 }

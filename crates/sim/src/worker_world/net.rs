@@ -81,7 +81,7 @@ pub(super) enum Got {
 struct Link {
     peer: Peer,
     to_peer: Pipe,
-    heard_from_peer: Pipe,
+    from_peer: Pipe,
     /// Most bytes under way to the peer.
     room: usize,
     reset: bool,
@@ -124,7 +124,7 @@ impl Net {
         let link = Link {
             peer,
             to_peer: Pipe::default(),
-            heard_from_peer: Pipe::default(),
+            from_peer: Pipe::default(),
             room,
             reset: false,
             closed_here: false,
@@ -144,13 +144,12 @@ impl Net {
         let mut moved = false;
         for link in self.links.values_mut() {
             moved |= link.to_peer.tick(rng, now, smooth);
-            if link.heard_from_peer.tick(rng, now, smooth) {
+            if link.from_peer.tick(rng, now, smooth) {
                 link.edge_read = true;
                 moved = true;
             }
-            let end = link.heard_from_peer.fin
-                && link.heard_from_peer.sent.is_empty()
-                && now >= link.heard_from_peer.stalled_until;
+            let end =
+                link.from_peer.fin && link.from_peer.sent.is_empty() && now >= link.from_peer.stalled_until;
             if end && !link.end_told {
                 link.end_told = true;
                 link.edge_read = true;
@@ -180,8 +179,8 @@ impl Net {
         if link.reset {
             return Got::Reset;
         }
-        if !link.heard_from_peer.arrived.is_empty() {
-            return Got::Bytes(link.heard_from_peer.take(most));
+        if !link.from_peer.arrived.is_empty() {
+            return Got::Bytes(link.from_peer.take(most));
         }
         if link.end_told { Got::End } else { Got::Nothing }
     }
@@ -205,7 +204,7 @@ impl Net {
     pub(super) fn close(&mut self, id: LinkId, how: How) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.closed_here = true;
-        link.heard_from_peer.lose();
+        link.from_peer.lose();
         match how {
             How::Abort => {
                 link.reset = true;
@@ -235,26 +234,26 @@ impl Net {
         if let Some(link) = self.links.get_mut(&id)
             && !link.closed_here
             && !link.reset
-            && !link.heard_from_peer.fin
+            && !link.from_peer.fin
         {
-            link.heard_from_peer.give(bytes);
+            link.from_peer.give(bytes);
         }
     }
 
     /// How much of what the peer sent is under way or not yet read.
     pub(super) fn peer_unread(&self, id: LinkId) -> usize {
-        self.links.get(&id).map_or(0, |l| l.heard_from_peer.len())
+        self.links.get(&id).map_or(0, |l| l.from_peer.len())
     }
 
     /// Bytes that the peer ever wrote, and that the worker ever read.
-    pub(super) fn heard_from_peer(&self, id: LinkId) -> (u64, u64) {
-        self.links.get(&id).map_or((0, 0), |l| (l.heard_from_peer.given, l.heard_from_peer.taken))
+    pub(super) fn heard_from(&self, id: LinkId) -> (u64, u64) {
+        self.links.get(&id).map_or((0, 0), |l| (l.from_peer.given, l.from_peer.taken))
     }
 
     /// The peer will send no more, but still reads.
     pub(super) fn peer_half_close(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id) {
-            link.heard_from_peer.fin = true;
+            link.from_peer.fin = true;
         }
     }
 
@@ -267,9 +266,9 @@ impl Net {
         }
         link.closed_there = true;
         link.to_peer.lose();
-        link.heard_from_peer.fin = true;
+        link.from_peer.fin = true;
         if !gently {
-            link.heard_from_peer.lose();
+            link.from_peer.lose();
             link.reset = true;
             (link.edge_read, link.edge_write) = (true, true);
         }
@@ -284,7 +283,7 @@ impl Net {
             link.reset = true;
             (link.edge_read, link.edge_write) = (true, true);
             link.to_peer.lose();
-            link.heard_from_peer.lose();
+            link.from_peer.lose();
         }
     }
 
@@ -292,7 +291,7 @@ impl Net {
     pub(super) fn stall(&mut self, id: LinkId, until: Now) {
         if let Some(link) = self.links.get_mut(&id) {
             link.to_peer.stalled_until = until;
-            link.heard_from_peer.stalled_until = until;
+            link.from_peer.stalled_until = until;
         }
     }
 
@@ -314,7 +313,7 @@ impl Net {
         self.smooth = true;
         for link in self.links.values_mut() {
             link.to_peer.stalled_until = Now::ZERO;
-            link.heard_from_peer.stalled_until = Now::ZERO;
+            link.from_peer.stalled_until = Now::ZERO;
         }
     }
 
@@ -325,7 +324,7 @@ impl Net {
 
     /// When the next stall ends.
     pub(super) fn next_event(&self, now: Now) -> Option<Now> {
-        let stalls = |l: &Link| [l.to_peer.stalled_until, l.heard_from_peer.stalled_until];
+        let stalls = |l: &Link| [l.to_peer.stalled_until, l.from_peer.stalled_until];
         self.links.values().flat_map(stalls).filter(|t| *t > now).min()
     }
 }

@@ -82,11 +82,11 @@ pub(super) fn reply(buf: &[u8]) -> Result<Option<(Value, usize)>, String> {
     }))
 }
 
-/// A request's arguments, and how many bytes it took.
-pub(super) type Framed = (Vec<Vec<u8>>, usize);
+/// A request's arguments.
+pub(super) type Args = Vec<Vec<u8>>;
 
 /// The request at the front of `buf` (arrays only) and its length; `None` if it is not complete.
-pub(super) fn request(buf: &[u8]) -> Result<Option<Framed>, String> {
+pub(super) fn request(buf: &[u8]) -> Result<Option<(Args, usize)>, String> {
     match buf.first() {
         None => return Ok(None),
         Some(b'*') => {}

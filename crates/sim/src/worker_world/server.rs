@@ -11,6 +11,10 @@ use std::time::Duration;
 /// A command that was executed (not one that was refused).
 #[derive(Clone, Debug)]
 pub(super) struct Executed {
+    /// When.
+    pub(super) at: Now,
+    /// On which server.
+    pub(super) server: usize,
     /// On which of its connections.
     pub(super) conn: usize,
     /// Whose it was.
@@ -77,6 +81,8 @@ struct Conn {
 /// A server.
 #[derive(Debug)]
 pub(super) struct Server {
+    /// Its number.
+    pub(super) id: usize,
     /// What it is for now.
     pub(super) role: Role,
     /// It refuses most commands until then.
@@ -114,8 +120,9 @@ const OK: &[u8] = b"+OK\r\n";
 
 impl Server {
     /// A server without data.
-    pub(super) fn new(role: Role, locked: bool) -> Server {
+    pub(super) fn new(id: usize, role: Role, locked: bool) -> Server {
         Server {
+            id,
             role,
             loading_until: Now::ZERO,
             stopped_until: Now::ZERO,
@@ -221,7 +228,7 @@ impl Server {
         let due = |c: &Conn| c.blocked.as_ref().is_some_and(|b| b.until.is_some_and(|t| now >= t));
         let ids: Vec<usize> = self.conns.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in &ids {
-            self.unblock(*id, |proto| if proto == 3 { b"_\r\n".to_vec() } else { b"*-1\r\n".to_vec() });
+            self.unblock(now, *id, |proto| if proto == 3 { b"_\r\n".to_vec() } else { b"*-1\r\n".to_vec() });
         }
         !ids.is_empty()
     }
@@ -233,23 +240,23 @@ impl Server {
     }
 
     /// It becomes something else; on demotion what blocks is told so (`disconnectOrRedirectAllBlockedClients`).
-    pub(super) fn become_role(&mut self, role: Role) {
+    pub(super) fn become_role(&mut self, now: Now, role: Role) {
         if self.role == Role::Master && role != Role::Master {
             for id in self.conns() {
                 if self.is_blocked(id) {
                     let text = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
-                    self.unblock(id, |_| error(text));
+                    self.unblock(now, id, |_| error(text));
                 }
             }
         }
         self.role = role;
     }
 
-    fn unblock(&mut self, conn: usize, reply: impl Fn(u8) -> Vec<u8>) {
+    fn unblock(&mut self, now: Now, conn: usize, reply: impl Fn(u8) -> Vec<u8>) {
         let Some(c) = self.conns.get_mut(&conn) else { return };
         let Some(b) = c.blocked.take() else { return };
         let reply = reply(c.proto);
-        self.note(conn, &b.args, &reply, false);
+        self.note(now, conn, &b.args, &reply, false);
         self.answer(conn, &reply);
     }
 
@@ -320,12 +327,12 @@ impl Server {
         if self.is_blocked(conn) {
             return Vec::new();
         }
-        self.note(conn, &args, &reply, false);
-        self.serve_blocked();
+        self.note(now, conn, &args, &reply, false);
+        self.serve_blocked(now);
         reply
     }
 
-    fn note(&mut self, conn: usize, args: &[Vec<u8>], reply: &[u8], in_tx: bool) {
+    fn note(&mut self, now: Now, conn: usize, args: &[Vec<u8>], reply: &[u8], in_tx: bool) {
         let Some(c) = self.conns.get(&conn) else { return };
         let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
         let names = args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(b"SETNAME"));
@@ -336,6 +343,8 @@ impl Server {
         // A pop that got nothing, and what failed, changed nothing.
         let got = !reply.starts_with(b"-") && (name != "BLPOP" || reply.starts_with(b"*2"));
         self.log.push(Executed {
+            at: now,
+            server: self.id,
             conn,
             tag,
             write: got && matches!(access(name.as_bytes()), Access::Write),
@@ -560,13 +569,13 @@ impl Server {
     }
 
     /// Whoever waits for something that is there now gets it.
-    fn serve_blocked(&mut self) {
+    fn serve_blocked(&mut self, now: Now) {
         for id in self.conns() {
             let Some(c) = self.conns.get(&id) else { continue };
             let Some(b) = &c.blocked else { continue };
             let (db, args) = (c.db, b.args.clone());
             if let Some(reply) = self.pop(db, &args) {
-                self.unblock(id, |_| reply.clone());
+                self.unblock(now, id, |_| reply.clone());
             }
         }
     }
@@ -615,7 +624,7 @@ impl Server {
                 for args in tx {
                     let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
                     let reply = self.run(now, conn, &name, &args, true);
-                    self.note(conn, &args, &reply, true);
+                    self.note(now, conn, &args, &reply, true);
                     out.extend(reply);
                 }
                 out

@@ -311,12 +311,8 @@ impl World {
             conn.writable = n == bytes.len();
             let blocked = !conn.writable;
             if matches!(dst, Dst::Up(_)) {
-                let taken: BTreeMap<LinkId, u64> = self
-                    .net
-                    .to_servers()
-                    .into_iter()
-                    .map(|(l, _)| (l, self.net.heard_from_peer(l).1))
-                    .collect();
+                let taken: BTreeMap<LinkId, u64> =
+                    self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.heard_from(l).1)).collect();
                 self.check.sent(now, link, &bytes, n, &taken)?;
             }
             self.note(|| format!("{link} {dst:?} is written: {}", short(&bytes[..n])));

@@ -1,0 +1,442 @@
+//! A worker between a client and a server that are played by hand.
+use super::*;
+use crate::topology::snapshot::{Gate, ServiceView, ShardView, SignKind, Term};
+use alloc::format;
+use alloc::string::String;
+
+const SERVICE: ServiceId = ServiceId(0);
+const ROLE: &str = "*1|$4|ROLE|";
+const MASTER: &str = "*1|$6|master|";
+
+struct Rig {
+    w: Worker,
+    now: Now,
+    view: ShardView,
+    version: u64,
+    opened: Vec<UpId>,
+    signs: Vec<SignKind>,
+    closed: Vec<Dst>,
+    /// Whether connections can be made.
+    reachable: bool,
+}
+
+fn wire(text: &str) -> Vec<u8> {
+    text.replace('|', "\r\n").into_bytes()
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace("\r\n", "|")
+}
+
+impl Rig {
+    fn new(change: impl FnOnce(&mut Policy)) -> Rig {
+        let mut policy = Policy::new(SERVICE, "s");
+        change(&mut policy);
+        let mut w = Worker::new(1, 1);
+        w.configure(Now::ZERO, &[Arc::new(policy)]);
+        let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
+        let (opened, signs, closed) = (Vec::new(), Vec::new(), Vec::new());
+        Rig { w, now: Now::from_millis(1), view, version: 0, opened, signs, closed, reachable: true }
+    }
+
+    fn publish(&mut self) {
+        self.version += 1;
+        let shards = [Arc::new(self.view.clone())].into();
+        let services = [ServiceView { id: SERVICE, shards }].into();
+        self.w.snapshot(self.now, Arc::new(Snapshot { version: self.version, services }));
+        self.effects();
+    }
+
+    fn grant(&mut self) {
+        self.view.term = Term(self.view.term.0 + 1);
+        self.view.master = Some(Endpoint::Unix("m".into()));
+        (self.view.writes, self.view.reads) = (Gate::Open, Gate::Open);
+        self.prove();
+    }
+
+    /// The master is proven (again).
+    fn prove(&mut self) {
+        self.pass(1);
+        self.view.proven_at = self.now;
+        self.publish();
+    }
+
+    /// Time passes.
+    fn pass(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+        self.w.timeout_if_due(self.now);
+        self.effects();
+    }
+
+    fn effects(&mut self) {
+        while let Some(effect) = self.w.poll() {
+            match effect {
+                Effect::Connect(id, _) => {
+                    self.opened.push(id);
+                    self.w.connected(self.now, id, self.reachable);
+                }
+                Effect::Tell(Event::Sign(sign)) => self.signs.push(sign.kind),
+                Effect::Close(dst, _) => self.closed.push(dst),
+                _ => {}
+            }
+        }
+        self.w.audit().expect("all parts agree");
+    }
+
+    fn client(&mut self) -> ClientId {
+        self.w.accepted(self.now, SERVICE).expect("there is room")
+    }
+
+    fn says(&mut self, c: ClientId, text: &str) {
+        self.w.read(self.now, Dst::Client(c), &wire(text));
+        self.effects();
+    }
+
+    fn answers(&mut self, up: UpId, text: &str) {
+        self.w.read(self.now, Dst::Up(up), &wire(text));
+        self.effects();
+    }
+
+    /// All that is to be written to a stream is.
+    fn written(&mut self, dst: Dst) -> String {
+        let bytes = self.w.gather(self.now, dst).to_vec();
+        self.w.wrote(self.now, dst, bytes.len());
+        self.effects();
+        shown(&bytes)
+    }
+
+    fn hears(&mut self, c: ClientId) -> String {
+        self.written(Dst::Client(c))
+    }
+
+    fn asked(&mut self, up: UpId) -> String {
+        self.written(Dst::Up(up))
+    }
+
+    /// The newest connection is set up.
+    fn up(&mut self) -> UpId {
+        let up = *self.opened.last().expect("one was opened");
+        let setup = self.asked(up);
+        assert!(setup.ends_with(ROLE), "{setup}");
+        self.answers(up, MASTER);
+        up
+    }
+}
+
+#[test]
+fn what_a_gate_takes_back_stands_behind_what_was_refused_before() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "SET a 1|SET b 2|");
+    let up = r.up();
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$1|1|*3|$3|SET|$1|b|$1|2|");
+    r.says(c, "SET c 3|");
+    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    assert_eq!((r.asked(up), r.hears(c)), (String::new(), String::new()));
+    r.prove();
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$1|1|*3|$3|SET|$1|b|$1|2|*3|$3|SET|$1|c|$1|3|");
+    r.answers(up, "+1|+2|+3|");
+    assert_eq!(r.hears(c), "+1|+2|+3|");
+}
+
+#[test]
+fn a_reply_to_what_was_asked_before_does_not_wait_for_what_was_taken_back() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, other) = (r.client(), r.client());
+    r.says(other, "SET x 0|");
+    let up = r.up();
+    r.says(c, "GET a|");
+    r.asked(up);
+    r.says(c, "SET b 2|");
+    r.answers(up, "-READONLY You can't write against a read only replica.|$1|A|");
+    assert_eq!(r.hears(c), "$1|A|");
+    r.prove();
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|x|$1|0|*3|$3|SET|$1|b|$1|2|");
+}
+
+#[test]
+fn nothing_is_sent_again_before_what_came_after_it_is_answered() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "SET a 1|GET b|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    r.prove();
+    assert_eq!(r.asked(up), "");
+    r.answers(up, "$1|B|");
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$1|1|*2|$3|GET|$1|b|");
+    r.answers(up, "+OK|$1|B|");
+    assert_eq!(r.hears(c), "+OK|$1|B|");
+}
+
+#[test]
+fn a_refused_write_is_not_sent_again_when_the_next_may_have_been_executed() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "SET a 1|SET a 2|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    r.w.gone(r.now, Dst::Up(up));
+    r.effects();
+    assert!(r.hears(c).starts_with("-READONLY You can't write against a read only replica.|-UNCERTAIN "));
+}
+
+#[test]
+fn who_comes_while_others_are_let_out_is_let_out_too() {
+    let mut r = Rig::new(|_| {});
+    let early: Vec<ClientId> = (0..150).map(|_| r.client()).collect();
+    for c in &early {
+        r.says(*c, "SET a 1|");
+    }
+    r.grant();
+    let late = r.client();
+    r.says(late, "SET b 2|");
+    let up = r.up();
+    for _ in 0..10 {
+        r.pass(0);
+    }
+    let asked = r.asked(up);
+    assert_eq!(asked.matches("SET").count(), 151);
+    assert!(asked.ends_with("*3|$3|SET|$1|b|$1|2|"), "{asked}");
+}
+
+#[test]
+fn what_gates_take_back_leaves_the_name_of_a_pinned_connection() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "CLIENT SETNAME me|");
+    let probe = r.up();
+    r.asked(probe);
+    r.answers(probe, "+OK|");
+    r.says(c, "MULTI|");
+    let up = r.up();
+    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
+    (r.view.writes, r.view.reads) = (hold, hold);
+    r.publish();
+    assert_eq!(r.asked(up), "");
+    (r.view.writes, r.view.reads) = (Gate::Open, Gate::Open);
+    r.publish();
+    assert_eq!(r.asked(up), "*3|$6|CLIENT|$7|SETNAME|$2|me|*1|$5|MULTI|");
+}
+
+#[test]
+fn exec_of_a_lost_transaction_says_so_also_when_it_was_to_say_something_else() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "MULTI|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "+OK|");
+    r.says(c, "SHUTDOWN|");
+    r.hears(c);
+    r.says(c, "EXEC|");
+    r.w.gone(r.now, Dst::Up(up));
+    r.effects();
+    assert!(r.hears(c).starts_with("-EXECABORT "));
+}
+
+#[test]
+fn a_lease_that_is_over_stops_writes_and_not_reads() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    let up = r.up();
+    r.view.writes_until = Some(r.now + Duration::from_millis(5));
+    r.publish();
+    r.asked(up);
+    r.answers(up, "$-1|");
+    r.says(c, "SET a 1|");
+    r.now = r.now + Duration::from_millis(5);
+    assert_eq!(r.asked(up), "");
+    r.pass(0);
+    let other = r.client();
+    r.says(other, "GET b|");
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|b|");
+}
+
+#[test]
+fn the_rest_of_a_write_is_not_sent_when_its_gate_has_closed() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "SET a 1|");
+    let up = r.up();
+    r.w.wrote(r.now, Dst::Up(up), 5);
+    r.view.writes = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
+    r.publish();
+    assert_eq!(r.asked(up), "");
+    r.view.writes = Gate::Open;
+    r.publish();
+    assert_eq!(r.asked(up), "3|SET|$1|a|$1|1|");
+}
+
+#[test]
+fn half_a_request_of_a_client_that_has_ended_keeps_no_connection() {
+    let mut r = Rig::new(|p| p.limits.stream_from = 100);
+    r.grant();
+    let c = r.client();
+    r.says(c, "*3|$3|SET|$1|a|$500|begun");
+    let up = r.up();
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$500|begun");
+    r.w.eof(r.now, Dst::Client(c));
+    r.effects();
+    assert_eq!((r.w.clients(), r.w.upstreams()), (0, 0));
+}
+
+#[test]
+fn what_blocks_ends_with_a_client_that_had_ended_before_it_was_routed() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "PING|BLPOP a 0|");
+    let up = r.up();
+    r.asked(up);
+    r.w.eof(r.now, Dst::Client(c));
+    r.answers(up, "+PONG|");
+    assert_eq!(r.hears(c), "+PONG|");
+    assert_eq!(r.w.clients(), 0);
+}
+
+#[test]
+fn a_server_that_refuses_half_a_request_gives_no_sign() {
+    let mut r = Rig::new(|p| p.limits.stream_from = 100);
+    r.grant();
+    let c = r.client();
+    r.says(c, "*3|$3|SET|$1|a|$500|begun");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "-ERR Protocol error: invalid bulk length|");
+    assert_eq!(r.hears(c), "-ERR Protocol error: invalid bulk length|");
+    assert_eq!((r.w.clients(), &r.signs[..]), (0, &[][..]));
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_is_a_sign() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "$1|A|$1|B|");
+    assert_eq!(r.hears(c), "$1|A|");
+    assert_eq!((&r.signs[..], r.w.upstreams()), (&[SignKind::Garbage][..], 0));
+}
+
+#[test]
+fn an_array_is_a_reply_to_a_subscriber_of_resp3_whatever_is_in_it() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "HELLO 3|");
+    let probe = r.up();
+    r.asked(probe);
+    r.answers(probe, "%1|$2|id|:9|");
+    r.says(c, "SUBSCRIBE ch|");
+    let up = *r.opened.last().expect("one was opened");
+    r.asked(up);
+    r.answers(up, "%0|*1|$6|master|");
+    r.asked(up);
+    r.answers(up, ">3|$9|subscribe|$2|ch|:1|");
+    r.says(c, "LRANGE l 0 -1|PING|");
+    r.asked(up);
+    r.hears(c);
+    r.answers(up, "*2|$7|message|$1|x|+PONG|");
+    assert_eq!(r.hears(c), "*2|$7|message|$1|x|+PONG|");
+    assert_eq!(r.signs, []);
+}
+
+#[test]
+fn a_server_that_never_ends_its_answer_to_a_set_up_is_given_up() {
+    let mut r = Rig::new(|p| p.limits.client_output_hard = 1 << 20);
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    let up = *r.opened.last().expect("one was opened");
+    r.asked(up);
+    r.answers(up, "$100000000|");
+    let most = 200;
+    for _ in 0..most {
+        r.answers(up, &"x".repeat(10_000));
+    }
+    assert!(r.closed.contains(&Dst::Up(up)));
+}
+
+#[test]
+fn a_hold_ends_also_when_the_master_is_proven_again_and_again_but_cannot_be_reached() {
+    let mut r = Rig::new(|_| {});
+    r.reachable = false;
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    for _ in 0..60 {
+        r.pass(50);
+        r.prove();
+    }
+    let heard = r.hears(c);
+    assert!(heard.starts_with("-MASTERDOWN "), "{heard}");
+    r.reachable = true;
+    r.pass(2_000);
+    r.says(c, "GET b|");
+    let up = r.up();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|b|");
+}
+
+#[test]
+fn exec_at_a_gate_that_refuses_ends_the_transaction() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "MULTI|SET a 1|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "+OK|+QUEUED|");
+    r.view.writes = Gate::Refuse;
+    r.publish();
+    r.says(c, "EXEC|");
+    let heard = r.hears(c);
+    assert!(heard.starts_with("+OK|+QUEUED|-EXECABORT "), "{heard}");
+    r.says(c, "GET a|");
+    let up = r.up();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|a|");
+}
+
+#[test]
+fn without_room_for_its_connection_a_large_request_is_thrown_away_to_its_end() {
+    let mut r = Rig::new(|p| {
+        p.limits.stream_from = 100;
+        p.pinned_max = 0;
+    });
+    r.grant();
+    let c = r.client();
+    r.says(c, &format!("*3|$3|SET|$1|a|$200|{}", "x".repeat(50)));
+    r.says(c, &format!("{}|PING|", "x".repeat(150)));
+    let up = r.up();
+    assert_eq!(r.asked(up), "*1|$4|PING|");
+    assert!(r.hears(c).starts_with("-ERR too many sessions"));
+}
+
+#[test]
+fn a_request_as_long_as_what_may_wait_does_not_wait_for_ever() {
+    let mut r = Rig::new(|p| (p.limits.stream_from, p.limits.client_input_max) = (300, 300));
+    r.grant();
+    for len in 250..300 {
+        let c = r.client();
+        let text = format!("*3|$3|SET|$1|a|${len}|{}|", "x".repeat(len));
+        for part in wire(&text).chunks(50) {
+            assert!(r.w.reads(Dst::Client(c)), "{len}");
+            r.w.read(r.now, Dst::Client(c), part);
+            r.effects();
+        }
+    }
+}
