@@ -43,15 +43,33 @@ pub struct Tally {
 impl Tally {
     /// Nothing happened that only the proxy can be to blame for, whatever broke.
     pub fn assert_sound(&self) {
-        assert!(self.errors.is_empty(), "{self:?}");
-        assert!(self.dropped.is_empty(), "{self:?}");
-        assert!(self.wrong.is_empty() && self.twice == 0 && self.stale == 0, "{self:?}");
+        assert!(self.errors.is_empty(), "{}", self.in_short());
+        assert!(self.dropped.is_empty(), "{}", self.in_short());
+        assert!(self.wrong.is_empty() && self.twice == 0 && self.stale == 0, "{}", self.in_short());
     }
 
     /// Nobody noticed anything.
     pub fn assert_perfect(&self) {
         self.assert_sound();
-        assert!(self.uncertain == 0 && self.lost == 0, "{self:?}");
+        assert!(self.uncertain == 0 && self.lost == 0, "{}", self.in_short());
+    }
+
+    /// All of it, but of errors only how many there are, and the first.
+    fn in_short(&self) -> String {
+        let first = |v: &[String]| (v.len(), v.first().cloned());
+        format!(
+            "{} writes, {} reads, {} uncertain, {} lost, {} twice, {} stale, longest {:?}; errors {:?}, dropped {:?}, wrong {:?}",
+            self.writes,
+            self.reads,
+            self.uncertain,
+            self.lost,
+            self.twice,
+            self.stale,
+            self.longest,
+            first(&self.errors),
+            first(&self.dropped),
+            first(&self.wrong)
+        )
     }
 }
 
