@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
-use pointsman_core::topology::settings::{HostPort, Settings, Source};
+use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
 use pointsman_core::topology::snapshot::{
     Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term,
 };
@@ -129,6 +129,7 @@ fn settings(source: Source) -> Settings {
         timeout: Duration::from_secs(1),
         hold_max: None,
         hold_reads: true,
+        trust: Trust::Promotion,
     }
 }
 
