@@ -29,7 +29,9 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         promotions += o.promotions;
         confirmed += o.confirmed;
     }
-    println!("{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases");
+    println!(
+        "{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases"
+    );
     assert!(2 * grants > 3 * seeds && 2 * releases > seeds, "the simulation must be eventful");
     assert!(4 * promotions > seeds && 2 * confirmed > promotions, "there must be promotions");
     assert!(10 * (promotions - confirmed) > promotions, "some must come to nothing");

@@ -128,7 +128,8 @@ impl Sentinels {
 
     /// Why a grant by promotion cannot go on without a majority.
     pub(super) fn unconfirmed(&self, f: &Facts<'_>, p: &Promotion) -> Option<String> {
-        let why = |what: String| Some(format!("{} was promoted, but no majority names it, and {what}", p.key));
+        let why =
+            |what: String| Some(format!("{} was promoted, but no majority names it, and {what}", p.key));
         if !f.early {
             return why("only a majority is trusted".into());
         }
@@ -136,7 +137,9 @@ impl Sentinels {
             return why(format!("the failover of Sentinel {} has run out of time", p.leader));
         }
         match self.map.get(&p.leader) {
-            Some(Sentinel { lost: Some((gone, _)), .. }) => return why(format!("Sentinel {} {gone}", p.leader)),
+            Some(Sentinel { lost: Some((gone, _)), .. }) => {
+                return why(format!("Sentinel {} {gone}", p.leader));
+            }
             Some(s) if s.counted && self.stands_by(f, p, s) => {}
             _ => return why(format!("Sentinel {} no longer stands by it", p.leader)),
         }

@@ -563,7 +563,10 @@ fn names_and_addresses_of_one_node_are_one_vote() {
 fn sentinels_are_discovered_and_a_misled_one_cannot_add_a_crowd() {
     let peers = |ports: &[u16]| {
         Seen::Peers(
-            ports.iter().map(|p| Peer { id: format!("id{p}").into(), at: at(*p), up: true, vote: None }).collect(),
+            ports
+                .iter()
+                .map(|p| Peer { id: format!("id{p}").into(), at: at(*p), up: true, vote: None })
+                .collect(),
         )
     };
     let mut b = Bench::new(settings(sentinels(1)));
@@ -747,8 +750,9 @@ fn a_sentinel_that_keeps_changing_its_mind_makes_nobody_spin() {
 #[test]
 fn an_announcement_raises_a_stage_and_only_an_answer_lowers_it() {
     let mut b = calm();
-    let announced =
-        |stage| Seen::Announced(Announced { event: "+event".into(), stage: Some(stage), selected: None, vote: None });
+    let announced = |stage| {
+        Seen::Announced(Announced { event: "+event".into(), stage: Some(stage), selected: None, vote: None })
+    };
     b.sentinel(2, announced(Stage::Acts));
     assert!(!b.view().writes.is_open());
     let before = b.now;
@@ -877,10 +881,8 @@ fn an_elected_leader_needs_the_votes_of_a_majority_by_events_or_by_its_own_list(
         b.promoted();
     };
     let listed = |vote| Peer { id: "id3".into(), at: at(3), up: true, vote };
-    let elected: [&dyn Fn(&mut Bench); 2] = [
-        &|b| b.sentinel(1, voted(2, 6)),
-        &|b| b.sentinel(2, Seen::Peers(Vec::from([listed(vote(2, 6))]))),
-    ];
+    let elected: [&dyn Fn(&mut Bench); 2] =
+        [&|b| b.sentinel(1, voted(2, 6)), &|b| b.sentinel(2, Seen::Peers(Vec::from([listed(vote(2, 6))])))];
     for votes in elected {
         let mut b = ordered();
         (0..3).for_each(|_| acts(&mut b));

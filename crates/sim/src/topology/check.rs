@@ -86,8 +86,8 @@ impl Drive {
         self.world.sentinels.iter().filter(|s| s.liar && self.faulty).count()
     }
 
-    /// Why a promotion is no proof, by what was delivered and true, independently of how the machine sees it.
-    fn promoted(&self, n: usize) -> Result<usize, String> {
+    /// Who may have promoted a node, or why its promotion is no proof, by what was delivered and true, independently of how the machine sees it.
+    fn promoted(&self, n: usize) -> Result<Vec<usize>, String> {
         let Some((old, replid)) = &self.served else { return Err("nothing was served before".into()) };
         let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
         let at = host(TargetKind::Node, n);
@@ -114,8 +114,9 @@ impl Drive {
             let votes = 1 + all().filter(|e| Some(*e) == epoch).count();
             if forced { fresh().count() + self.liars() >= need } else { votes >= need }
         };
-        let leader = fresh().find(|(s, (_, v))| {
-            let chose = self.selected.get(*s).is_some_and(|(m, _)| *m == n) && matches!(v.stage, Stage::Tries | Stage::Acts);
+        let leaders = fresh().filter(|(s, (_, v))| {
+            let chose = self.selected.get(*s).is_some_and(|(m, _)| *m == n)
+                && matches!(v.stage, Stage::Tries | Stage::Acts);
             let names = v.master == at && v.epoch > self.epoch;
             (chose || names) && may(s, v.forced)
         });
@@ -125,8 +126,9 @@ impl Drive {
             w.liar && chose(s) && may(s, self.world.says(self.now, *s).forced)
         };
         // A liar can be elected; what it announces, and what the others say of it, is true.
-        let leader = leader.map(|(s, _)| *s).or_else(|| (0..self.world.sentinels.len()).find(lying));
-        leader.ok_or("no Sentinel may have promoted it".into())
+        let liars = (0..self.world.sentinels.len()).filter(lying);
+        let leaders: Vec<usize> = leaders.map(|(s, _)| *s).chain(liars).collect();
+        if leaders.is_empty() { Err("no Sentinel may have promoted it".into()) } else { Ok(leaders) }
     }
 
     /// A grant needs a majority at the highest epoch, or a proof of promotion, by what was delivered and true.
@@ -143,8 +145,9 @@ impl Drive {
         };
         let epoch = match (named, self.promoted(n)) {
             (Ok(epoch), _) => epoch,
-            (_, Ok(leader)) => {
-                self.provisional = Some((n, self.now, leader));
+            (_, Ok(leaders)) => {
+                self.provisional = Some((n, self.now));
+                self.leaders = leaders;
                 self.outcome.promotions += 1;
                 return;
             }
@@ -170,18 +173,20 @@ impl Drive {
 
     /// Writes are not open for long by a promotion alone, nor while its leader is known to have given it up.
     fn check_provisional(&mut self) {
-        let Some((n, since, leader)) = self.provisional.filter(|_| self.view.writes.is_open()) else { return };
+        let Some((n, since)) = self.provisional.filter(|_| self.view.writes.is_open()) else { return };
         if self.view.master.as_ref().map(node_of) != Some(n) {
             return;
         }
         if self.now - since > FAILOVER_TIMEOUT + 200 {
             self.fail(format!("writes go to node {n} by a promotion that no Sentinel has named in time"));
         }
-        let gone = self.views.get(&leader).is_some_and(|(sent, v)| {
-            *sent > since && v.stage < Stage::Acts && index_of(&v.master) != n
-        });
-        if gone && !self.world.sentinels[leader].liar {
-            self.fail(format!("writes go to node {n}, and Sentinel {leader} has given up promoting it"));
+        let gone = |leader: &usize| {
+            let said = self.views.get(leader).filter(|_| !self.world.sentinels[*leader].liar);
+            said.is_some_and(|(sent, v)| *sent > since && v.stage < Stage::Acts && index_of(&v.master) != n)
+        };
+        if self.leaders.iter().all(gone) {
+            let text = format!("writes go to node {n}, and {:?} have given up promoting it", self.leaders);
+            self.fail(text);
         }
     }
 

@@ -4,7 +4,8 @@ use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{
-    Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View, Vote,
+    Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
+    Vote,
 };
 use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
 use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Term};
@@ -107,8 +108,10 @@ pub struct Drive {
     pub(super) followed: BTreeMap<usize, usize>,
     /// The last node that was served with a majority's word, and its history.
     pub(super) served: Option<(usize, Box<str>)>,
-    /// The node whose grant began with a promotion and is not confirmed, since when, and who promoted it.
-    pub(super) provisional: Option<(usize, u64, usize)>,
+    /// The node whose grant began with a promotion and is not confirmed, and since when.
+    pub(super) provisional: Option<(usize, u64)>,
+    /// Who may have promoted it.
+    pub(super) leaders: Vec<usize>,
     pub(super) masters: BTreeMap<Term, Endpoint>,
     pub(super) runs: BTreeMap<Term, (usize, Option<Box<str>>)>,
     pub(super) epoch: u64,
@@ -210,6 +213,7 @@ impl Drive {
             followed: BTreeMap::new(),
             served: None,
             provisional: None,
+            leaders: Vec::new(),
             masters: BTreeMap::new(),
             runs: BTreeMap::new(),
             epoch: 0,
@@ -547,8 +551,7 @@ impl Drive {
 
     /// Whether the grant rests on this one's promotion.
     fn leads(&self, from: &Target) -> bool {
-        let leader = self.provisional.map(|(_, _, leader)| leader);
-        from.kind == TargetKind::Sentinel && leader == Some(index(from))
+        from.kind == TargetKind::Sentinel && self.provisional.is_some() && self.leaders.contains(&index(from))
     }
 
     fn blind(&self, from: &Target, mut seen: Seen) -> Seen {

@@ -413,10 +413,7 @@ impl World {
     fn votes(&mut self, now: u64, s: usize, epoch: u64) -> usize {
         let mut votes = 1;
         for o in (0..self.sentinels.len()).filter(|o| *o != s) {
-            if self.others(now, s) > 0
-                && self.acts(o)
-                && self.reach(s, o)
-                && self.sentinels[o].voted < epoch
+            if self.others(now, s) > 0 && self.acts(o) && self.reach(s, o) && self.sentinels[o].voted < epoch
             {
                 let other = &mut self.sentinels[o];
                 other.voted_for = s;
