@@ -101,10 +101,10 @@ impl Sentinels {
             return (seen >= self.need() && alone)
                 .then(|| format!("which was ordered to fail over in the sight of {seen} of {}", self.known));
         }
-        // A leader votes for itself: that it acts says so.
+        // A leader votes for itself: that it acts says so. Who voted for another in the same epoch was outvoted.
         let epoch = epoch.max(own)?;
         let votes = 1 + others().filter(|v| *v == (true, epoch)).count();
-        (votes >= self.need() && rival.is_none_or(|r| r < epoch))
+        (votes >= self.need() && rival.is_none_or(|r| r <= epoch))
             .then(|| format!("elected for epoch {epoch} by {votes} of {}", self.known))
     }
 

@@ -902,6 +902,12 @@ fn an_elected_leader_needs_the_votes_of_a_majority_by_events_or_by_its_own_list(
     b.sentinel(3, voted(3, 7));
     (0..3).for_each(|_| acts(&mut b));
     assert_eq!(b.view().master, end(11));
+    // Who voted for another in the same epoch was outvoted.
+    let mut b = ordered();
+    b.sentinel(1, voted(2, 6));
+    b.sentinel(3, voted(3, 6));
+    (0..3).for_each(|_| acts(&mut b));
+    assert!(b.serves(12), "{}", b.view().why);
     // What another Sentinel says of a vote is not the voter's word, nor that of the one who asked for it.
     let mut b = ordered();
     b.sentinel(1, Seen::Peers(Vec::from([listed(vote(2, 6))])));

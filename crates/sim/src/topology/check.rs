@@ -60,8 +60,10 @@ impl Drive {
 
     /// Whether a majority names the served node by now, at which epoch, and what its history is.
     fn check_named(&mut self, n: usize) {
-        let old_era = self.world.sentinels.iter().any(|s| s.epoch >= self.epoch);
-        let later = |epoch: &u64| *epoch > self.epoch || self.eras > 0 || !old_era;
+        // Or they were set up anew, and all name it.
+        let mut all = (0..self.world.sentinels.len()).map(|s| self.world.says(self.now, s));
+        let era = all.all(|v| v.master == n);
+        let later = |epoch: &u64| *epoch > self.epoch || self.eras > 0 || era;
         if let Some(epoch) = self.named_at(n).ok().filter(later) {
             (self.epoch, self.provisional) = (epoch, None);
         }
