@@ -5,6 +5,7 @@ use super::observation::Lineage;
 use super::promotion::Promotion;
 use super::settings::HostPort;
 use crate::Now;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
@@ -21,7 +22,7 @@ pub(super) struct Grant {
     /// When the question of its newest proof was sent.
     pub(super) proven_at: Now,
     /// The promotion that proves it as long as no majority does.
-    pub(super) provisional: Option<Promotion>,
+    pub(super) provisional: Option<Box<Promotion>>,
 }
 
 /// What is known when a verdict is asked for.
@@ -50,7 +51,7 @@ pub(super) enum Verdict {
     Serve {
         key: Key,
         epoch: u64,
-        promotion: Option<Promotion>,
+        promotion: Option<Box<Promotion>>,
     },
     Hold(Wait),
     /// The standing grant has ended: why.

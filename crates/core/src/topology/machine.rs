@@ -20,6 +20,7 @@ use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
 use super::view::{endpoint, same_health};
 use crate::Now;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -335,7 +336,7 @@ impl Topology {
     }
 
     /// There is proof: the grant begins, goes on, or is released.
-    fn serve(&mut self, now: Now, key: Key, epoch: u64, promotion: Option<Promotion>) {
+    fn serve(&mut self, now: Now, key: Key, epoch: u64, promotion: Option<Box<Promotion>>) {
         let proven = match (self.nodes.find(&key), self.nodes.proof(&key, self.oldest(now))) {
             (_, Proof::Master(at, node, told)) => {
                 Some((told.sent, Some(Nodes::identity(at, node, told)), told.report.lineage.clone()))

@@ -44,7 +44,7 @@ impl Sentinels {
     pub(super) fn promotion(&self, f: &Facts<'_>) -> Option<Promotion> {
         let last = f.last?;
         if last.provisional.is_some() {
-            return last.provisional.clone().filter(|_| f.standing.is_some());
+            return last.provisional.as_deref().filter(|_| f.standing.is_some()).cloned();
         }
         if !f.early {
             return None;

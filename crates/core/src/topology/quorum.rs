@@ -17,6 +17,7 @@ use super::promotion::Promotion;
 use super::sentinels::{Sentinel, Sentinels};
 use super::settings::HostPort;
 use crate::Now;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -88,7 +89,7 @@ impl Sentinels {
         let subject = Choice { key: p.key.clone(), epoch: p.epoch };
         self.note_dissent(f, &subject);
         match self.examine(f, &subject, false, Some(&p)) {
-            Ok(()) => Verdict::Serve { key: subject.key, epoch: subject.epoch, promotion: Some(p) },
+            Ok(()) => Verdict::Serve { key: subject.key, epoch: subject.epoch, promotion: Some(Box::new(p)) },
             Err(verdict) => verdict,
         }
     }

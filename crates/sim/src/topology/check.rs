@@ -60,12 +60,10 @@ impl Drive {
 
     /// Whether a majority names the served node by now, at which epoch, and what its history is.
     fn check_named(&mut self, n: usize) {
-        // Or they were set up anew, and all name it.
-        let mut all = (0..self.world.sentinels.len()).map(|s| self.world.says(self.now, s));
-        let era = all.all(|v| v.master == n);
-        let later = |epoch: &u64| *epoch > self.epoch || self.eras > 0 || era;
+        // Or later than nothing, if they were set up anew and the machine has accepted that.
+        let later = |epoch: &u64| *epoch > self.epoch || self.eras > 0 || self.new_era;
         if let Some(epoch) = self.named_at(n).ok().filter(later) {
-            (self.epoch, self.provisional) = (epoch, None);
+            (self.epoch, self.provisional, self.new_era) = (epoch, None, false);
         }
         let lineage = self.reports.get(&n).and_then(|(_, r)| r.lineage.as_ref());
         if let (None, Some(l)) = (self.provisional, lineage) {

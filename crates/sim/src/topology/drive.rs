@@ -116,6 +116,8 @@ pub struct Drive {
     pub(super) runs: BTreeMap<Term, (usize, Option<Box<str>>)>,
     pub(super) epoch: u64,
     pub(super) eras: u64,
+    /// A new count of epochs was accepted since the last majority's word.
+    pub(super) new_era: bool,
     pub(super) astray_since: Option<u64>,
     pub(super) steady_since: Option<u64>,
     pub(super) faulty: bool,
@@ -218,6 +220,7 @@ impl Drive {
             runs: BTreeMap::new(),
             epoch: 0,
             eras: 0,
+            new_era: false,
             astray_since: None,
             steady_since: None,
             faulty: true,
@@ -597,6 +600,7 @@ impl Drive {
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
                     self.outcome.grants += u64::from(e.kind == EventKind::Grant);
+                    self.new_era |= e.kind == EventKind::Era;
                     self.outcome.confirmed += u64::from(e.text.contains("no longer provisional"));
                     self.outcome.releases += u64::from(e.kind == EventKind::Release);
                     self.log(format!("{} {}: {}", e.term.0, e.kind.label(), e.text));
