@@ -204,6 +204,7 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     seen.wait("healthy replicas", Duration::from_secs(5), |v| {
         v.replicas.iter().filter(|r| r.healthy).count() == 2
     });
+    until("all Sentinels are discovered", Duration::from_secs(5), || status(&handle).sentinels.len() == 3);
     let s = status(&handle);
     assert_eq!((s.state, s.majority, s.sentinels.len(), s.nodes.len()), (State::Serving, 2, 3, 3));
     assert!(s.problems.is_empty(), "{:?}", s.problems);
@@ -246,7 +247,10 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     assert_eq!(third.term, Term(3));
     assert_ne!(port_of(&third), Some(new));
 
-    // All Sentinels die: the service goes on.
+    // All Sentinels die, after a majority has named the new master: the service goes on.
+    until("a majority confirms the grant", Duration::from_secs(5), || {
+        !status(&handle).why.contains("provisionally")
+    });
     d.sentinels.iter_mut().for_each(Server::kill9);
     let before = seen.views.lock().unwrap().len();
     std::thread::sleep(Duration::from_secs(3));
