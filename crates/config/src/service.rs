@@ -7,7 +7,7 @@ use crate::reader::{Placed, Spot, Table};
 use crate::secret::credential;
 use crate::units::show_size;
 use pointsman_core::policy::{Allow, Limits, Policy};
-use pointsman_core::topology::settings::{Failback, HostPort, Settings, Source, StaticNode};
+use pointsman_core::topology::settings::{Failback, HostPort, Settings, Source, StaticNode, Trust};
 use pointsman_core::topology::snapshot::ServiceId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -138,6 +138,9 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     table.duration("timeout", &mut settings.timeout);
     table.duration_or("hold", &mut settings.hold_max);
     table.flag("hold_reads", &mut settings.hold_reads);
+    if table.word("trust") == Some("majority") {
+        settings.trust = Trust::Majority;
+    }
     settings
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
-use pointsman_core::topology::settings::{HostPort, Settings, Source};
+use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
 use pointsman_core::topology::snapshot::{
     Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term,
 };
@@ -129,6 +129,7 @@ fn settings(source: Source) -> Settings {
         timeout: Duration::from_secs(1),
         hold_max: None,
         hold_reads: true,
+        trust: Trust::Promotion,
     }
 }
 
@@ -247,7 +248,10 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     assert_eq!(third.term, Term(3));
     assert_ne!(port_of(&third), Some(new));
 
-    // All Sentinels die: the service goes on.
+    // All Sentinels die, after a majority has named the new master: the service goes on.
+    until("a majority confirms the grant", Duration::from_secs(5), || {
+        !status(&handle).why.contains("provisionally")
+    });
     d.sentinels.iter_mut().for_each(Server::kill9);
     let before = seen.views.lock().unwrap().len();
     std::thread::sleep(Duration::from_secs(3));

@@ -21,7 +21,8 @@ fn deployment(options: Options) -> Deployment {
 
 fn start() -> (Deployment, Proxy) {
     let deployment = deployment(Options::default());
-    let proxy = Proxy::before_sentinels(&deployment, "");
+    // How long a switch takes is not what is tested here: on a busy machine Sentinels may need long to agree.
+    let proxy = Proxy::before_sentinels(&deployment, "hold = \"60s\"");
     proxy.wait_master(&deployment.nodes[0]);
     (deployment, proxy)
 }

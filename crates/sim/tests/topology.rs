@@ -20,15 +20,21 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         return;
     }
     let seeds = number("PMAN_SEEDS").unwrap_or(2000);
-    let (mut grants, mut releases) = (0, 0);
+    let (mut grants, mut releases, mut promotions, mut confirmed) = (0, 0, 0, 0);
     for seed in 0..seeds {
         let o = run(seed, Blindfold::None);
         assert!(o.failure.is_none(), "{}", describe(seed, &o));
         grants += o.grants;
         releases += o.releases;
+        promotions += o.promotions;
+        confirmed += o.confirmed;
     }
-    println!("{seeds} seeds, {grants} grants, {releases} releases");
+    println!(
+        "{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases"
+    );
     assert!(2 * grants > 3 * seeds && 2 * releases > seeds, "the simulation must be eventful");
+    assert!(4 * promotions > seeds && 2 * confirmed > promotions, "there must be promotions");
+    assert!(10 * (promotions - confirmed) > promotions, "some must come to nothing");
 }
 
 #[test]
@@ -39,9 +45,16 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn a_product_without_one_of_its_rules_is_caught() {
-    for blindfold in
-        [Blindfold::Epochs, Blindfold::Roles, Blindfold::Majority, Blindfold::Stages, Blindfold::RunIds]
-    {
+    for blindfold in [
+        Blindfold::Epochs,
+        Blindfold::Roles,
+        Blindfold::Majority,
+        Blindfold::Stages,
+        Blindfold::RunIds,
+        Blindfold::Lineage,
+        Blindfold::Votes,
+        Blindfold::Leaders,
+    ] {
         let caught = (0..2000).find(|seed| run(*seed, blindfold).failure.is_some());
         assert!(caught.is_some(), "{blindfold:?} was not caught");
         println!(

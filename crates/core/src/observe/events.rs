@@ -2,7 +2,7 @@
 use super::ask::{Question, readable};
 use super::reply::Value;
 use super::sentinel::host_port;
-use crate::topology::observation::{Announced, Seen, Stage};
+use crate::topology::observation::{Announced, Seen, Stage, Vote};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -77,6 +77,12 @@ impl Listen {
             ("+selected-slave", [_, _, host, port, ..]) => host_port(Some(host), Some(port)),
             _ => None,
         };
-        Some(Announced { event: channel.into(), stage, selected })
+        let vote = match (channel, words.as_slice()) {
+            ("+vote-for-leader", [leader, epoch]) => {
+                epoch.parse().ok().map(|epoch| Vote { leader: (*leader).into(), epoch })
+            }
+            _ => None,
+        };
+        Some(Announced { event: channel.into(), stage, selected, vote })
     }
 }

@@ -2,7 +2,7 @@
 use super::ask::{Question, readable};
 use super::reply::Value;
 use crate::Now;
-use crate::topology::observation::{Listed, Peer, Seen, Stage, View};
+use crate::topology::observation::{Listed, Peer, Seen, Stage, View, Vote};
 use crate::topology::settings::HostPort;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -44,11 +44,10 @@ impl Poll {
         let lists = self.listed_at == Now::ZERO || now.since(self.listed_at) >= LISTS_EVERY;
         if lists {
             self.listed_at = now;
-            round.push(Question::Sentinels);
         }
-        // Only the list of replicas says which one was selected.
+        // Only the lists say who voted for whom, and which replica was selected.
         if lists || hurry {
-            round.push(Question::Replicas);
+            round.extend([Question::Sentinels, Question::Replicas]);
         }
         round.extend([Question::Master, Question::Address, Question::MasterAgain]);
         round
@@ -110,6 +109,7 @@ impl Poll {
             epoch,
             master,
             stage: stage(value.field("flags").unwrap_or(""), value.field("failover-state")),
+            forced: flag(value, "force_failover"),
             quorum: small("quorum").unwrap_or(1),
             others: small("num-other-sentinels").unwrap_or(0),
             down_after: ms("down-after-milliseconds").unwrap_or(Duration::from_secs(30)),
@@ -145,18 +145,23 @@ pub(super) fn host_port(host: Option<&str>, port: Option<&str>) -> Option<HostPo
     (!host.is_empty() && host.len() < 256 && port != 0).then(|| HostPort { host: host.into(), port })
 }
 
+fn flag(value: &Value, name: &str) -> bool {
+    value.field("flags").unwrap_or("").split(',').any(|f| f == name)
+}
+
 fn up(value: &Value) -> bool {
-    let flags = value.field("flags").unwrap_or("");
-    !flags.split(',').any(|f| matches!(f, "s_down" | "o_down" | "disconnected"))
+    !["s_down", "o_down", "disconnected"].into_iter().any(|f| flag(value, f))
 }
 
 fn peer(value: &Value) -> Option<Peer> {
     let at = host_port(value.field("ip"), value.field("port"))?;
-    Some(Peer { id: value.field("runid").unwrap_or("").into(), at, up: up(value) })
+    let epoch = value.number("voted-leader-epoch");
+    let leader = value.field("voted-leader").filter(|l| *l != "?");
+    let vote = leader.zip(epoch).map(|(leader, epoch)| Vote { leader: leader.into(), epoch });
+    Some(Peer { id: value.field("runid").unwrap_or("").into(), at, up: up(value), vote })
 }
 
 fn listed(value: &Value) -> Option<Listed> {
     let at = host_port(value.field("ip"), value.field("port"))?;
-    let selected = value.field("flags").unwrap_or("").split(',').any(|f| f == "promoted");
-    Some(Listed { at, selected })
+    Some(Listed { at, selected: flag(value, "promoted") })
 }

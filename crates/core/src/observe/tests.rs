@@ -1,7 +1,7 @@
 //! What observers ask, and what they make of answers, byte for byte.
 use super::*;
 use crate::topology::observation::*;
-use crate::topology::settings::{Failback, HostPort, StaticNode};
+use crate::topology::settings::{Failback, HostPort, StaticNode, Trust};
 use crate::topology::snapshot::ServiceId;
 use alloc::string::ToString;
 
@@ -22,6 +22,7 @@ fn settings() -> Settings {
         timeout: 1000 * MS,
         hold_max: None,
         hold_reads: true,
+        trust: Trust::Promotion,
     }
 }
 
@@ -92,15 +93,16 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
     );
     assert_eq!(seen, [Seen::Connected("10.0.0.1:26379".parse().unwrap())]);
     assert!(!format!("{o:?}").contains("s3cret"), "the secret is not kept in the questions");
-    let peer =
-        bulk(&["name", "x", "ip", "10.0.0.2", "port", "26379", "runid", "id2", "flags", "s_down,sentinel"]);
+    let words = ["name", "x", "ip", "10.0.0.2", "port", "26379", "runid", "id2", "flags", "s_down,sentinel"];
+    let peer = bulk(&[&words[..], &["voted-leader", "id1", "voted-leader-epoch", "7"]].concat());
     let slave = bulk(&["ip", "redis-1.svc", "port", "6380", "flags", "slave,promoted"]);
     o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}").as_bytes());
     let seen = drain(&mut o).1;
     assert_eq!(seen[0], Seen::Id("abc".into()));
     let listed = HostPort { host: "redis-1.svc".into(), port: 6380 };
     let host = HostPort { host: "10.0.0.2".into(), port: 26379 };
-    assert_eq!(seen[1], Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false }])));
+    let vote = Some(Vote { leader: "id1".into(), epoch: 7 });
+    assert_eq!(seen[1], Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false, vote }])));
     assert_eq!(seen[2], Seen::Replicas(Vec::from([Listed { at: listed, selected: true }])));
 }
 
@@ -119,7 +121,10 @@ fn flags_and_failover_state_give_the_stage() {
     let stage = |flags: &str, state: Option<&str>| {
         let m = master("7", flags, state);
         match view(&format!("{m}{}{m}", bulk(&["h", "1"]))).as_slice() {
-            [Seen::View(v)] => v.stage,
+            [Seen::View(v)] => {
+                assert_eq!(v.forced, flags.contains("force"));
+                v.stage
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -290,7 +295,15 @@ fn events_of_this_master_are_announced_and_others_are_not() {
     assert_eq!(told("+sdown", slave), Some((None, None)));
     assert_eq!(told("+switch-master", "mymaster 10.0.0.1 6379 10.0.0.2 6379"), Some((None, None)));
     assert_eq!(told("+vote-for-leader", "0123456789 12"), Some((None, None)));
-    assert_eq!(told("+switch-master", "other 10.0.0.1 6379 10.0.0.2 6379"), None);
+    o.bytes(T0, bulk(&["pmessage", "*", "+vote-for-leader", "0123456789 12"]).as_bytes());
+    let vote = Some(Vote { leader: "0123456789".into(), epoch: 12 });
+    assert!(matches!(&drain(&mut o).1[..], [Seen::Announced(a)] if a.vote == vote));
+    let mut told = |channel: &str, payload: &str| {
+        o.bytes(T0, bulk(&["pmessage", "*", channel, payload]).as_bytes());
+        drain(&mut o).1.len()
+    };
+    assert_eq!(told("+vote-for-leader", "0123456789 many"), 1);
+    assert_eq!(told("+switch-master", "other 10.0.0.1 6379 10.0.0.2 6379"), 0);
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //! the proof that every grant needs from the node itself.
 use super::nodes::{Identity, Key, Node, Nodes, Proof, Told};
 use super::observation::Lineage;
+use super::promotion::Promotion;
 use super::settings::HostPort;
 use crate::Now;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 
 /// The grant that stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Grant {
     pub(super) key: Key,
     /// The process; `None` where nodes are only pinged.
@@ -21,6 +23,8 @@ pub(super) struct Grant {
     pub(super) epoch: u64,
     /// When the question of its newest proof was sent.
     pub(super) proven_at: Now,
+    /// The promotion that proves it as long as no majority does.
+    pub(super) provisional: Option<Box<Promotion>>,
 }
 
 /// What is known when a verdict is asked for.
@@ -38,15 +42,18 @@ pub(super) struct Facts<'a> {
     pub(super) sign_at: Now,
     /// The operator said that what the majority says now is to be believed.
     pub(super) trusted: bool,
+    /// A promotion may be believed before a majority names it.
+    pub(super) early: bool,
 }
 
 /// What all observations together imply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// This node is proven.
+    /// This node is proven; by a promotion, as long as a majority does not name it.
     Serve {
         key: Key,
         epoch: u64,
+        promotion: Option<Box<Promotion>>,
     },
     Hold(Wait),
     /// The standing grant has ended: why.
@@ -66,6 +73,10 @@ pub(super) struct Wait {
 }
 
 impl Verdict {
+    pub(super) fn serve(key: Key, epoch: u64) -> Verdict {
+        Verdict::Serve { key, epoch, promotion: None }
+    }
+
     pub(super) fn trouble(why: String) -> Verdict {
         Verdict::Hold(Wait { why, trouble: true, reads: false, only_sign: false })
     }

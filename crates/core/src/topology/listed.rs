@@ -98,11 +98,11 @@ impl ListedNodes {
         let why = format!("{key} is asked again");
         match pong {
             Some(sent) if sent > f.sign_at && (sent > f.doubt_at || f.standing.is_some()) => {
-                Verdict::Serve { key, epoch: 0 }
+                Verdict::serve(key, 0)
             }
             // A single failed check of a healthy node is no reason to hold; a worker's sign is.
             None if f.standing.is_some() && f.sign_at <= f.last.map_or(Now::ZERO, |g| g.proven_at) => {
-                Verdict::Serve { key, epoch: 0 }
+                Verdict::serve(key, 0)
             }
             Some(sent) if sent > f.doubt_at => {
                 Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: true })

@@ -12,13 +12,15 @@ use super::judge::{Facts, Grant, Verdict, Wait};
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
 use super::observation::{Observation, Seen, Target, TargetKind};
+use super::promotion::Promotion;
 use super::roles::Roles;
 use super::sentinels::Sentinels;
-use super::settings::{Settings, Source};
+use super::settings::{HostPort, Settings, Source, Trust};
 use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
 use super::view::{endpoint, same_health};
 use crate::Now;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -39,6 +41,9 @@ const WHY_EVERY: Duration = Duration::from_millis(100);
 const LAG_EVERY: Duration = Duration::from_secs(1);
 /// Everybody is asked out of turn at most this often, so that nobody who keeps changing his mind makes us spin.
 const ASK_EVERY: Duration = Duration::from_millis(5);
+/// How often a node that was selected to be promoted is asked, and for how long (then as everybody while it holds).
+const CHASE_EVERY: Duration = Duration::from_millis(20);
+const CHASE_FOR: Duration = Duration::from_secs(10);
 /// For how long an operator's trust is good.
 const TRUST_FOR: Duration = Duration::from_secs(30);
 /// The longest automatic hold, and what it adds to the largest down-after, and what it is without Sentinels.
@@ -88,6 +93,8 @@ pub struct Topology {
     pub(super) grant: Option<Grant>,
     /// The last grant, also after it was withdrawn: what comes next is measured by it.
     last: Option<Grant>,
+    /// The grant before a provisional one: what is measured by if that turns out wrong.
+    deposed: Option<Grant>,
     pub(super) held: Option<Held>,
     /// Why it serves.
     pub(super) serving: Arc<str>,
@@ -99,6 +106,7 @@ pub struct Topology {
     owed: Option<Now>,
     trusted_until: Option<Now>,
     asked_at: Now,
+    chased_at: Now,
     ask_wanted: bool,
     looked_at: Now,
     published: Arc<ShardView>,
@@ -119,6 +127,7 @@ impl Topology {
             term: Term(0),
             grant: None,
             last: None,
+            deposed: None,
             held: Some(held),
             serving: "".into(),
             doubt_at: Now::ZERO,
@@ -127,6 +136,7 @@ impl Topology {
             owed: None,
             trusted_until: None,
             asked_at: Now::ZERO,
+            chased_at: Now::ZERO,
             ask_wanted: false,
             looked_at: now,
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
@@ -220,7 +230,7 @@ impl Topology {
                 self.judge = judge_for(now, &self.settings);
                 self.nodes = Nodes::default();
                 self.withdraw(now, "the master is now known in another way".into());
-                self.last = None;
+                (self.last, self.deposed) = (None, None);
             }
             _ => self.judge = judge_for(now, &self.settings),
         }
@@ -243,7 +253,8 @@ impl Topology {
         let tick = self.looked_at + if busy { TICK_BUSY } else { TICK_CALM };
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
         let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
-        [Some(tick), end, ask].into_iter().flatten().min()
+        let chase = self.candidates(self.looked_at).next().map(|_| self.chased_at + CHASE_EVERY);
+        [Some(tick), end, ask, chase].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -292,8 +303,8 @@ impl Topology {
         self.trusted_until = self.trusted_until.filter(|t| now < *t);
         for _ in 0..3 {
             match self.verdict(now) {
-                Verdict::Serve { key, epoch } => {
-                    self.serve(now, key, epoch);
+                Verdict::Serve { key, epoch, promotion } => {
+                    self.serve(now, key, epoch, promotion);
                     break;
                 }
                 Verdict::Hold(wait) => {
@@ -307,6 +318,7 @@ impl Topology {
         self.tell_news(now);
         self.arrange();
         self.ask(now);
+        self.chase(now);
         self.publish(now);
     }
 
@@ -319,12 +331,12 @@ impl Topology {
         }
     }
 
-    fn times(&self) -> (Now, Now, bool) {
-        (self.doubt_at, self.sign_at, self.trusted_until.is_some())
+    fn times(&self) -> (Now, Now, bool, Trust) {
+        (self.doubt_at, self.sign_at, self.trusted_until.is_some(), self.settings.trust)
     }
 
     /// There is proof: the grant begins, goes on, or is released.
-    fn serve(&mut self, now: Now, key: Key, epoch: u64) {
+    fn serve(&mut self, now: Now, key: Key, epoch: u64, promotion: Option<Box<Promotion>>) {
         let proven = match (self.nodes.find(&key), self.nodes.proof(&key, self.oldest(now))) {
             (_, Proof::Master(at, node, told)) => {
                 let report = &told.report;
@@ -352,23 +364,49 @@ impl Topology {
                 } else {
                     g.epoch = epoch;
                 }
+                if promotion.is_none() {
+                    self.confirm(now);
+                }
                 self.release(now);
             }
             (None, Some((sent, identity, lineage, offset))) => {
-                self.begin(now, Grant { key, identity, lineage, offset, epoch, proven_at: sent });
+                self.deposed = promotion.as_ref().and_then(|_| self.last.take());
+                let provisional = promotion.clone();
+                self.begin(
+                    now,
+                    Grant { key, identity, lineage, offset, epoch, proven_at: sent, provisional },
+                );
             }
             (None, None) => {}
         }
         self.last = self.grant.clone();
-        if let Judge::Sentinels(s) = &mut self.judge {
+        // What was given up still matters if the old master gets its grant back.
+        if let (Judge::Sentinels(s), None) = (&mut self.judge, promotion) {
             s.forget_aborts();
         }
+    }
+
+    /// A majority names the node that was granted for its promotion.
+    fn confirm(&mut self, now: Now) {
+        let Some(grant) = self.grant.as_mut() else { return };
+        if grant.provisional.take().is_none() {
+            return;
+        }
+        let (key, epoch) = (grant.key.clone(), grant.epoch);
+        self.deposed = None;
+        let f = facts(now, self.oldest(now), &self.nodes, &self.grant, &self.last, self.times());
+        let how = self.sentinels().map(|s| s.describe(&f, &key, epoch)).unwrap_or_default();
+        self.serving = format!("{key} is master: {how}").into();
+        self.tell(now, EventKind::Note, format!("the grant to {key} is no longer provisional: {how}"));
     }
 
     fn begin(&mut self, now: Now, grant: Grant) {
         let f = facts(now, self.oldest(now), &self.nodes, &self.grant, &self.last, self.times());
         let (how, doubtful) = match &self.judge {
-            Judge::Sentinels(s) => (s.describe(&f, &grant.key, grant.epoch), false),
+            Judge::Sentinels(s) => match &grant.provisional {
+                Some(p) => (format!("provisionally, until a majority names it: {}", p.how), false),
+                None => (s.describe(&f, &grant.key, grant.epoch), false),
+            },
             Judge::Roles(r) => r.describe(&f, &grant.key),
             Judge::Listed(_) => ("it is the first healthy one of the list".into(), false),
         };
@@ -438,6 +476,9 @@ impl Topology {
 
     fn withdraw(&mut self, now: Now, why: String) {
         let Some(grant) = self.grant.take() else { return };
+        if grant.provisional.is_some() {
+            self.last = self.deposed.take();
+        }
         self.hold(now, why.clone(), false);
         self.tell(now, EventKind::Fence, format!("{} is fenced: {why}", grant.key));
     }
@@ -478,6 +519,26 @@ impl Topology {
         (self.asked_at, self.ask_wanted) = (now, false);
         let acts = self.watched.iter().cloned().map(Act::Ask);
         self.acts.extend(acts);
+    }
+
+    /// Asks the nodes that may be promoted at any moment, as often as is reasonable.
+    fn chase(&mut self, now: Now) {
+        if self.held.is_none() || now < self.chased_at + CHASE_EVERY {
+            return;
+        }
+        let acts: Vec<Act> = self.candidates(now).map(|at| Act::Ask(Target::node(at.clone()))).collect();
+        if !acts.is_empty() {
+            self.chased_at = now;
+            self.acts.extend(acts);
+        }
+    }
+
+    /// The selected nodes, until they are granted.
+    fn candidates(&self, now: Now) -> impl Iterator<Item = &HostPort> {
+        let held = self.sentinels().filter(|_| self.held.is_some());
+        let all = held.into_iter().flat_map(Sentinels::candidates);
+        let recent = all.filter(move |(_, since)| now.since(*since) < CHASE_FOR);
+        recent.filter_map(|(at, _)| Some(self.nodes.find(&self.nodes.key(at))?.0))
     }
 
     fn note_configured(&mut self, now: Now) {
@@ -553,9 +614,11 @@ fn facts<'a>(
     nodes: &'a Nodes,
     grant: &'a Option<Grant>,
     last: &'a Option<Grant>,
-    (doubt_at, sign_at, trusted): (Now, Now, bool),
+    (doubt_at, sign_at, trusted, trust): (Now, Now, bool, Trust),
 ) -> Facts<'a> {
-    Facts { now, oldest, nodes, standing: grant.as_ref(), last: last.as_ref(), doubt_at, sign_at, trusted }
+    let early = trust == Trust::Promotion;
+    let (standing, last) = (grant.as_ref(), last.as_ref());
+    Facts { now, oldest, nodes, standing, last, doubt_at, sign_at, trusted, early }
 }
 
 fn judge_for(now: Now, settings: &Settings) -> Judge {
@@ -568,7 +631,7 @@ fn judge_for(now: Now, settings: &Settings) -> Judge {
     }
 }
 
-fn configured_nodes(source: &Source) -> Vec<super::settings::HostPort> {
+fn configured_nodes(source: &Source) -> Vec<HostPort> {
     match source {
         Source::Sentinels { .. } => Vec::new(),
         Source::Roles { nodes, .. } => nodes.clone(),

@@ -81,6 +81,8 @@ pub(super) struct Node {
     pub(super) problem: Option<Arc<str>>,
     /// Since when, without interruption, it has said master.
     pub(super) master_since: Option<Now>,
+    /// Whose replica it was when it last said that it was one.
+    pub(super) followed: Option<HostPort>,
     /// When it last answered anything.
     pub(super) answered: Option<Now>,
     listed: Now,
@@ -197,6 +199,9 @@ impl Nodes {
                 (n.lost, n.problem, n.answered) = (None, None, Some(now));
                 n.master_since =
                     if report.role != Role::Master { None } else { n.master_since.or(Some(now)) };
+                if let Role::Replica { of, .. } = &report.role {
+                    n.followed = Some(of.clone());
+                }
                 if n.told.as_ref().is_none_or(|t| t.sent <= sent) {
                     n.told = Some(Told { sent, report });
                 }

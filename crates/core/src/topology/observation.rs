@@ -135,6 +135,8 @@ pub struct View {
     pub master: HostPort,
     /// How far a failover has come, by this Sentinel's flags.
     pub stage: Stage,
+    /// Whether that failover was ordered (`SENTINEL FAILOVER`, flag `force_failover`): nobody votes on it.
+    pub forced: bool,
     /// Its quorum.
     pub quorum: u32,
     /// How many other Sentinels it knows.
@@ -172,6 +174,17 @@ pub struct Peer {
     pub at: HostPort,
     /// Whether that Sentinel sees it up.
     pub up: bool,
+    /// What it answered to that Sentinel when it was asked for its vote (`voted-leader`).
+    pub vote: Option<Vote>,
+}
+
+/// A Sentinel's vote: it gives one for each epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vote {
+    /// For whom: a run id.
+    pub leader: Box<str>,
+    /// For which epoch.
+    pub epoch: u64,
 }
 
 /// A replica, as one Sentinel knows it.
@@ -192,6 +205,8 @@ pub struct Announced {
     pub stage: Option<Stage>,
     /// The replica that was selected, if the event says so.
     pub selected: Option<HostPort>,
+    /// Its vote, if the event says so (`+vote-for-leader`).
+    pub vote: Option<Vote>,
 }
 
 /// A node's account of itself.

@@ -1,7 +1,7 @@
 //! What the Sentinels together imply: the majority at the highest config epoch, and what speaks against it.
 //!
 //! A node is proven when a majority of the known Sentinels name it at the highest config epoch seen and its own ROLE
-//! agrees. A grant that stands needs no majority to go on: it goes on until there is a sign that it may have ended,
+//! agrees (or, until they do, by its promotion: `promotion`). A grant that stands needs no majority to go on: it goes on until there is a sign that it may have ended,
 //! and after a sign until each sign is explained. The signs, in the order in which they are looked at:
 //!
 //! 1. a Sentinel names another node, or a higher epoch (`dissent`);
@@ -13,9 +13,11 @@
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::nodes::{Key, Node};
 use super::observation::{Lineage, Stage, View};
+use super::promotion::Promotion;
 use super::sentinels::{Sentinel, Sentinels};
 use super::settings::HostPort;
 use crate::Now;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -49,7 +51,13 @@ impl Sentinels {
     pub(super) fn judge(&mut self, f: &Facts<'_>) -> Verdict {
         self.age(f.now, f.oldest);
         let majority = self.majority(f);
-        let (choice, era) = self.order(f, majority);
+        let (choice, era) = self.order(f, majority.clone());
+        // What a majority names counts for more, unless it is still the deposed master.
+        let old = |c: &Choice| f.last.is_some_and(|l| l.key == c.key && l.provisional.is_none());
+        let behind = choice.as_ref().is_none_or(old);
+        if let Some(p) = self.promotion(f).filter(|_| behind) {
+            return self.judge_promotion(f, p, majority);
+        }
         let subject = match (&choice, f.standing) {
             (Some(c), Some(g)) if c.key != g.key => {
                 return Verdict::Withdraw(format!("{}, not {}", self.describe(f, &c.key, c.epoch), g.key));
@@ -59,13 +67,52 @@ impl Sentinels {
             (None, None) => return self.undecided(f, era),
         };
         self.note_dissent(f, &subject);
-        match self.examine(f, &subject, choice.is_some()) {
-            Ok(()) => Verdict::Serve { key: subject.key, epoch: subject.epoch },
+        match self.examine(f, &subject, choice.is_some(), None) {
+            Ok(()) => Verdict::serve(subject.key, subject.epoch),
             Err(verdict) => verdict,
         }
     }
 
-    fn examine(&self, f: &Facts<'_>, subject: &Choice, named: bool) -> Result<(), Verdict> {
+    /// The verdict on a node that was promoted and is not named by a majority yet.
+    fn judge_promotion(&mut self, f: &Facts<'_>, p: Promotion, majority: Option<Choice>) -> Verdict {
+        match f.standing {
+            Some(g) if g.key != p.key => {
+                return Verdict::Withdraw(format!("{} is master now, not {}: {}", p.key, g.key, p.how));
+            }
+            Some(_) => {
+                if let Some(why) = self.refuted(f, &p, majority) {
+                    return Verdict::Withdraw(why);
+                }
+            }
+            None => {}
+        }
+        let subject = Choice { key: p.key.clone(), epoch: p.epoch };
+        self.note_dissent(f, &subject);
+        match self.examine(f, &subject, false, Some(&p)) {
+            Ok(()) => Verdict::Serve { key: subject.key, epoch: subject.epoch, promotion: Some(Box::new(p)) },
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Why a grant by promotion has ended: by its node's own word; or the promotion came to nothing, its node has been
+    /// away for a while, and the majority still names the deposed master.
+    fn refuted(&self, f: &Facts<'_>, p: &Promotion, majority: Option<Choice>) -> Option<String> {
+        if let Err(Verdict::Withdraw(why)) = f.prove(&p.key) {
+            return Some(why);
+        }
+        let why = self.unconfirmed(f, p)?;
+        let (_, since) = f.nodes.find(&p.key)?.1.lost.as_ref()?;
+        let settled = f.now.since(*since) >= SETTLED && majority.is_some_and(|c| c.key == p.deposed);
+        settled.then(|| format!("{why}; it is away, and the majority names {}", p.deposed))
+    }
+
+    fn examine(
+        &self,
+        f: &Facts<'_>,
+        subject: &Choice,
+        named: bool,
+        promotion: Option<&Promotion>,
+    ) -> Result<(), Verdict> {
         let pending = |why: Option<String>, reads: bool| match why {
             Some(why) => {
                 let reads = reads && f.readable(&subject.key);
@@ -78,8 +125,9 @@ impl Sentinels {
                 return Err(Verdict::awaiting(why));
             }
         }
+        pending(promotion.and_then(|p| self.unconfirmed(f, p)), false)?;
         pending(self.rival(f, subject, named), false)?;
-        pending(self.dissent(f, subject, named), false)?;
+        pending(self.dissent(f, subject, named, promotion), false)?;
         pending(self.stages(f, subject), true)?;
         pending(self.aborts(f, subject, named), true)?;
         pending(self.sight(f.oldest), true)?;
@@ -125,7 +173,7 @@ impl Sentinels {
         if f.trusted || (waited && continues(f, last, &c.key)) {
             return (Some(c), None);
         }
-        if c.key == last.key && f.standing.is_some() {
+        if c.key == last.key && f.standing.is_some_and(|g| g.provisional.is_none()) {
             // They agree with the grant that stands; only their numbering is new.
             return (Some(Choice { key: c.key, epoch: last.epoch }), None);
         }
@@ -160,10 +208,20 @@ impl Sentinels {
         }
     }
 
-    fn dissent(&self, f: &Facts<'_>, subject: &Choice, named: bool) -> Option<String> {
+    fn dissent(
+        &self,
+        f: &Facts<'_>,
+        subject: &Choice,
+        named: bool,
+        promotion: Option<&Promotion>,
+    ) -> Option<String> {
         self.counted().find_map(|(at, s)| {
             let (since, (_, view)) = (s.dissents_since?, s.said.as_ref()?);
             let key = f.nodes.key(&view.master);
+            // The epoch of a promotion is a lower bound: who names its node at a higher one agrees.
+            if promotion.is_some() && key == subject.key {
+                return None;
+            }
             if named && patience(f, subject, &key).is_some_and(|p| f.now.since(since) >= p) {
                 return None;
             }
@@ -180,6 +238,8 @@ impl Sentinels {
         let suspecting = self.counted().filter(|(_, s)| !s.dead() && s.stage >= Stage::Suspects);
         let suspecting = suspecting.filter(|(_, s)| s.stage < Stage::Promoted && about(s)).count();
         self.counted().filter(|(_, s)| !s.dead()).find_map(|(at, s)| match s.stage {
+            // A failover to the subject does it no harm.
+            Stage::Acts if s.selected.as_ref().is_some_and(|n| f.nodes.key(n) == subject.key) => None,
             Stage::Acts => {
                 let limit = s.said.as_ref().map_or(Duration::from_secs(180), |(_, v)| v.failover_timeout);
                 let since = s.acts_since.unwrap_or(f.now);

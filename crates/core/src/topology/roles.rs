@@ -56,7 +56,7 @@ impl Roles {
             return Verdict::Withdraw(format!("{key} says master, not {}", grant.key));
         }
         match f.prove(&key) {
-            Ok(_) => Verdict::Serve { key, epoch: 0 },
+            Ok(_) => Verdict::serve(key, 0),
             Err(verdict) => verdict,
         }
     }

@@ -1,7 +1,7 @@
 //! The Sentinels of one service: which are known, what each said last, and how far a failover has come by what it
 //! says. What follows from it is in `quorum`.
 use super::nodes::Nodes;
-use super::observation::{Announced, Gone, Listed, Peer, Seen, Stage, View};
+use super::observation::{Announced, Gone, Listed, Peer, Seen, Stage, View, Vote};
 use super::settings::HostPort;
 use crate::Now;
 use alloc::boxed::Box;
@@ -47,6 +47,8 @@ pub(super) struct Sentinel {
     /// When it last answered us or was seen up by another.
     up_at: Now,
     pub(super) stage: Stage,
+    /// Its failover was ordered.
+    pub(super) forced: bool,
     /// Questions sent before this say nothing new about the stage.
     stage_at: Now,
     /// Since when it has been at [`Stage::Tries`] or further, not counting short interruptions.
@@ -55,6 +57,8 @@ pub(super) struct Sentinel {
     pub(super) acts_since: Option<Now>,
     /// The replica that it selected.
     pub(super) selected: Option<HostPort>,
+    /// Its newest vote, by its own word, or by that of the Sentinel that asked for it: by whose word.
+    votes: BTreeMap<HostPort, Vote>,
     /// A failover that it began and did not bring to an end.
     pub(super) aborted: Option<Abort>,
     /// Since when it has contradicted what the others, or the grant, say.
@@ -81,6 +85,15 @@ impl Sentinel {
         matches!(self.lost, Some((Gone::Refused, _)))
     }
 
+    /// Its newest vote by the word of these two.
+    pub(super) fn voted(&self, own: &HostPort, asker: &HostPort) -> Option<&Vote> {
+        [own, asker].into_iter().filter_map(|by| self.votes.get(by)).max_by_key(|v| v.epoch)
+    }
+
+    fn note_vote(&mut self, by: &HostPort, vote: Vote) {
+        self.votes.insert(by.clone(), vote);
+    }
+
     /// Its view, if it is fresh.
     pub(super) fn vote(&self, oldest: Now) -> Option<&View> {
         let fresh = self.counted && !self.knows_none && self.lost.is_none();
@@ -105,6 +118,7 @@ impl Sentinel {
             let moved =
                 self.said.as_ref().is_some_and(|(_, v)| (v.epoch, &v.master) != (view.epoch, &view.master));
             self.enter(now, view.stage, moved);
+            self.forced = view.forced;
         }
         self.said = Some((sent, view));
     }
@@ -115,11 +129,12 @@ impl Sentinel {
             self.abort(now);
         }
         if to == Stage::Acts {
+            self.forced &= self.acts_since.is_some();
             self.acts_since.get_or_insert(now);
         } else {
             self.acts_since = None;
         }
-        if to == Stage::Calm {
+        if matches!(to, Stage::Calm | Stage::Promoted) {
             self.selected = None;
         }
         if matches!(to, Stage::Tries | Stage::Acts) {
@@ -155,9 +170,12 @@ impl Sentinel {
         }
     }
 
-    fn announced(&mut self, now: Now, a: Announced) {
+    fn announced(&mut self, now: Now, own: &HostPort, a: Announced) {
         if let Some(at) = a.selected {
             self.selected = Some(at);
+        }
+        if let Some(vote) = a.vote {
+            self.note_vote(own, vote);
         }
         // Only an answer can tell that something is over.
         if let Some(stage) = a.stage.filter(|to| *to > self.stage || self.stage == Stage::Promoted) {
@@ -252,14 +270,15 @@ impl Sentinels {
                 nodes.note_list(now, &list);
                 self.replicas(at, &list);
             }
-            Seen::Announced(a) => s.announced(now, a),
+            Seen::Announced(a) => s.announced(now, at, a),
             Seen::Report(_) | Seen::Pong(_) => {}
         }
     }
 
     fn replicas(&mut self, at: &HostPort, list: &[Listed]) {
         let selected = list.iter().find(|l| l.selected);
-        if let (Some(s), Some(l)) = (self.map.get_mut(at), selected) {
+        let acting = self.map.get_mut(at).filter(|s| s.stage != Stage::Promoted);
+        if let (Some(s), Some(l)) = (acting, selected) {
             s.selected = Some(l.at.clone());
         }
     }
@@ -274,6 +293,9 @@ impl Sentinels {
                 s.listed.insert(lister.clone(), now);
                 if peer.up {
                     s.up_at = now;
+                }
+                if let Some(vote) = &peer.vote {
+                    s.note_vote(lister, vote.clone());
                 }
             }
         }

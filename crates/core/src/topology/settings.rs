@@ -107,6 +107,18 @@ pub struct Settings {
     pub hold_max: Option<Duration>,
     /// Whether reads wait too while writes do.
     pub hold_reads: bool,
+    /// What a grant may begin with, where Sentinels decide.
+    pub trust: Trust,
+}
+
+/// What proves a new master, where Sentinels decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// A majority of the Sentinels that names it; or, until that is there, a promotion that was seen with all that
+    /// led to it (docs/adr/promotion-proof.md).
+    Promotion,
+    /// Nothing but a majority that names it.
+    Majority,
 }
 
 impl Settings {
@@ -122,6 +134,7 @@ impl Settings {
             timeout: Duration::from_secs(1),
             hold_max: None,
             hold_reads: true,
+            trust: Trust::Promotion,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What must hold of everything that the topology machine says, by what was delivered to it and by the truth.
-use super::drive::{Drive, HURRY, INTERVAL, TIMEOUT, host, ms, node_of};
+use super::drive::{Drive, HURRY, INTERVAL, TIMEOUT, host, index_of, ms, node_of};
+use super::world::FAILOVER_TIMEOUT;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{Role, Stage, TargetKind};
 use pointsman_core::topology::snapshot::{Gate, ShardView};
@@ -54,33 +55,111 @@ impl Drive {
         if v.proven_at.as_micros() / 1000 > sent {
             self.fail("a proof is newer than its question".into());
         }
+        self.check_named(n);
     }
 
-    /// A grant needs a majority at the highest epoch, by what was delivered and true.
-    fn check_grant(&mut self, n: usize) {
+    /// Whether a majority names the served node by now, at which epoch, and what its history is.
+    fn check_named(&mut self, n: usize) {
+        // Or later than nothing, if they were set up anew and the machine has accepted that.
+        let later = |epoch: &u64| *epoch > self.epoch || self.eras > 0 || self.new_era;
+        if let Some(epoch) = self.named_at(n).ok().filter(later) {
+            (self.epoch, self.provisional, self.new_era) = (epoch, None, false);
+        }
+        let lineage = self.reports.get(&n).and_then(|(_, r)| r.lineage.as_ref());
+        if let (None, Some(l)) = (self.provisional, lineage) {
+            self.served = Some((n, l.replid.clone()));
+        }
+    }
+
+    /// The highest epoch at which, or beyond which, enough Sentinels name a node; or how many name it at all.
+    fn named_at(&self, n: usize) -> Result<u64, usize> {
         let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
         let at = host(TargetKind::Node, n);
-        let fresh = || self.views.values().filter(move |(sent, _)| *sent >= oldest).map(|(_, v)| v);
-        let liars = self.world.sentinels.iter().filter(|s| s.liar && self.faulty).count();
-        let need = (self.world.sentinels.len() / 2 + 1).saturating_sub(liars).max(1);
-        let mut epochs: Vec<u64> = fresh().filter(|v| v.master == at).map(|v| v.epoch).collect();
+        let fresh = self.views.values().filter(|(sent, _)| *sent >= oldest).map(|(_, v)| v);
+        let need = (self.world.sentinels.len() / 2 + 1).saturating_sub(self.liars()).max(1);
+        let mut epochs: Vec<u64> = fresh.filter(|v| v.master == at).map(|v| v.epoch).collect();
         epochs.sort_unstable_by_key(|e| Reverse(*e));
-        // The highest epoch that, with those beyond it, enough of them name it at.
-        let Some(epoch) = epochs.get(need - 1).copied() else {
-            let n_named = epochs.len();
-            return self.fail(format!("node {n} is granted, and only {n_named} honest Sentinels name it"));
+        epochs.get(need - 1).copied().ok_or(epochs.len())
+    }
+
+    fn liars(&self) -> usize {
+        self.world.sentinels.iter().filter(|s| s.liar && self.faulty).count()
+    }
+
+    /// Who may have promoted a node, or why its promotion is no proof, by what was delivered and true, independently of how the machine sees it.
+    fn promoted(&self, n: usize) -> Result<Vec<usize>, String> {
+        let Some((old, replid)) = &self.served else { return Err("nothing was served before".into()) };
+        let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
+        let at = host(TargetKind::Node, n);
+        let need = self.world.sentinels.len() / 2 + 1;
+        let lineage = self.reports.get(&n).and_then(|(_, r)| r.lineage.as_ref());
+        if lineage.and_then(|l| l.replid2.as_ref()) != Some(replid) {
+            return Err(format!("it was not promoted out of the history of node {old}"));
+        }
+        if self.followed.get(&n) != Some(old) {
+            return Err(format!("it never said that it was a replica of node {old}"));
+        }
+        let fresh = || self.views.iter().filter(|(_, (sent, _))| *sent >= oldest);
+        if let Some((s, _)) = fresh().find(|(_, (_, v))| v.epoch > self.epoch && v.master != at) {
+            return Err(format!("Sentinel {s} names another later"));
+        }
+        let may = |s: &usize, forced: bool| {
+            let for_s = |o: usize| {
+                let by = [(o, o), (o, *s)];
+                let newest = by.iter().filter_map(|k| self.votes.get(k)).max();
+                newest.filter(|(epoch, leader)| leader == s && *epoch > self.epoch).map(|(epoch, _)| *epoch)
+            };
+            let all = || (0..self.world.sentinels.len()).filter(|o| o != s).filter_map(for_s);
+            let epoch = all().max();
+            let votes = 1 + all().filter(|e| Some(*e) == epoch).count();
+            if forced { fresh().count() + self.liars() >= need } else { votes >= need }
         };
+        let leaders = fresh().filter(|(s, (_, v))| {
+            let chose = self.selected.get(*s).is_some_and(|(m, _)| *m == n)
+                && matches!(v.stage, Stage::Tries | Stage::Acts);
+            let names = v.master == at && v.epoch > self.epoch;
+            (chose || names) && may(s, v.forced)
+        });
+        let chose = |s: &usize| self.selected.get(s).is_some_and(|(m, _)| *m == n);
+        let lying = |s: &usize| {
+            let w = &self.world.sentinels[*s];
+            w.liar && chose(s) && may(s, self.world.says(self.now, *s).forced)
+        };
+        // A liar can be elected; what it announces, and what the others say of it, is true.
+        let liars = (0..self.world.sentinels.len()).filter(lying);
+        let leaders: Vec<usize> = leaders.map(|(s, _)| *s).chain(liars).collect();
+        if leaders.is_empty() { Err("no Sentinel may have promoted it".into()) } else { Ok(leaders) }
+    }
+
+    /// A grant needs a majority at the highest epoch, or a proof of promotion, by what was delivered and true.
+    fn check_grant(&mut self, n: usize) {
+        self.provisional = None;
         // A lower epoch is right only in a new era: nobody is left who knows the old one.
         let old_era = self.world.sentinels.iter().any(|s| s.epoch >= self.epoch);
-        if epoch < self.epoch && self.eras == 0 && old_era {
-            self.fail(format!("node {n} is granted at epoch {epoch}, after {}", self.epoch));
-        }
+        let named = match self.named_at(n) {
+            Ok(epoch) if epoch < self.epoch && self.eras == 0 && old_era => {
+                Err(format!("at epoch {epoch}, after {}", self.epoch))
+            }
+            Ok(epoch) => Ok(epoch),
+            Err(by) => Err(format!("only {by} honest Sentinels name it")),
+        };
+        let epoch = match (named, self.promoted(n)) {
+            (Ok(epoch), _) => epoch,
+            (_, Ok(leaders)) => {
+                self.provisional = Some((n, self.now));
+                self.leaders = leaders;
+                self.outcome.promotions += 1;
+                return;
+            }
+            (Err(what), Err(why)) => return self.fail(format!("node {n} is granted: {what}, and {why}")),
+        };
         self.epoch = epoch;
     }
 
     /// What must hold at every moment.
     pub(super) fn check_always(&mut self) {
         if self.view.writes.is_open() {
+            self.view.master.as_ref().map(node_of).into_iter().for_each(|n| self.check_named(n));
             self.check_signs();
         }
         if let Gate::Hold { since, until } = self.view.writes {
@@ -89,13 +168,34 @@ impl Drive {
             }
         }
         self.check_astray();
+        self.check_provisional();
+    }
+
+    /// Writes are not open for long by a promotion alone, nor while its leader is known to have given it up.
+    fn check_provisional(&mut self) {
+        let Some((n, since)) = self.provisional.filter(|_| self.view.writes.is_open()) else { return };
+        if self.view.master.as_ref().map(node_of) != Some(n) {
+            return;
+        }
+        if self.now - since > FAILOVER_TIMEOUT + 200 {
+            self.fail(format!("writes go to node {n} by a promotion that no Sentinel has named in time"));
+        }
+        let gone = |leader: &usize| {
+            let said = self.views.get(leader).filter(|_| !self.world.sentinels[*leader].liar);
+            said.is_some_and(|(sent, v)| *sent > since && v.stage < Stage::Acts && index_of(&v.master) != n)
+        };
+        if self.leaders.iter().all(gone) {
+            let text = format!("writes go to node {n}, and {:?} have given up promoting it", self.leaders);
+            self.fail(text);
+        }
     }
 
     /// No Sentinel that we hear (and that does not lie) is failing over while writes are open.
     fn check_signs(&mut self) {
         let acting = self.views.iter().find(|(s, (sent, v))| {
             let heard = self.now.saturating_sub(*sent) < HURRY;
-            v.stage == Stage::Acts && heard && !self.world.sentinels[**s].liar
+            let done = self.selected.get(*s).map(|(n, _)| *n) == self.view.master.as_ref().map(node_of);
+            v.stage == Stage::Acts && heard && !self.world.sentinels[**s].liar && !done
         });
         if let Some((s, _)) = acting {
             let text = format!("writes are open, and Sentinel {s} is failing over");
@@ -112,7 +212,8 @@ impl Drive {
         let all = self.world.sentinels.len();
         let against = |n: usize| {
             let others = (0..all).filter(seen).filter(honest).map(|s| self.world.says(self.now, s));
-            others.filter(|v| v.master != n && v.epoch >= self.epoch).count() > all / 2
+            let since = self.epoch + u64::from(self.provisional.is_some());
+            others.filter(|v| v.master != n && v.epoch >= since).count() > all / 2
         };
         if granted.is_none_or(|n| !against(n)) {
             self.astray_since = None;

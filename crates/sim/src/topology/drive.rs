@@ -1,13 +1,14 @@
-//! Plays the observers between a model world and a real topology machine, breaks things, and checks what it says.
+//! Plays the observers between a model world and a real topology machine.
 use super::check::FAULTS_FOR;
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{
     Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
+    Vote,
 };
-use pointsman_core::topology::settings::{HostPort, Settings, Source};
-use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Term};
+use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
+use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardView, Term};
 use pointsman_core::topology::{Act, Topology};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -35,6 +36,12 @@ pub enum Blindfold {
     Stages,
     /// Restarted processes seem to be the same.
     RunIds,
+    /// Every node that says master seems to have been promoted out of the granted one's history.
+    Lineage,
+    /// Every failover seems to have been ordered, so that nobody need have voted.
+    Votes,
+    /// A Sentinel that gave up a failover, or died, seems to go on with it.
+    Leaders,
 }
 
 /// How a run ended.
@@ -44,6 +51,10 @@ pub struct Outcome {
     pub failure: Option<String>,
     /// Grants that began.
     pub grants: u64,
+    /// Grants that began with a promotion, and how many of them a majority confirmed.
+    pub promotions: u64,
+    /// How many of those a majority confirmed.
+    pub confirmed: u64,
     /// Releases to the same master.
     pub releases: u64,
     /// What the machine told, with times, for people.
@@ -51,7 +62,7 @@ pub struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     Sentinel(usize),
     Replicate,
     Poll(usize),
@@ -89,10 +100,24 @@ pub struct Drive {
     /// The last true view and report of each that was delivered, and when it was asked for.
     pub(super) views: BTreeMap<usize, (u64, View)>,
     pub(super) reports: BTreeMap<usize, (u64, Report)>,
+    /// The newest vote of each that was delivered, and by whose word: by the voter and by the one who asked for it.
+    pub(super) votes: BTreeMap<(usize, usize), (u64, usize)>,
+    /// Whom each selected in the failover that it is leading, and when that was heard.
+    pub(super) selected: BTreeMap<usize, (usize, u64)>,
+    /// Whose replica each node last said that it was.
+    pub(super) followed: BTreeMap<usize, usize>,
+    /// The last node that was served with a majority's word, and its history.
+    pub(super) served: Option<(usize, Box<str>)>,
+    /// The node whose grant began with a promotion and is not confirmed, and since when.
+    pub(super) provisional: Option<(usize, u64)>,
+    /// Who may have promoted it.
+    pub(super) leaders: Vec<usize>,
     pub(super) masters: BTreeMap<Term, Endpoint>,
     pub(super) runs: BTreeMap<Term, (usize, Option<Box<str>>)>,
     pub(super) epoch: u64,
     pub(super) eras: u64,
+    /// A new count of epochs was accepted since the last majority's word.
+    pub(super) new_era: bool,
     pub(super) astray_since: Option<u64>,
     pub(super) steady_since: Option<u64>,
     pub(super) faulty: bool,
@@ -113,8 +138,17 @@ pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
     }
 }
 
+/// A Sentinel's run id.
+fn id_of(s: usize) -> Box<str> {
+    format!("id{s}").into()
+}
+
 fn index(t: &Target) -> usize {
-    t.at.host.rsplit('.').next().and_then(|n| n.parse().ok()).expect("model addresses end in an index")
+    index_of(&t.at)
+}
+
+pub(super) fn index_of(at: &HostPort) -> usize {
+    at.host.rsplit('.').next().and_then(|n| n.parse().ok()).expect("model addresses end in an index")
 }
 
 pub(super) fn node_of(e: &Endpoint) -> usize {
@@ -159,6 +193,7 @@ impl Drive {
             timeout: ms(TIMEOUT),
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
+            trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
         };
         let now = 1000;
         let topology = Topology::new(Now::from_millis(now), settings);
@@ -175,10 +210,17 @@ impl Drive {
             view,
             views: BTreeMap::new(),
             reports: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            selected: BTreeMap::new(),
+            followed: BTreeMap::new(),
+            served: None,
+            provisional: None,
+            leaders: Vec::new(),
             masters: BTreeMap::new(),
             runs: BTreeMap::new(),
             epoch: 0,
             eras: 0,
+            new_era: false,
             astray_since: None,
             steady_since: None,
             faulty: true,
@@ -210,7 +252,7 @@ impl Drive {
         self.outcome
     }
 
-    fn put(&mut self, at: u64, event: Event) {
+    pub(super) fn put(&mut self, at: u64, event: Event) {
         self.posted += 1;
         self.queue.push(Reverse((at, self.posted, event)));
     }
@@ -221,7 +263,7 @@ impl Drive {
         }
     }
 
-    fn log(&mut self, what: String) {
+    pub(super) fn log(&mut self, what: String) {
         self.outcome.log.push(format!("{:6} {what}", self.now));
     }
 
@@ -229,13 +271,25 @@ impl Drive {
         let now = self.now;
         match event {
             Event::Sentinel(s) => {
-                let before = self.world.says(now, s).stage;
+                let all = 0..self.world.sentinels.len();
+                let (before, awaited) = (self.world.says(now, s), self.world.awaits(s));
+                let votes: Vec<_> = all.clone().map(|o| self.world.vote(o)).collect();
                 self.world.tick(now, s);
-                let after = self.world.says(now, s).stage;
+                let after = self.world.says(now, s);
                 let jitter = self.rng.below(10);
                 self.put(now + TICK + jitter, Event::Sentinel(s));
-                if self.announces && before != after {
-                    self.announce(s, after);
+                if self.announces {
+                    for o in all {
+                        if votes[o] != self.world.vote(o) {
+                            self.announce_vote(o);
+                        }
+                    }
+                    if (before.stage, before.selected) != (after.stage, after.selected) {
+                        self.announce(s, after.stage, after.selected);
+                    }
+                }
+                if let Some(n) = self.world.awaits(s).filter(|_| awaited.is_none() && self.faulty) {
+                    self.after_order(s, n);
                 }
             }
             Event::Replicate => {
@@ -323,7 +377,9 @@ impl Drive {
         if !w.connected {
             (w.connected, w.run) = (true, run);
             let addr = w.target.at.literal().expect("model hosts are addresses");
+            let id = (w.target.kind == TargetKind::Sentinel).then(|| Seen::Id(id_of(at)));
             self.letter(t, sent, Seen::Connected(addr), false);
+            id.into_iter().for_each(|id| self.letter(t, sent, id, true));
         }
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent),
@@ -344,8 +400,9 @@ impl Drive {
             epoch: says.epoch,
             master: host(TargetKind::Node, says.master),
             stage: says.stage,
+            forced: says.forced,
             quorum: self.world.quorum as u32,
-            others: self.world.sentinels.len() as u32 - 1,
+            others: self.world.others(self.now, s) as u32,
             down_after: ms(DOWN_AFTER),
             failover_timeout: ms(FAILOVER_TIMEOUT),
             pong_age: ms(10),
@@ -356,10 +413,16 @@ impl Drive {
 
     fn lists(&mut self, t: usize, sent: u64, master: usize, selected: Option<usize>) {
         let s = index(&self.targets[t].target);
-        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s).map(|o| Peer {
-            id: format!("id{o}").into(),
-            at: host(TargetKind::Sentinel, o),
-            up: self.world.sentinels[o].alive && self.world.reach(s, o),
+        let known = self.world.others(self.now, s);
+        let peers = (0..self.world.sentinels.len()).filter(|o| *o != s && known > 0).map(|o| {
+            let (epoch, leader) = self.world.vote(o);
+            Peer {
+                id: id_of(o),
+                at: host(TargetKind::Sentinel, o),
+                up: self.world.sentinels[o].alive && self.world.reach(s, o),
+                // It knows the votes that it asked for.
+                vote: (leader == s && epoch > 0).then(|| Vote { leader: id_of(leader), epoch }),
+            }
         });
         let peers = peers.collect();
         let replicas = (0..self.world.nodes.len()).filter(|n| *n != master);
@@ -407,12 +470,24 @@ impl Drive {
         self.letter(t, sent, Seen::Report(report), true);
     }
 
-    fn announce(&mut self, s: usize, stage: Stage) {
+    fn announce(&mut self, s: usize, stage: Stage, selected: Option<usize>) {
+        if matches!(stage, Stage::Tries | Stage::Acts) {
+            let selected = selected.map(|n| host(TargetKind::Node, n));
+            self.event(s, Announced { event: "+event".into(), stage: Some(stage), selected, vote: None });
+        }
+    }
+
+    fn announce_vote(&mut self, s: usize) {
+        let (epoch, leader) = self.world.vote(s);
+        let vote = Some(Vote { leader: id_of(leader), epoch });
+        self.event(s, Announced { event: "+vote-for-leader".into(), stage: None, selected: None, vote });
+    }
+
+    fn event(&mut self, s: usize, a: Announced) {
         let target = Target::sentinel(host(TargetKind::Sentinel, s));
         let Some(t) = self.targets.iter().position(|w| w.on && w.target == target) else { return };
-        if self.world.reach(s, self.world.us()) && matches!(stage, Stage::Tries | Stage::Acts) {
-            let a = Announced { event: "+event".into(), stage: Some(stage), selected: None };
-            self.letter(t, self.now, Seen::Announced(a), false);
+        if self.world.reach(s, self.world.us()) {
+            self.letter(t, self.now, Seen::Announced(a), true);
         }
     }
 
@@ -430,7 +505,7 @@ impl Drive {
         }
         let from = self.targets[t].target.clone();
         self.note(index(&from), sent, &seen, honest);
-        let seen = self.blind(seen);
+        let seen = self.blind(&from, seen);
         self.topology.observe(Now::from_millis(self.now), Observation { from, sent, seen });
         self.obey();
     }
@@ -439,20 +514,62 @@ impl Drive {
     fn note(&mut self, i: usize, sent: Now, seen: &Seen, honest: bool) {
         let sent = sent.as_micros() / 1000;
         match seen {
-            Seen::View(v) if honest => drop(self.views.insert(i, (sent, v.clone()))),
+            Seen::View(v) if honest => {
+                let over = v.stage < Stage::Acts && self.selected.get(&i).is_some_and(|(_, at)| sent > *at);
+                if over {
+                    self.selected.remove(&i);
+                }
+                self.views.insert(i, (sent, v.clone()));
+            }
             Seen::View(_) => drop(self.views.remove(&i)),
+            Seen::Peers(list) => {
+                for p in list {
+                    self.note_vote(index_of(&p.at), i, &p.vote);
+                }
+            }
+            Seen::Replicas(list) => {
+                let selected = list.iter().find(|l| l.selected);
+                self.selected.extend(selected.map(|l| (i, (index_of(&l.at), self.now))));
+            }
+            Seen::Announced(a) => {
+                self.note_vote(i, i, &a.vote);
+                self.selected.extend(a.selected.iter().map(|at| (i, (index_of(at), self.now))));
+            }
             Seen::Report(r) if self.reports.get(&i).is_none_or(|(t, _)| *t <= sent) => {
+                if let Role::Replica { of, .. } = &r.role {
+                    self.followed.insert(i, index_of(of));
+                }
                 self.reports.insert(i, (sent, r.clone()));
             }
             _ => {}
         }
     }
 
-    fn blind(&self, mut seen: Seen) -> Seen {
+    fn note_vote(&mut self, voter: usize, by: usize, vote: &Option<Vote>) {
+        let leader = vote.as_ref().and_then(|v| v.leader.strip_prefix("id")?.parse().ok());
+        if let Some((v, leader)) = vote.as_ref().zip(leader) {
+            self.votes.insert((voter, by), (v.epoch, leader));
+        }
+    }
+
+    /// Whether the grant rests on this one's promotion.
+    fn leads(&self, from: &Target) -> bool {
+        from.kind == TargetKind::Sentinel && self.provisional.is_some() && self.leaders.contains(&index(from))
+    }
+
+    fn blind(&self, from: &Target, mut seen: Seen) -> Seen {
         match (&mut seen, self.blindfold) {
             (Seen::View(v), Blindfold::Epochs) => v.epoch = 1,
             (Seen::View(v), Blindfold::Stages) => v.stage = Stage::Calm,
             (Seen::Report(r), Blindfold::Roles) => (r.role, r.loading) = (Role::Master, false),
+            (Seen::View(v), Blindfold::Votes) => v.forced = true,
+            (Seen::View(v), Blindfold::Leaders) if self.leads(from) => v.stage = Stage::Acts,
+            (Seen::Gone(_), Blindfold::Leaders) if self.leads(from) => seen = Seen::Pong(true),
+            (Seen::Report(r), Blindfold::Lineage) if r.role == Role::Master => {
+                if let (Some(l), Some((_, replid))) = (&mut r.lineage, &self.served) {
+                    l.replid2 = Some(replid.clone()).filter(|id| *id != l.replid);
+                }
+            }
             (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
             _ => {}
         }
@@ -483,6 +600,8 @@ impl Drive {
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
                     self.outcome.grants += u64::from(e.kind == EventKind::Grant);
+                    self.new_era |= e.kind == EventKind::Era;
+                    self.outcome.confirmed += u64::from(e.text.contains("no longer provisional"));
                     self.outcome.releases += u64::from(e.kind == EventKind::Release);
                     self.log(format!("{} {}: {}", e.term.0, e.kind.label(), e.text));
                 }
@@ -493,101 +612,5 @@ impl Drive {
 
     fn of(&self, target: &Target) -> Option<usize> {
         self.targets.iter().position(|w| w.on && w.target == *target)
-    }
-
-    // Faults.
-
-    fn fault(&mut self) {
-        if !self.faulty {
-            return;
-        }
-        let now = self.now;
-        let (s, n) = (self.rng.index(self.world.sentinels.len()), self.rng.index(self.world.nodes.len()));
-        // Mostly the master: that is where it hurts.
-        let n = if self.rng.chance(60) { self.world.truth(now).map_or(n, |(m, _)| m) } else { n };
-        let what = self.rng.below(16);
-        match what {
-            0..=1 => self.world.nodes[n].alive = false,
-            2 => self.world.nodes[n].stopped = true,
-            3..=4 => {
-                for n in 0..self.world.nodes.len() {
-                    if !self.world.nodes[n].alive {
-                        self.world.restart_node(now, n);
-                    }
-                    self.world.nodes[n].stopped = false;
-                }
-            }
-            5 => self.world.sentinels[s].alive = false,
-            6 => self.world.sentinels[s].stopped = true,
-            7 => self.world.restart_sentinel(now, s),
-            8 => self.world.tilt(now, s),
-            9..=11 => self.world.force(now, s),
-            12 => {
-                let at = if self.rng.chance(50) { s } else { self.world.node_at(n) };
-                let also_from_us = self.rng.chance(50);
-                self.world.isolate(at, also_from_us);
-            }
-            13 => self.world.heal(),
-            15 => {
-                // A majority comes back from old files, and a dead node with the role that it had.
-                let all = self.world.sentinels.len();
-                for i in 0..=all / 2 {
-                    self.world.restore(now, (s + i) % all);
-                }
-                if !self.world.nodes[0].alive {
-                    self.world.restart_node(now, 0);
-                }
-            }
-            _ => {
-                // A quick restart, before anybody notices.
-                if self.world.nodes[n].alive && !self.world.nodes[n].stopped {
-                    self.world.restart_node(now, n);
-                }
-            }
-        }
-        self.log(format!("fault {what}: Sentinel {s}, node {n}"));
-        if self.rng.chance(20) {
-            self.sign();
-        }
-        // Some faults come close together.
-        let next = if self.rng.chance(40) { self.rng.between(1, 300) } else { self.rng.between(300, 2500) };
-        self.put(now + next, Event::Fault);
-    }
-
-    fn sign(&mut self) {
-        let kind = [SignKind::Broken, SignKind::Readonly, SignKind::Loading][self.rng.index(3)];
-        let at = Now::from_millis(self.now - 1);
-        let sign = Sign { service: ServiceId(0), shard: ShardId(0), term: self.view.term, at, kind };
-        self.topology.sign(Now::from_millis(self.now), &sign);
-        self.obey();
-    }
-
-    /// Faults end.
-    fn mend(&mut self) {
-        self.log("faults end".into());
-        self.faulty = false;
-        self.world.heal();
-        for n in 0..self.world.nodes.len() {
-            if !self.world.nodes[n].alive {
-                self.world.restart_node(self.now, n);
-            }
-            self.world.nodes[n].stopped = false;
-        }
-        for s in 0..self.world.sentinels.len() {
-            if !self.world.sentinels[s].alive || self.world.sentinels[s].stopped {
-                self.world.restart_sentinel(self.now, s);
-            }
-        }
-        // Sometimes the Sentinels are set up anew, without their files, for the true master.
-        if self.rng.chance(10) {
-            if let Some((m, _)) =
-                self.world.truth(self.now).filter(|(m, _)| self.world.nodes[*m].of.is_none())
-            {
-                self.log(format!("the Sentinels are redeployed for node {m}"));
-                self.world.redeploy(self.now, m);
-                self.eras += 1;
-                self.epoch = 0;
-            }
-        }
     }
 }

@@ -14,6 +14,8 @@ const CONVERT: u64 = 2000;
 pub const FAILOVER_TIMEOUT: u64 = 3000;
 /// For how long a Sentinel does not act after its clock jumped (in the real one 30 s).
 const TILT: u64 = 3000;
+/// For how long a Sentinel that was reset knows no others.
+const RESET: u64 = 1500;
 /// How often a Sentinel's timer runs.
 pub const TICK: u64 = 50;
 
@@ -70,6 +72,10 @@ pub struct Sentinel {
     pub epoch: u64,
     current_epoch: u64,
     voted: u64,
+    /// For whom it voted then.
+    pub voted_for: usize,
+    /// Until when it knows no other Sentinels (`SENTINEL RESET`).
+    pub alone_until: u64,
     /// Whom it monitors as master.
     pub master: usize,
     pong: u64,
@@ -94,6 +100,8 @@ pub struct Says {
     pub stage: Stage,
     /// Whom it selected.
     pub selected: Option<usize>,
+    /// Its failover was ordered.
+    pub forced: bool,
 }
 
 /// All servers, and the network between them and us.
@@ -132,6 +140,8 @@ impl World {
             epoch: 0,
             current_epoch: 0,
             voted: 0,
+            voted_for: 0,
+            alone_until: 0,
             master: 0,
             pong: 0,
             failover: None,
@@ -257,6 +267,28 @@ impl World {
         }
     }
 
+    /// `SENTINEL RESET`: it forgets the others until they say hello.
+    pub fn reset(&mut self, now: u64, s: usize) {
+        let me = &mut self.sentinels[s];
+        (me.failover, me.alone_until) = (None, now + RESET);
+    }
+
+    /// The epoch of its newest vote, and for whom that was.
+    pub fn vote(&self, s: usize) -> (u64, usize) {
+        (self.sentinels[s].voted, self.sentinels[s].voted_for)
+    }
+
+    /// Whether it waits for the promotion that it ordered, and of whom.
+    pub fn awaits(&self, s: usize) -> Option<usize> {
+        let f = self.sentinels[s].failover.as_ref()?;
+        (f.state == State::WaitPromotion).then_some(f.selected)
+    }
+
+    /// How many others it knows.
+    pub fn others(&self, now: u64, s: usize) -> usize {
+        if now < self.sentinels[s].alone_until { 0 } else { self.sentinels.len() - 1 }
+    }
+
     /// A clock jump: the Sentinel does not act for a while.
     pub fn tilt(&mut self, now: u64, s: usize) {
         self.sentinels[s].tilt_until = now + TILT;
@@ -283,7 +315,8 @@ impl World {
         let master = self.sentinels[s].master;
         let says = |o: usize| {
             o == s
-                || (self.acts(o)
+                || (self.others(now, s) > 0
+                    && self.acts(o)
                     && self.reach(s, o)
                     && self.sentinels[o].master == master
                     && self.down(now, o))
@@ -307,7 +340,8 @@ impl World {
         let selected =
             me.failover.as_ref().filter(|f| f.state as u8 >= State::Order as u8).map(|f| f.selected);
         let master = if stage == Stage::Promoted { selected.unwrap_or(me.master) } else { me.master };
-        Says { epoch: me.epoch, master, stage, selected }
+        let forced = me.failover.as_ref().is_some_and(|f| f.forced);
+        Says { epoch: me.epoch, master, stage, selected, forced }
     }
 
     /// Replicas follow their masters; masters take writes.
@@ -369,7 +403,7 @@ impl World {
         let delay = self.rng.below(300);
         let me = &mut self.sentinels[s];
         me.current_epoch += 1;
-        me.voted = me.voted.max(me.current_epoch);
+        (me.voted, me.voted_for) = (me.current_epoch, s);
         me.tried_at = now + 2 * FAILOVER_TIMEOUT + delay;
         let epoch = me.current_epoch;
         me.failover = Some(Failover { state: State::WaitStart, since: now, epoch, forced, selected: 0 });
@@ -379,8 +413,10 @@ impl World {
     fn votes(&mut self, now: u64, s: usize, epoch: u64) -> usize {
         let mut votes = 1;
         for o in (0..self.sentinels.len()).filter(|o| *o != s) {
-            if self.acts(o) && self.reach(s, o) && self.sentinels[o].voted < epoch {
+            if self.others(now, s) > 0 && self.acts(o) && self.reach(s, o) && self.sentinels[o].voted < epoch
+            {
                 let other = &mut self.sentinels[o];
+                other.voted_for = s;
                 (other.voted, other.current_epoch) = (epoch, other.current_epoch.max(epoch));
                 let wait = self.rng.below(300);
                 self.sentinels[o].tried_at = now + 2 * FAILOVER_TIMEOUT + wait;
@@ -398,7 +434,7 @@ impl World {
             State::WaitStart if f.forced => Some(State::Select),
             State::WaitStart if waited == 0 || f.epoch < self.sentinels[s].current_epoch => None,
             State::WaitStart => {
-                let need = (self.sentinels.len() / 2 + 1).max(self.quorum);
+                let need = (self.others(now, s).div_ceil(2) + 1).max(self.quorum);
                 (waited <= 2 * TICK && self.votes(now, s, f.epoch) >= need).then_some(State::Select)
             }
             State::Select => {

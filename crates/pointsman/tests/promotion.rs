@@ -1,0 +1,121 @@
+//! Grants that begin with a proof of promotion, with real servers and Sentinels: what a switch costs the clients.
+//! `cargo test -p pointsman --test promotion -- --nocapture` prints the pauses.
+#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
+mod scene;
+
+use pointsman::sandbox::deployment::{Deployment, Options};
+use scene::load::{Load, Tally};
+use scene::{DEADLINE, Proxy, eventually};
+use std::time::{Duration, Instant};
+
+const WRITERS: usize = 8;
+const READERS: usize = 3;
+/// A majority of the Sentinels names a new master no earlier than this after `SENTINEL FAILOVER` (facts of Redis 7.0:
+/// the leader asks the node for its role each second); a shorter pause can only come from a proof of promotion.
+const MAJORITY_AT: Duration = Duration::from_millis(900);
+
+/// What one switch was like: the clients' tally, and how long after its cause a node said that it was promoted.
+struct Switch {
+    tally: Tally,
+    promoted: Duration,
+    new: usize,
+    proxy: Proxy,
+    /// Keeps the servers alive.
+    _deployment: Deployment,
+}
+
+fn switch(service: &str, cause: impl FnOnce(&Deployment)) -> Switch {
+    let deployment = Deployment::start(Options::default()).unwrap();
+    let proxy = Proxy::before_sentinels(&deployment, service);
+    proxy.wait_master(&deployment.nodes[0]);
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    let begun = Instant::now();
+    cause(&deployment);
+    let promoted_at = || {
+        let role = |n: usize| deployment.nodes[n].info("replication", "role").unwrap_or_default();
+        (1..deployment.nodes.len()).find(|n| role(*n) == "master")
+    };
+    let mut new = None;
+    eventually("a node is promoted", || {
+        new = promoted_at();
+        new.is_some()
+    });
+    let (promoted, new) = (begun.elapsed(), new.unwrap());
+    proxy.wait_master(&deployment.nodes[new]);
+    deployment.wait_master(Some(0), DEADLINE).unwrap();
+    load.progress();
+    let tally = load.finish(&deployment.nodes[new]);
+    Switch { tally, promoted, new, proxy, _deployment: deployment }
+}
+
+fn ordered(deployment: &Deployment) {
+    eventually("a Sentinel begins a failover", || deployment.sentinel_failover().is_ok());
+}
+
+fn killed(deployment: &Deployment) {
+    deployment.nodes[0].kill9();
+}
+
+impl Switch {
+    fn told(&self, kind: &str, words: &str) -> bool {
+        self.proxy.events().iter().any(|(k, text)| k == kind && text.contains(words))
+    }
+
+    /// One new term, begun by a promotion and confirmed by a majority.
+    fn assert_provisional(&self, how: &str) {
+        assert!(self.told("grant", "provisionally, until a majority names it"), "{:?}", self.proxy.events());
+        assert!(self.told("grant", how), "{:?}", self.proxy.events());
+        eventually("a majority confirms it", || self.told("note", "no longer provisional"));
+        assert_eq!(
+            (self.proxy.term(), self.proxy.count_events("grant")),
+            (2, 2),
+            "{:?}",
+            self.proxy.events()
+        );
+        let words = "majority names it";
+        let why = self.proxy.service("cache")["why"].to_string();
+        assert!(!why.contains(words), "{why}");
+    }
+
+    fn print(&self, what: &str) {
+        let (t, new) = (&self.tally, self.new);
+        println!(
+            "{what}: node {new} promoted after {} ms; longest pause {} ms; {} writes, {} uncertain, {} lost, {} errors",
+            self.promoted.as_millis(),
+            t.longest.as_millis(),
+            t.writes,
+            t.uncertain,
+            t.lost,
+            t.errors.len()
+        );
+    }
+}
+
+#[test]
+fn an_ordered_switch_pauses_the_clients_no_longer_than_the_promotion_takes() {
+    let s = switch("", ordered);
+    s.print("SENTINEL FAILOVER, trust = promotion");
+    s.tally.assert_perfect();
+    s.assert_provisional("ordered to fail over");
+    assert!(s.tally.longest < MAJORITY_AT, "{:?}", s.tally.longest);
+}
+
+#[test]
+fn a_killed_master_is_followed_as_soon_as_its_successor_was_promoted() {
+    let s = switch("", killed);
+    s.print("kill -9, trust = promotion");
+    s.tally.assert_sound();
+    // What a dying master acknowledges before its replicas have it is lost on a direct connection too.
+    assert!(s.tally.uncertain <= WRITERS as u64 && s.tally.lost <= WRITERS as u64, "{:?}", s.tally);
+    s.assert_provisional("elected for epoch");
+    assert!(s.tally.longest < s.promoted + Duration::from_millis(500), "{:?}", s.tally.longest);
+}
+
+#[test]
+fn with_trust_in_majorities_only_nothing_is_granted_before_one_names_the_node() {
+    let s = switch("trust = \"majority\"", ordered);
+    s.print("SENTINEL FAILOVER, trust = majority");
+    s.tally.assert_perfect();
+    assert!(!s.told("grant", "provisionally"));
+    assert!(s.tally.longest >= MAJORITY_AT - Duration::from_millis(100), "{:?}", s.tally.longest);
+}
