@@ -15,8 +15,6 @@ const HEALED_MS_MAX: u64 = 2000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strike {
     pub(crate) at: Duration,
-    /// The node that was master then.
-    pub(crate) master: usize,
     pub(crate) in_flight: InFlight,
 }
 
@@ -62,8 +60,11 @@ pub(crate) struct Figures {
     pub(crate) pauses: Vec<StrikePause>,
     /// From the first strike until a majority of the Sentinels named the successor.
     pub(crate) majority: Option<u64>,
-    /// Of the second proxy: from its start, or the majority if that came later, until its first acknowledgement.
-    pub(crate) ready: Option<u64>,
+    /// Of the second proxy: from its start, or the majority if that came later, until its first acknowledgement. Less
+    /// than 0 if it saw the majority before we did, or had another proof.
+    pub(crate) ready: Option<i64>,
+    /// Promotions in all, those without a strike included: Sentinels sometimes do it again.
+    pub(crate) promotions: u64,
     /// The length of the outage, if there was one.
     pub(crate) outage: Option<u64>,
 }
@@ -106,18 +107,14 @@ impl Evidence {
             pauses: (0..self.strikes.len()).map(|i| self.pause(i)).collect(),
             majority: self.majority.map(since_strike),
             ready: self.ready(),
+            promotions: self.seen.promotions().count() as u64,
             outage: self.healed.map(since_strike),
         }
     }
 
-    /// The promotions after the strikes: when and whose.
-    fn promotions(&self) -> Vec<(Duration, usize)> {
-        self.strikes.iter().filter_map(|s| self.seen.promotion(s.at, s.master)).collect()
-    }
-
     /// Acknowledged writes that a node executed after another had been promoted in its place.
     fn dual(&self, acknowledged: &BTreeSet<WriteId>) -> u64 {
-        let promotions = self.promotions();
+        let promotions: Vec<_> = self.seen.promotions().collect();
         let rightful =
             |at: Duration| promotions.iter().rev().find(|(promoted, _)| *promoted < at).map(|p| p.1);
         let is_dual = |at, node| rightful(at).is_some_and(|master| master != node);
@@ -170,7 +167,7 @@ impl Evidence {
         let until = self.strikes.get(strike + 1).map_or(self.end, |next| next.at);
         // What a second proxy acknowledges does not end a pause of the first.
         let journal = &self.journals[0];
-        let promotion = self.seen.promotion(from, self.strikes[strike].master).map(|(at, _)| ms(at - from));
+        let promotion = self.seen.promotion(from).map(|(at, _)| ms(at - from));
         StrikePause {
             writes: longest_gap(&journal.writes, from, until),
             reads: longest_gap(&journal.reads, from, until),
@@ -178,10 +175,10 @@ impl Evidence {
         }
     }
 
-    fn ready(&self) -> Option<u64> {
+    fn ready(&self) -> Option<i64> {
         let began = self.started?.max(self.majority?);
         let first = self.journals.get(1)?.writes.iter().filter(|o| is_good(o)).map(|o| o.answered).min();
-        Some(ms(first.unwrap_or(self.end).saturating_sub(began)))
+        Some(ms(first.unwrap_or(self.end)) as i64 - ms(began) as i64)
     }
 }
 
@@ -226,7 +223,7 @@ impl Figures {
         json!({
             "acknowledged": self.acknowledged, "lost": self.lost, "dual": self.dual, "errors": errors,
             "in_flight": self.in_flight, "pauses": self.pauses.iter().map(pause).collect::<Vec<_>>(),
-            "majority_ms": self.majority, "ready_ms": self.ready, "outage_ms": self.outage,
+            "majority_ms": self.majority, "promotions": self.promotions, "ready_ms": self.ready, "outage_ms": self.outage,
         })
     }
 }
@@ -281,9 +278,12 @@ mod tests {
         ];
         let reads = vec![operation(0, 96, 97, Outcome::Good), operation(0, 98, 1551, Outcome::Good)];
         Evidence {
-            strikes: vec![Strike { at: at(100), master: 0, in_flight: InFlight::ThatMoment }],
+            strikes: vec![Strike { at: at(100), in_flight: InFlight::ThatMoment }],
             journals: vec![Journal { writes, reads }],
-            seen: Seen { claims: vec![(at(0), 0, true), (at(1500), 1, true)], ..Seen::default() },
+            seen: Seen {
+                claims: vec![(at(0), 0, true), (at(0), 1, false), (at(0), 2, false), (at(1500), 1, true)],
+                ..Seen::default()
+            },
             lost: BTreeSet::new(),
             majority: Some(at(2400)),
             healed: None,
@@ -331,6 +331,17 @@ mod tests {
         let figures = evidence.figures();
         assert_eq!((figures.lost, figures.dual), (1, 1), "write 1 was not acknowledged");
         assert_eq!(figures.misses(row("F1")), [Figure::Lost, Figure::Dual].into());
+    }
+
+    #[test]
+    fn a_second_promotion_makes_another_node_rightful() {
+        let mut evidence = kill();
+        evidence.seen.claims.push((at(1560), 2, true));
+        evidence.seen.executed = vec![(at(1549), 1, id(2)), (at(1569), 2, id(3))];
+        let figures = evidence.figures();
+        assert_eq!((figures.dual, figures.promotions), (0, 2));
+        evidence.seen.executed[0].0 = at(1561);
+        assert_eq!(evidence.figures().dual, 1);
     }
 
     #[test]

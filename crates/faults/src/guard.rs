@@ -36,7 +36,7 @@ impl Guard {
     /// Begins, and removes what a dead process has left.
     pub(crate) fn start() -> io::Result<Self> {
         remove_stale();
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir()?.keep();
+        let folder = tempfile::Builder::new().prefix(&prefix_of(std::process::id())).tempdir()?.keep();
         let holder = idle(Command::new("cat")).spawn()?;
         let mut shell = Command::new("sh");
         shell.args(["-c", SCRIPT, "pointsman-faults-guard"]).arg(holder.id().to_string());
@@ -90,13 +90,9 @@ fn idle(mut command: Command) -> Command {
     command
 }
 
-/// Removes namespaces of processes that are no more, and whoever lives in them.
+/// Removes namespaces and folders of processes that are no more, and ends whoever lives in such a namespace.
 fn remove_stale() {
-    let Ok(names) = fs::read_dir(NAMES) else { return };
-    let names = names.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    for name in
-        names.filter(|name| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()))
-    {
+    for name in stale(Path::new(NAMES)) {
         let ip = |verb: &str| Command::new("ip").args(["netns", verb, &name]).stderr(Stdio::null()).output();
         let inside = ip("pids").map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
         for pid in
@@ -106,9 +102,21 @@ fn remove_stale() {
         }
         let _ = ip("del");
     }
+    let temporary = std::env::temp_dir();
+    for name in stale(&temporary) {
+        let _ = fs::remove_dir_all(temporary.join(name));
+    }
 }
 
-/// Whose namespace this is, if it is one of ours.
+/// The names in that folder that belong to a process that is no more.
+fn stale(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return vec![] };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let is_dead = |pid: u32| !Path::new(&format!("/proc/{pid}")).exists();
+    names.filter(|name| owner(name).is_some_and(is_dead)).collect()
+}
+
+/// Whose namespace or folder this is, if it is one of ours.
 fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
 }

@@ -5,7 +5,7 @@ use crate::load::{Load, Outcome, WriteId};
 use crate::network::{HOSTS, PROXY, Sides};
 use crate::row::{Fault, Meanwhile, Row};
 use crate::servers::{NODE_PORT, Server, Servers};
-use crate::watch::Watch;
+use crate::watch::{Seen, Watch};
 use pointsman::client::{Client, Value};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -133,7 +133,7 @@ impl<'a> Round<'a> {
             Fault::Kill | Fault::Twice => InFlight::ThatMoment,
             _ => InFlight::None,
         };
-        self.strikes.push(Strike { at: self.now(), master: 0, in_flight });
+        self.strikes.push(Strike { at: self.now(), in_flight });
         match fault {
             Fault::Kill | Fault::Twice => nodes[0].kill9(),
             Fault::Stop => nodes[0].signal(Signal::STOP),
@@ -177,7 +177,7 @@ impl<'a> Round<'a> {
     /// Waits until another node says that it is master, after the last strike.
     fn promoted(&self) -> io::Result<usize> {
         let strike = self.strikes.last().expect("it is called after one");
-        let promotion = self.watch.promotion(strike.at, strike.master, PROMOTION_MAX);
+        let promotion = self.watch.promotion(strike.at, PROMOTION_MAX);
         promotion.map(|p| p.1).ok_or_else(|| io::Error::other("the Sentinels promoted nobody"))
     }
 
@@ -190,7 +190,7 @@ impl<'a> Round<'a> {
             let at = self.now();
             match self.servers.failover(master) {
                 Ok(()) => {
-                    self.strikes.push(Strike { at, master, in_flight: InFlight::ThatMoment });
+                    self.strikes.push(Strike { at, in_flight: InFlight::ThatMoment });
                     return self.promoted().map(drop);
                 }
                 Err(e) if asked.elapsed() > PROMOTION_MAX => return Err(e),
@@ -224,11 +224,23 @@ impl<'a> Round<'a> {
         let acknowledged: Vec<WriteId> = good.map(|operation| operation.id).collect();
         let lost = missing(&self.servers.nodes[master], &acknowledged)?;
         let seen = self.watch.seen();
-        let successor = seen.promotion(self.strikes[0].at, self.strikes[0].master);
+        require_witness(&seen, &acknowledged)?;
+        let successor = seen.promotion(self.strikes[0].at);
         let majority = successor.and_then(|(_, node)| seen.majority(self.servers.nodes[node].host.ip, HOSTS));
         let Self { strikes, started, healed, .. } = self;
         Ok(Evidence { strikes, journals, seen, lost, majority, healed, started, end }.figures())
     }
+}
+
+/// Without having seen them executed nothing could be called dual. A few are missed while MONITOR's connection is made anew.
+fn require_witness(seen: &Seen, acknowledged: &[WriteId]) -> io::Result<()> {
+    let executed: BTreeSet<&WriteId> = seen.executed.iter().map(|(_, _, id)| id).collect();
+    let witnessed = acknowledged.iter().filter(|id| executed.contains(id)).count();
+    if witnessed * 100 >= acknowledged.len() * 95 {
+        return Ok(());
+    }
+    let all = acknowledged.len();
+    Err(io::Error::other(format!("only {witnessed} of {all} acknowledged writes were seen on a node")))
 }
 
 /// What is cut off from what, if it is a partition.

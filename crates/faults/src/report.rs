@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// What a round gave, or why it could not be played.
 pub(crate) type Outcome = Result<Figures, String>;
 
-const HEAD: [&str; 9] = [
+const HEAD: [&str; 10] = [
     "fault",
     "acknowledged",
     "lost (target)",
@@ -16,7 +16,8 @@ const HEAD: [&str; 9] = [
     "errors (target)",
     "pause of writes, reads, ms",
     "T, ms",
-    "pause − T, ms (target: pause)",
+    "pause − T, ms",
+    "target of the pause, ms",
     "verdict",
 ];
 
@@ -128,6 +129,9 @@ pub(crate) fn gist(figures: &Figures) -> String {
         errors(&[figures]),
         pauses.collect::<Vec<_>>().join(", ")
     );
+    if figures.promotions > figures.pauses.len() as u64 {
+        let _ = write!(said, ", {} promotions", figures.promotions);
+    }
     if let Some(ready) = figures.ready {
         let _ = write!(said, ", ready after {ready} ms");
     }
@@ -174,7 +178,8 @@ fn cells((&i, rounds): (&usize, &Vec<Outcome>)) -> Vec<String> {
             format!("{}, {}", spread(writes), spread(reads))
         }),
         each(&|k| spread(pauses(k).filter_map(|p| p.promotion).map(|ms| ms as i64))),
-        format!("{} ({})", each(&|k| spread(pauses(k).filter_map(|p| p.excess()))), row.pause),
+        each(&|k| spread(pauses(k).filter_map(|p| p.excess()))),
+        row.pause.to_string(),
         verdict,
     ]
 }
@@ -251,17 +256,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_reached_yet_is_shown_and_is_no_failure() {
+    fn only_what_is_marked_as_not_reached_yet_may_be_missed() {
         let lossy = Figures { lost: 6000, dual: 5500, ..good() };
         let report = report("F3", vec![Ok(lossy)]);
-        assert!(report.failures().is_empty());
+        assert_eq!(report.failures().len(), 1, "{:?}", report.failures());
+        assert!(report.failures()[0].starts_with("F3: dual:"));
         assert!(report.markdown().contains("| 6000 (87) | 5500 |"), "{}", report.markdown());
-        assert!(report.markdown().contains("misses lost (not yet), dual (not yet)"));
+        assert!(report.markdown().contains("misses lost (not yet), dual"));
     }
 
     #[test]
     fn what_is_reached_against_expectation_is_said() {
-        assert_eq!(report("F3", vec![Ok(good())]).surprises(), ["F3: lost, dual"]);
+        assert_eq!(report("F3", vec![Ok(good())]).surprises(), ["F3: lost"]);
         assert!(report("F1", vec![Ok(good())]).surprises().is_empty());
     }
 

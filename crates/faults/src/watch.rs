@@ -32,10 +32,19 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The first node but `deposed` that began to claim the role after that time.
-    pub(crate) fn promotion(&self, after: Duration, deposed: usize) -> Option<(Duration, usize)> {
-        let claims = self.claims.iter().filter(|(at, node, is)| *is && *at >= after && *node != deposed);
-        claims.map(|&(at, node, _)| (at, node)).min()
+    /// When which node, that had said that it is a replica, began to say that it is master. (One that comes back and still
+    /// believes to be master was not promoted.)
+    pub(crate) fn promotions(&self) -> impl Iterator<Item = (Duration, usize)> {
+        let was_replica = |i: usize, node| self.claims[..i].iter().any(|claim| claim.1 == node);
+        let promoted = move |(i, &(at, node, is)): (usize, &(Duration, usize, bool))| {
+            (is && was_replica(i, node)).then_some((at, node))
+        };
+        self.claims.iter().enumerate().filter_map(promoted)
+    }
+
+    /// The first promotion after that time.
+    pub(crate) fn promotion(&self, after: Duration) -> Option<(Duration, usize)> {
+        self.promotions().find(|(at, _)| *at >= after)
     }
 
     /// When more than half of `of` Sentinels named that address.
@@ -110,15 +119,10 @@ impl Watch {
     }
 
     /// Waits for a promotion: see [`Seen::promotion`].
-    pub(crate) fn promotion(
-        &self,
-        after: Duration,
-        deposed: usize,
-        limit: Duration,
-    ) -> Option<(Duration, usize)> {
+    pub(crate) fn promotion(&self, after: Duration, limit: Duration) -> Option<(Duration, usize)> {
         let begin = Instant::now();
         loop {
-            let promotion = self.shared.seen().promotion(after, deposed);
+            let promotion = self.shared.seen().promotion(after);
             if promotion.is_some() || begin.elapsed() > limit {
                 return promotion;
             }
@@ -216,11 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_is_the_first_new_claim_of_another() {
-        let claims = vec![(ms(0), 0, true), (ms(0), 1, false), (ms(50), 0, true), (ms(60), 2, true)];
-        let seen = Seen { claims, ..Seen::default() };
-        assert_eq!(seen.promotion(ms(10), 0), Some((ms(60), 2)));
-        assert_eq!(seen.promotion(ms(61), 0), None);
+    fn a_promotion_is_a_claim_of_one_that_was_replica() {
+        let claims = vec![
+            (ms(0), 0, true),
+            (ms(0), 1, false),
+            (ms(2), 2, false),
+            (ms(60), 2, true),
+            (ms(90), 0, false),
+        ];
+        let mut seen = Seen { claims, ..Seen::default() };
+        assert_eq!(seen.promotions().collect::<Vec<_>>(), [(ms(60), 2)]);
+        assert_eq!(seen.promotion(ms(61)), None);
+        seen.claims.push((ms(99), 0, true));
+        assert_eq!(seen.promotion(ms(61)), Some((ms(99), 0)), "back again");
     }
 
     #[test]
