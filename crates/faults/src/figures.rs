@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A connection that breaks is noticed within this, so that nothing more is sent on it.
+/// A connection that breaks is noticed within this, and the longest stall of the machine: nothing more is sent on it then.
 const NOTICED: Duration = Duration::from_millis(5);
 /// How soon after the healing of a partition there must be service.
 const HEALED_MS_MAX: u64 = 2000;
@@ -65,6 +65,8 @@ pub(crate) struct Figures {
     pub(crate) ready: Option<i64>,
     /// Promotions in all, those without a strike included: Sentinels sometimes do it again.
     pub(crate) promotions: u64,
+    /// For how long the machine stalled at most.
+    pub(crate) stall: u64,
     /// The length of the outage, if there was one.
     pub(crate) outage: Option<u64>,
 }
@@ -108,6 +110,7 @@ impl Evidence {
             majority: self.majority.map(since_strike),
             ready: self.ready(),
             promotions: self.seen.promotions().count() as u64,
+            stall: ms(self.seen.stall),
             outage: self.healed.map(since_strike),
         }
     }
@@ -151,7 +154,8 @@ impl Evidence {
     }
 
     fn in_flight(&self, strike: &Strike) -> u64 {
-        let under_way = |o: &&Operation| o.sent <= strike.at + NOTICED && o.answered >= strike.at;
+        let noticed = strike.at + NOTICED + self.seen.stall;
+        let under_way = |o: &&Operation| o.sent <= noticed && o.answered >= strike.at;
         let count = match strike.in_flight {
             InFlight::None => 0,
             InFlight::ThatMoment => {
@@ -223,7 +227,7 @@ impl Figures {
         json!({
             "acknowledged": self.acknowledged, "lost": self.lost, "dual": self.dual, "errors": errors,
             "in_flight": self.in_flight, "pauses": self.pauses.iter().map(pause).collect::<Vec<_>>(),
-            "majority_ms": self.majority, "promotions": self.promotions, "ready_ms": self.ready, "outage_ms": self.outage,
+            "majority_ms": self.majority, "promotions": self.promotions, "stall_ms": self.stall, "ready_ms": self.ready, "outage_ms": self.outage,
         })
     }
 }

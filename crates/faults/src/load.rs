@@ -115,19 +115,22 @@ impl Load {
     }
 
     /// Ends it; what is not answered soon is an error of kind `unanswered`.
-    pub(crate) fn stop(self) -> Journal {
+    pub(crate) fn stop(mut self) -> Journal {
         self.shared.stop.store(true, Relaxed);
-        let all = |threads: Vec<JoinHandle<Vec<Operation>>>| {
-            threads.into_iter().flat_map(|t| t.join().expect("the load's threads do not panic")).collect()
-        };
-        Journal { writes: all(self.writers), reads: all(self.readers) }
+        Journal { writes: joined(&mut self.writers), reads: joined(&mut self.readers) }
     }
 }
 
-impl Drop for Shared {
+impl Drop for Load {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
+        self.shared.stop.store(true, Relaxed);
+        joined(&mut self.writers);
+        joined(&mut self.readers);
     }
+}
+
+fn joined(threads: &mut Vec<JoinHandle<Vec<Operation>>>) -> Vec<Operation> {
+    threads.drain(..).flat_map(|thread| thread.join().expect("the load's threads do not panic")).collect()
 }
 
 impl Shared {

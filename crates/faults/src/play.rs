@@ -175,23 +175,23 @@ impl<'a> Round<'a> {
     }
 
     /// Waits until another node says that it is master, after the last strike.
-    fn promoted(&self) -> io::Result<usize> {
+    fn promoted(&self) -> io::Result<()> {
         let strike = self.strikes.last().expect("it is called after one");
         let promotion = self.watch.promotion(strike.at, PROMOTION_MAX);
-        promotion.map(|p| p.1).ok_or_else(|| io::Error::other("the Sentinels promoted nobody"))
+        promotion.map(drop).ok_or_else(|| io::Error::other("the Sentinels promoted nobody"))
     }
 
     /// The successor is told to give up too, by the first Sentinel that knows it and is done with the first failover.
     fn strike_again(&mut self) -> io::Result<()> {
-        let master = self.promoted()?;
         thread::sleep(Duration::from_secs(1));
         let asked = Instant::now();
         loop {
             let at = self.now();
+            let master = self.watch.seen().promotions().last().map_or(0, |promotion| promotion.1);
             match self.servers.failover(master) {
                 Ok(()) => {
                     self.strikes.push(Strike { at, in_flight: InFlight::ThatMoment });
-                    return self.promoted().map(drop);
+                    return self.promoted();
                 }
                 Err(e) if asked.elapsed() > PROMOTION_MAX => return Err(e),
                 Err(_) => thread::sleep(Duration::from_millis(20)),

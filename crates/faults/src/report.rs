@@ -21,6 +21,9 @@ const HEAD: [&str; 10] = [
     "verdict",
 ];
 
+/// A stall that is longer is worth a word.
+const STALL_MS_MAX: u64 = 30;
+
 /// All rounds of all rows that were played.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -132,6 +135,9 @@ pub(crate) fn gist(figures: &Figures) -> String {
     if figures.promotions > figures.pauses.len() as u64 {
         let _ = write!(said, ", {} promotions", figures.promotions);
     }
+    if figures.stall > STALL_MS_MAX {
+        let _ = write!(said, ", the machine stalled for {} ms", figures.stall);
+    }
     if let Some(ready) = figures.ready {
         let _ = write!(said, ", ready after {ready} ms");
     }
@@ -163,6 +169,9 @@ fn cells((&i, rounds): (&usize, &Vec<Outcome>)) -> Vec<String> {
     let mut verdict = verdict(row, rounds);
     if failed > 0 {
         let _ = write!(verdict, "; failed in {failed} of {}", rounds.len());
+    }
+    if let Some(stall) = good.iter().map(|f| f.stall).max().filter(|stall| *stall > STALL_MS_MAX) {
+        let _ = write!(verdict, "; the machine stalled for {stall} ms");
     }
     if let Some(ready) = good.iter().filter_map(|f| f.ready).max() {
         let _ = write!(verdict, "; ready {ready} ms after the proof");

@@ -4,6 +4,7 @@
 //! - ROLE of each node, every 3 ms: when a successor was promoted.
 //! - MONITOR of each node: which writes of the proxies it executed, and when. (Sentinels cut these connections, as all
 //!   others, at a promotion and at a demotion; they are made again at once.)
+//! - how long a thread that sleeps for 3 ms really sleeps: whether the machine itself stalled.
 //! - whom each Sentinel names, every 25 ms: when a majority named the successor.
 use crate::load::WriteId;
 use crate::network::{Host, PROXY};
@@ -29,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) named: Vec<(Duration, usize, Ipv4Addr)>,
     /// When which node executed which write of a proxy.
     pub(crate) executed: Vec<(Duration, usize, WriteId)>,
+    /// The longest time for which the machine did not let us run, which is none of the proxy's doing.
+    pub(crate) stall: Duration,
 }
 
 impl Seen {
@@ -89,6 +92,10 @@ impl Watch {
             this.thread(&node.host, node.addr(), move |shared, addr| claims_of(shared, addr, i));
             this.thread(&node.host, node.addr(), move |shared, addr| executions_of(shared, addr, i, proxies));
         }
+        this.thread(&servers.network.hosts[PROXY], servers.nodes[0].addr(), |shared, _| {
+            stalls(shared);
+            Ok(())
+        });
         for (i, sentinel) in servers.sentinels.iter().enumerate() {
             this.thread(&sentinel.host, sentinel.addr(), move |shared, addr| named_by(shared, addr, i));
         }
@@ -153,6 +160,15 @@ fn claims_of(shared: &Shared, addr: SocketAddr, node: usize) -> io::Result<()> {
         thread::sleep(ROLE_PERIOD);
     }
     Ok(())
+}
+
+fn stalls(shared: &Shared) {
+    while !shared.stop.load(Relaxed) {
+        let asleep = Instant::now();
+        thread::sleep(ROLE_PERIOD);
+        let seen = &mut *shared.seen();
+        seen.stall = seen.stall.max(asleep.elapsed().saturating_sub(ROLE_PERIOD));
+    }
 }
 
 fn named_by(shared: &Shared, addr: SocketAddr, sentinel: usize) -> io::Result<()> {
