@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A connection that breaks is noticed within this, and the longest stall of the machine: nothing more is sent on it then.
+/// A connection that breaks is noticed within this, and the stall of the machine, if there is one: nothing more is sent on it
+/// then.
 const NOTICED: Duration = Duration::from_millis(5);
+/// A stall that ends within this time after a strike may have hidden it.
+const STALLED: Duration = Duration::from_millis(200);
 /// How soon after the healing of a partition there must be service.
 const HEALED_MS_MAX: u64 = 2000;
 
@@ -110,7 +113,7 @@ impl Evidence {
             majority: self.majority.map(since_strike),
             ready: self.ready(),
             promotions: self.seen.promotions().count() as u64,
-            stall: ms(self.seen.stall),
+            stall: ms(self.seen.stall(first, self.end)),
             outage: self.healed.map(since_strike),
         }
     }
@@ -154,12 +157,15 @@ impl Evidence {
     }
 
     fn in_flight(&self, strike: &Strike) -> u64 {
-        let noticed = strike.at + NOTICED + self.seen.stall;
+        let noticed = strike.at + NOTICED + self.seen.stall(strike.at, strike.at + STALLED);
         let under_way = |o: &&Operation| o.sent <= noticed && o.answered >= strike.at;
+        let writes = self.journals.iter().flat_map(|journal| &journal.writes);
         let count = match strike.in_flight {
             InFlight::None => 0,
+            // A writer has one at a time.
             InFlight::ThatMoment => {
-                self.journals.iter().flat_map(|journal| &journal.writes).filter(under_way).count()
+                let writers = writes.filter(under_way).map(|o| (o.id.load, o.id.writer));
+                writers.collect::<BTreeSet<_>>().len()
             }
             InFlight::EachWriter => WRITERS * self.journals.len(),
         };

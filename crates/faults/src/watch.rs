@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const ROLE_PERIOD: Duration = Duration::from_millis(3);
 const NAMED_PERIOD: Duration = Duration::from_millis(25);
 const ANSWER: Duration = Duration::from_millis(300);
+const STALL_MIN: Duration = Duration::from_millis(5);
 
 /// What was seen. Times count from the beginning of the row; nodes and Sentinels from 0.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +31,8 @@ pub(crate) struct Seen {
     pub(crate) named: Vec<(Duration, usize, Ipv4Addr)>,
     /// When which node executed which write of a proxy.
     pub(crate) executed: Vec<(Duration, usize, WriteId)>,
-    /// The longest time for which the machine did not let us run, which is none of the proxy's doing.
-    pub(crate) stall: Duration,
+    /// When the machine did not let us run, up to that moment and for how long; which is none of the proxy's doing.
+    pub(crate) stalls: Vec<(Duration, Duration)>,
 }
 
 impl Seen {
@@ -48,6 +49,12 @@ impl Seen {
     /// The first promotion after that time.
     pub(crate) fn promotion(&self, after: Duration) -> Option<(Duration, usize)> {
         self.promotions().find(|(at, _)| *at >= after)
+    }
+
+    /// The longest stall between these moments.
+    pub(crate) fn stall(&self, from: Duration, until: Duration) -> Duration {
+        let between = self.stalls.iter().filter(|(at, _)| (from..=until).contains(at));
+        between.map(|stall| stall.1).max().unwrap_or_default()
     }
 
     /// When more than half of `of` Sentinels named that address.
@@ -166,8 +173,10 @@ fn stalls(shared: &Shared) {
     while !shared.stop.load(Relaxed) {
         let asleep = Instant::now();
         thread::sleep(ROLE_PERIOD);
-        let seen = &mut *shared.seen();
-        seen.stall = seen.stall.max(asleep.elapsed().saturating_sub(ROLE_PERIOD));
+        let stall = asleep.elapsed().saturating_sub(ROLE_PERIOD);
+        if stall >= STALL_MIN {
+            shared.seen().stalls.push((shared.begin.elapsed(), stall));
+        }
     }
 }
 
