@@ -1,7 +1,10 @@
 # What the sandbox of `make demo` does: make demo DEMO="--no-load"
 DEMO ?= --chaos --for 60s
 
-.PHONY: demo test bench lint
+# What `make faults` plays: make faults FAULTS="--row F4 --rounds 5"
+FAULTS ?=
+
+.PHONY: demo test bench faults lint
 
 demo:
 	@scripts/need-redis
@@ -13,6 +16,11 @@ test:
 
 bench:
 	cargo run --release -p pointsman-bench
+
+faults:
+	@scripts/need-redis
+	cargo build -p pointsman -p pointsman-faults
+	cargo run -q -p pointsman-faults -- $(FAULTS)
 
 lint:
 	cargo fmt --all -- --check

@@ -1,0 +1,397 @@
+//! From what was seen to the figures of a row. Pure.
+use crate::load::{Journal, Operation, Outcome, WRITERS, WriteId};
+use crate::row::{Errors, Figure, Pause, READY_MS_MAX, Row};
+use crate::watch::Seen;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A connection that breaks is noticed within this, and the stall of the machine, if there is one: nothing more is sent on it
+/// then.
+const NOTICED: Duration = Duration::from_millis(5);
+/// A stall that ends within this time after a strike may have hidden it.
+const STALLED: Duration = Duration::from_millis(200);
+/// How soon after the healing of a partition there must be service.
+const HEALED_MS_MAX: u64 = 2000;
+
+/// One blow: a row has one, or two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strike {
+    pub(crate) at: Duration,
+    pub(crate) in_flight: InFlight,
+}
+
+/// How many writes each load may have in flight when it strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InFlight {
+    None,
+    /// Those that were sent and not answered at that moment.
+    ThatMoment,
+    /// One for each writer: what is sent into the void before it is noticed.
+    EachWriter,
+}
+
+/// All that is known about one round of a row. Times count from its beginning.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    pub(crate) strikes: Vec<Strike>,
+    /// The first load, and the one of the proxy that was started meanwhile.
+    pub(crate) journals: Vec<Journal>,
+    pub(crate) seen: Seen,
+    /// Acknowledged writes that the last master does not have.
+    pub(crate) lost: BTreeSet<WriteId>,
+    /// When a majority of the Sentinels named the successor of the first strike.
+    pub(crate) majority: Option<Duration>,
+    /// When the outage was over.
+    pub(crate) healed: Option<Duration>,
+    /// When the second proxy was started.
+    pub(crate) started: Option<Duration>,
+    /// When the loads ended.
+    pub(crate) end: Duration,
+}
+
+/// The figures of one round. Durations are in ms.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
+    pub(crate) acknowledged: u64,
+    pub(crate) lost: u64,
+    pub(crate) dual: u64,
+    /// By kind, of writes and of reads.
+    pub(crate) errors: BTreeMap<String, (u64, u64)>,
+    pub(crate) in_flight: u64,
+    /// For each strike.
+    pub(crate) pauses: Vec<StrikePause>,
+    /// From the first strike until a majority of the Sentinels named the successor.
+    pub(crate) majority: Option<u64>,
+    /// Of the second proxy: from its start, or the majority if that came later, until its first acknowledgement. Less
+    /// than 0 if it saw the majority before we did, or had another proof.
+    pub(crate) ready: Option<i64>,
+    /// Promotions in all, those without a strike included: Sentinels sometimes do it again.
+    pub(crate) promotions: u64,
+    /// For how long the machine stalled at most.
+    pub(crate) stall: u64,
+    /// The length of the outage, if there was one.
+    pub(crate) outage: Option<u64>,
+}
+
+/// What followed a strike until the next, or the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct StrikePause {
+    /// The longest time between two acknowledgements.
+    pub(crate) writes: u64,
+    /// The longest time between two good answers to reads.
+    pub(crate) reads: u64,
+    /// Until another node said that it is master.
+    pub(crate) promotion: Option<u64>,
+}
+
+impl StrikePause {
+    fn longest(&self) -> u64 {
+        self.writes.max(self.reads)
+    }
+
+    /// The longest pause less the time until the promotion.
+    pub(crate) fn excess(&self) -> Option<i64> {
+        Some(self.longest() as i64 - self.promotion? as i64)
+    }
+}
+
+impl Evidence {
+    /// Evaluates it.
+    pub(crate) fn figures(&self) -> Figures {
+        let writes = || self.journals.iter().flat_map(|journal| &journal.writes);
+        let acknowledged: BTreeSet<WriteId> = writes().filter(|o| is_good(o)).map(|o| o.id).collect();
+        let first = self.strikes[0].at;
+        let since_strike = |at: Duration| ms(at.saturating_sub(first));
+        Figures {
+            acknowledged: acknowledged.len() as u64,
+            lost: self.lost.len() as u64,
+            dual: self.dual(&acknowledged),
+            errors: self.errors(),
+            in_flight: self.strikes.iter().map(|strike| self.in_flight(strike)).sum(),
+            pauses: (0..self.strikes.len()).map(|i| self.pause(i)).collect(),
+            majority: self.majority.map(since_strike),
+            ready: self.ready(),
+            promotions: self.seen.promotions().count() as u64,
+            stall: ms(self.seen.stall(first, self.end)),
+            outage: self.healed.map(since_strike),
+        }
+    }
+
+    /// Acknowledged writes that a node executed after another had been promoted in its place.
+    fn dual(&self, acknowledged: &BTreeSet<WriteId>) -> u64 {
+        let promotions: Vec<_> = self.seen.promotions().collect();
+        let rightful =
+            |at: Duration| promotions.iter().rev().find(|(promoted, _)| *promoted < at).map(|p| p.1);
+        let is_dual = |at, node| rightful(at).is_some_and(|master| master != node);
+        let dual: BTreeSet<&WriteId> =
+            self.seen.executed.iter().filter(|(at, node, _)| is_dual(*at, *node)).map(|e| &e.2).collect();
+        dual.into_iter().filter(|id| acknowledged.contains(id)).count() as u64
+    }
+
+    fn errors(&self) -> BTreeMap<String, (u64, u64)> {
+        let mut errors: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for journal in &self.journals {
+            for operation in &journal.writes {
+                if let Some(kind) = self.error(operation) {
+                    errors.entry(kind).or_default().0 += 1;
+                }
+            }
+            for operation in &journal.reads {
+                if let Some(kind) = self.error(operation) {
+                    errors.entry(kind).or_default().1 += 1;
+                }
+            }
+        }
+        errors
+    }
+
+    /// A read that misses a write that is lost tells nothing new; one that misses another is stale.
+    fn error(&self, operation: &Operation) -> Option<String> {
+        match &operation.outcome {
+            Outcome::Good => None,
+            Outcome::Missing if self.lost.contains(&operation.id) => None,
+            Outcome::Missing => Some("stale".into()),
+            Outcome::Error(kind) => Some(kind.clone()),
+        }
+    }
+
+    fn in_flight(&self, strike: &Strike) -> u64 {
+        let noticed = strike.at + NOTICED + self.seen.stall(strike.at, strike.at + STALLED);
+        let under_way = |o: &&Operation| o.sent <= noticed && o.answered >= strike.at;
+        let writes = self.journals.iter().flat_map(|journal| &journal.writes);
+        let count = match strike.in_flight {
+            InFlight::None => 0,
+            // A writer has one at a time.
+            InFlight::ThatMoment => {
+                let writers = writes.filter(under_way).map(|o| (o.id.load, o.id.writer));
+                writers.collect::<BTreeSet<_>>().len()
+            }
+            InFlight::EachWriter => WRITERS * self.journals.len(),
+        };
+        count as u64
+    }
+
+    fn pause(&self, strike: usize) -> StrikePause {
+        let from = self.strikes[strike].at;
+        let until = self.strikes.get(strike + 1).map_or(self.end, |next| next.at);
+        // What a second proxy acknowledges does not end a pause of the first.
+        let journal = &self.journals[0];
+        let promotion = self.seen.promotion(from).map(|(at, _)| ms(at - from));
+        StrikePause {
+            writes: longest_gap(&journal.writes, from, until),
+            reads: longest_gap(&journal.reads, from, until),
+            promotion,
+        }
+    }
+
+    fn ready(&self) -> Option<i64> {
+        let began = self.started?.max(self.majority?);
+        let first = self.journals.get(1)?.writes.iter().filter(|o| is_good(o)).map(|o| o.answered).min();
+        Some(ms(first.unwrap_or(self.end)) as i64 - ms(began) as i64)
+    }
+}
+
+impl Figures {
+    /// What is asked of this row and not reached.
+    pub(crate) fn misses(&self, row: &Row) -> BTreeSet<Figure> {
+        let pause_too_long = match row.pause {
+            Pause::AfterPromotion(more) => {
+                self.pauses.iter().any(|pause| pause.excess().is_none_or(|excess| excess > more as i64))
+            }
+            Pause::AtMost(most) => self.pauses.iter().any(|pause| pause.longest() > most),
+            Pause::UntilHealed => {
+                let most = self.outage.unwrap_or_default() + HEALED_MS_MAX;
+                self.pauses.iter().any(|pause| pause.longest() > most)
+            }
+        };
+        let checks = [
+            (Figure::Lost, self.lost > row.lost_max),
+            (Figure::Dual, self.dual > 0),
+            (Figure::Errors, !self.errors_allowed(row.errors)),
+            (Figure::Pause, pause_too_long),
+            (Figure::Ready, self.ready.is_some_and(|ready| ready > READY_MS_MAX)),
+        ];
+        checks.into_iter().filter(|check| check.1).map(|check| check.0).collect()
+    }
+
+    fn errors_allowed(&self, allowed: Errors) -> bool {
+        self.errors.iter().all(|(kind, &(writes, reads))| match (allowed, kind.as_str()) {
+            (Errors::InFlight | Errors::InFlightThenDown, "UNCERTAIN") => {
+                reads == 0 && writes <= self.in_flight
+            }
+            (Errors::InFlightThenDown, "MASTERDOWN") => true,
+            _ => false,
+        })
+    }
+
+    /// Everything, for programs.
+    pub(crate) fn json(&self) -> Value {
+        let pause = |p: &StrikePause| json!({"writes_ms": p.writes, "reads_ms": p.reads, "promotion_ms": p.promotion, "excess_ms": p.excess()});
+        let errors: BTreeMap<&String, Value> =
+            self.errors.iter().map(|(kind, of)| (kind, json!({"writes": of.0, "reads": of.1}))).collect();
+        json!({
+            "acknowledged": self.acknowledged, "lost": self.lost, "dual": self.dual, "errors": errors,
+            "in_flight": self.in_flight, "pauses": self.pauses.iter().map(pause).collect::<Vec<_>>(),
+            "majority_ms": self.majority, "promotions": self.promotions, "stall_ms": self.stall, "ready_ms": self.ready, "outage_ms": self.outage,
+        })
+    }
+}
+
+fn is_good(operation: &Operation) -> bool {
+    operation.outcome == Outcome::Good
+}
+
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
+/// The longest time between two good answers, from the last before `from`; a gap at the end counts too.
+fn longest_gap(operations: &[Operation], from: Duration, until: Duration) -> u64 {
+    let mut good: Vec<Duration> =
+        operations.iter().filter(|o| is_good(o)).map(|o| o.answered).filter(|at| *at <= until).collect();
+    good.sort();
+    good.push(until);
+    let last_before = good.partition_point(|at| *at <= from).saturating_sub(1);
+    ms(good[last_before..].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::ROWS;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn id(seq: u64) -> WriteId {
+        WriteId { load: 0, writer: 0, seq }
+    }
+
+    fn operation(seq: u64, sent: u64, answered: u64, outcome: Outcome) -> Operation {
+        Operation { id: id(seq), sent: at(sent), answered: at(answered), outcome }
+    }
+
+    fn row(name: &str) -> &'static Row {
+        ROWS.iter().find(|row| row.name == name).expect("it is in the table")
+    }
+
+    /// A kill at 100; node 1 is promoted at 1500. Write 1 is in flight, writes go on at 1550.
+    fn kill() -> Evidence {
+        let uncertain = Outcome::Error("UNCERTAIN".into());
+        let writes = vec![
+            operation(0, 90, 95, Outcome::Good),
+            operation(1, 99, 101, uncertain),
+            operation(2, 110, 1550, Outcome::Good),
+            operation(3, 1560, 1570, Outcome::Good),
+        ];
+        let reads = vec![operation(0, 96, 97, Outcome::Good), operation(0, 98, 1551, Outcome::Good)];
+        Evidence {
+            strikes: vec![Strike { at: at(100), in_flight: InFlight::ThatMoment }],
+            journals: vec![Journal { writes, reads }],
+            seen: Seen {
+                claims: vec![(at(0), 0, true), (at(0), 1, false), (at(0), 2, false), (at(1500), 1, true)],
+                ..Seen::default()
+            },
+            lost: BTreeSet::new(),
+            majority: Some(at(2400)),
+            healed: None,
+            started: None,
+            end: at(1580),
+        }
+    }
+
+    #[test]
+    fn a_good_failover_meets_every_target() {
+        let figures = kill().figures();
+        assert_eq!((figures.acknowledged, figures.lost, figures.dual, figures.in_flight), (3, 0, 0, 1));
+        assert_eq!(figures.errors["UNCERTAIN"], (1, 0));
+        let pause = StrikePause { writes: 1455, reads: 1454, promotion: Some(1400) };
+        assert_eq!(figures.pauses, [pause]);
+        assert_eq!((pause.excess(), figures.majority), (Some(55), Some(2300)));
+        assert!(figures.misses(row("F1")).is_empty());
+    }
+
+    #[test]
+    fn an_uncertain_write_that_was_not_in_flight_is_an_error_too_many() {
+        let mut evidence = kill();
+        evidence.journals[0].writes.push(operation(4, 1571, 1575, Outcome::Error("UNCERTAIN".into())));
+        assert_eq!(evidence.figures().misses(row("F1")), [Figure::Errors].into());
+    }
+
+    #[test]
+    fn an_error_of_another_kind_or_of_a_read_is_never_excused() {
+        for kind in ["READONLY", "closed", "MASTERDOWN"] {
+            let mut evidence = kill();
+            evidence.journals[0].writes[1].outcome = Outcome::Error(kind.into());
+            assert_eq!(evidence.figures().misses(row("F1")), [Figure::Errors].into(), "{kind}");
+        }
+        let mut evidence = kill();
+        evidence.journals[0].reads.push(operation(2, 1555, 1556, Outcome::Error("UNCERTAIN".into())));
+        assert_eq!(evidence.figures().misses(row("F1")), [Figure::Errors].into());
+    }
+
+    #[test]
+    fn an_acknowledged_write_on_the_deposed_node_is_dual_and_one_before_is_not() {
+        let mut evidence = kill();
+        evidence.seen.executed =
+            vec![(at(1499), 0, id(0)), (at(1501), 0, id(2)), (at(1569), 1, id(3)), (at(1570), 0, id(1))];
+        evidence.lost = [id(2)].into();
+        let figures = evidence.figures();
+        assert_eq!((figures.lost, figures.dual), (1, 1), "write 1 was not acknowledged");
+        assert_eq!(figures.misses(row("F1")), [Figure::Lost, Figure::Dual].into());
+    }
+
+    #[test]
+    fn a_second_promotion_makes_another_node_rightful() {
+        let mut evidence = kill();
+        evidence.seen.claims.push((at(1560), 2, true));
+        evidence.seen.executed = vec![(at(1549), 1, id(2)), (at(1569), 2, id(3))];
+        let figures = evidence.figures();
+        assert_eq!((figures.dual, figures.promotions), (0, 2));
+        evidence.seen.executed[0].0 = at(1561);
+        assert_eq!(evidence.figures().dual, 1);
+    }
+
+    #[test]
+    fn a_read_that_misses_an_acknowledged_write_is_stale_unless_the_write_is_lost() {
+        let mut evidence = kill();
+        evidence.journals[0].reads.push(operation(2, 1555, 1556, Outcome::Missing));
+        assert_eq!(evidence.figures().errors["stale"], (0, 1));
+        evidence.lost = [id(2)].into();
+        assert_eq!(evidence.figures().errors.get("stale"), None);
+    }
+
+    #[test]
+    fn a_pause_that_lasts_until_the_end_counts() {
+        let mut evidence = kill();
+        evidence.end = at(9000);
+        let figures = evidence.figures();
+        assert_eq!(figures.pauses[0].writes, 7430);
+        assert_eq!(figures.misses(row("F1")), [Figure::Pause].into());
+    }
+
+    #[test]
+    fn without_a_promotion_no_pause_is_short_enough() {
+        let mut evidence = kill();
+        evidence.seen = Seen::default();
+        assert_eq!(evidence.figures().misses(row("F1")), [Figure::Pause].into());
+    }
+
+    #[test]
+    fn a_second_proxy_is_ready_from_its_first_acknowledgement_after_the_proof() {
+        let mut evidence = kill();
+        evidence.started = Some(at(1600));
+        let write = Operation {
+            id: WriteId { load: 1, ..id(0) },
+            sent: at(1650),
+            answered: at(2450),
+            outcome: Outcome::Good,
+        };
+        evidence.journals.push(Journal { writes: vec![write], reads: vec![] });
+        assert_eq!(evidence.figures().ready, Some(50));
+        evidence.journals[1].writes[0].answered = at(2800);
+        assert!(evidence.figures().misses(row("F9s-F1")).contains(&Figure::Ready));
+    }
+}

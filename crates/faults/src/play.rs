@@ -1,0 +1,272 @@
+//! One round of one row: a deployment of its own, a load, a fault, and what became of it.
+use crate::figures::{Evidence, Figures, InFlight, Strike};
+use crate::guard::Guard;
+use crate::load::{Load, Outcome, WriteId};
+use crate::network::{HOSTS, PROXY, Sides};
+use crate::row::{Fault, Meanwhile, Row};
+use crate::servers::{NODE_PORT, Server, Servers};
+use crate::watch::{Seen, Watch};
+use pointsman::client::{Client, Value};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long an election may take: a split vote is repeated after 20 s.
+const PROMOTION_MAX: Duration = Duration::from_secs(45);
+/// Until the load flows, from the start of the proxy.
+const FLOW_MAX: Duration = Duration::from_secs(15);
+/// Keys per MGET.
+const BATCH: usize = 500;
+
+/// How rounds are played.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) pointsman: PathBuf,
+    pub(crate) redis: PathBuf,
+    /// Further lines of the service's configuration.
+    pub(crate) lines: Vec<String>,
+    /// How long what is broken stays so.
+    pub(crate) outage: Duration,
+    /// How long the load goes on after that: until well after an old master is demoted.
+    pub(crate) after: Duration,
+}
+
+impl Stage {
+    /// Plays one round.
+    pub(crate) fn play(&self, row: &Row) -> io::Result<Figures> {
+        let servers = Servers::start(&self.guard, &self.redis)?;
+        let mut round = Round::begin(self, row, &servers)?;
+        round.strike()?;
+        round.promotion()?;
+        if row.fault == Fault::Twice {
+            round.strike_again()?;
+        }
+        round.heal()?;
+        thread::sleep(self.after);
+        round.end()
+    }
+}
+
+struct Round<'a> {
+    stage: &'a Stage,
+    row: &'a Row,
+    servers: &'a Servers,
+    begin: Instant,
+    watch: Watch,
+    proxies: Vec<Server>,
+    loads: Vec<Load>,
+    strikes: Vec<Strike>,
+    started: Option<Duration>,
+    healed: Option<Duration>,
+}
+
+impl<'a> Round<'a> {
+    /// Everything runs, and the load flows.
+    fn begin(stage: &'a Stage, row: &'a Row, servers: &'a Servers) -> io::Result<Self> {
+        let begin = Instant::now();
+        let mut round = Self {
+            stage,
+            row,
+            servers,
+            begin,
+            watch: Watch::start(servers, begin),
+            proxies: vec![],
+            loads: vec![],
+            strikes: vec![],
+            started: None,
+            healed: None,
+        };
+        round.start_proxy()?;
+        let flowing = Instant::now();
+        while round.loads[0].acknowledged() < 40 {
+            round.alive()?;
+            if flowing.elapsed() > FLOW_MAX {
+                return Err(io::Error::other("the load does not flow through the proxy"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(round)
+    }
+
+    /// A proxy, and a load through it as soon as it listens.
+    fn start_proxy(&mut self) -> io::Result<()> {
+        let number = self.proxies.len() as u16;
+        let proxy = self.servers.proxy(&self.stage.pointsman, NODE_PORT + number, &self.stage.lines)?;
+        let listening = Instant::now();
+        while proxy.host.run(|| Client::connect(proxy.addr(), FLOW_MAX)).is_err() {
+            if let Some(ended) = proxy.ended() {
+                return Err(io::Error::other(ended));
+            }
+            if listening.elapsed() > FLOW_MAX {
+                return Err(io::Error::other("the proxy does not listen"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.loads.push(Load::start(
+            &self.servers.network.hosts[PROXY],
+            proxy.addr(),
+            number.into(),
+            self.begin,
+        ));
+        self.proxies.push(proxy);
+        Ok(())
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        self.proxies.iter().find_map(Server::ended).map_or(Ok(()), |ended| Err(io::Error::other(ended)))
+    }
+
+    fn now(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    fn strike(&mut self) -> io::Result<()> {
+        let Servers { nodes, sentinels, network, .. } = self.servers;
+        let fault = self.row.fault;
+        let in_flight = match fault {
+            _ if fault.is_silent() => InFlight::EachWriter,
+            Fault::Kill | Fault::Twice => InFlight::ThatMoment,
+            _ => InFlight::None,
+        };
+        self.strikes.push(Strike { at: self.now(), in_flight });
+        match fault {
+            Fault::Kill | Fault::Twice => nodes[0].kill9(),
+            Fault::Stop => nodes[0].signal(Signal::STOP),
+            Fault::Cut | Fault::CutWithProxy | Fault::Isolate => {
+                sides(fault).iter().try_for_each(|sides| network.cut(sides))?;
+            }
+            Fault::Failover => self.servers.failover(0)?,
+            Fault::MostSentinels => sentinels[1..].iter().for_each(Server::kill9),
+            Fault::AllSentinels => sentinels.iter().for_each(Server::kill9),
+            Fault::Replica => nodes[1].kill9(),
+            Fault::Replicas => nodes[1..].iter().for_each(Server::kill9),
+        }
+        Ok(())
+    }
+
+    /// Waits for it if there must be one; meanwhile does to the proxy what the row says.
+    fn promotion(&mut self) -> io::Result<()> {
+        if !self.row.fault.deposes() {
+            return Ok(());
+        }
+        if self.row.meanwhile == Meanwhile::Reload {
+            thread::sleep(Duration::from_millis(300));
+            self.proxies[0].signal(Signal::HUP);
+        }
+        self.promoted()?;
+        match self.row.meanwhile {
+            Meanwhile::Nothing => {}
+            Meanwhile::Reload => {
+                thread::sleep(Duration::from_millis(300));
+                self.proxies[0].signal(Signal::HUP);
+            }
+            Meanwhile::Start => {
+                thread::sleep(Duration::from_millis(100));
+                self.started = Some(self.now());
+                self.start_proxy()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until another node says that it is master, after the last strike.
+    fn promoted(&self) -> io::Result<()> {
+        let strike = self.strikes.last().expect("it is called after one");
+        let promotion = self.watch.promotion(strike.at, PROMOTION_MAX);
+        promotion.map(drop).ok_or_else(|| io::Error::other("the Sentinels promoted nobody"))
+    }
+
+    /// The successor is told to give up too, by the first Sentinel that knows it and is done with the first failover.
+    fn strike_again(&mut self) -> io::Result<()> {
+        thread::sleep(Duration::from_secs(1));
+        let asked = Instant::now();
+        loop {
+            let at = self.now();
+            let master = self.watch.seen().promotions().last().map_or(0, |promotion| promotion.1);
+            match self.servers.failover(master) {
+                Ok(()) => {
+                    self.strikes.push(Strike { at, in_flight: InFlight::ThatMoment });
+                    return self.promoted();
+                }
+                Err(e) if asked.elapsed() > PROMOTION_MAX => return Err(e),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// At the end of the outage everything is put right again.
+    fn heal(&mut self) -> io::Result<()> {
+        let fault = self.row.fault;
+        if fault == Fault::Failover {
+            return Ok(());
+        }
+        thread::sleep((self.strikes[0].at + self.stage.outage).saturating_sub(self.now()));
+        self.alive()?;
+        self.healed = Some(self.now());
+        let Servers { nodes, sentinels, network, .. } = self.servers;
+        sides(fault).iter().try_for_each(|sides| network.heal(sides))?;
+        nodes[0].signal(Signal::CONT);
+        nodes.iter().chain(sentinels).try_for_each(Server::revive)
+    }
+
+    fn end(mut self) -> io::Result<Figures> {
+        self.alive()?;
+        let end = self.now();
+        let journals: Vec<_> = self.loads.drain(..).map(Load::stop).collect();
+        self.alive()?;
+        let master = self.servers.wait_settled()?;
+        let good = journals.iter().flat_map(|j| &j.writes).filter(|o| o.outcome == Outcome::Good);
+        let acknowledged: Vec<WriteId> = good.map(|operation| operation.id).collect();
+        let lost = missing(&self.servers.nodes[master], &acknowledged)?;
+        let seen = self.watch.seen();
+        require_witness(&seen, &acknowledged)?;
+        let successor = seen.promotion(self.strikes[0].at);
+        let majority = successor.and_then(|(_, node)| seen.majority(self.servers.nodes[node].host.ip, HOSTS));
+        let Self { strikes, started, healed, .. } = self;
+        Ok(Evidence { strikes, journals, seen, lost, majority, healed, started, end }.figures())
+    }
+}
+
+/// Without having seen them executed nothing could be called dual. A few are missed while MONITOR's connection is made anew.
+fn require_witness(seen: &Seen, acknowledged: &[WriteId]) -> io::Result<()> {
+    let executed: BTreeSet<&WriteId> = seen.executed.iter().map(|(_, _, id)| id).collect();
+    let witnessed = acknowledged.iter().filter(|id| executed.contains(id)).count();
+    if witnessed * 100 >= acknowledged.len() * 95 {
+        return Ok(());
+    }
+    let all = acknowledged.len();
+    Err(io::Error::other(format!("only {witnessed} of {all} acknowledged writes were seen on a node")))
+}
+
+/// What is cut off from what, if it is a partition.
+fn sides(fault: Fault) -> Option<Sides> {
+    match fault {
+        Fault::Cut => Some((&[0], &[1, 2])),
+        Fault::CutWithProxy => Some((&[0, PROXY], &[1, 2])),
+        Fault::Isolate => Some((&[0], &[1, 2, PROXY])),
+        _ => None,
+    }
+}
+
+/// Those of the writes that the node does not have.
+fn missing(node: &Server, writes: &[WriteId]) -> io::Result<BTreeSet<WriteId>> {
+    node.host.run(|| {
+        let mut client = Client::connect(node.addr(), Duration::from_secs(5))?;
+        let mut missing = BTreeSet::new();
+        for batch in writes.chunks(BATCH) {
+            let keys = batch.iter().map(WriteId::key);
+            let found = client.ask(&[String::from("MGET")].into_iter().chain(keys).collect::<Vec<_>>())?;
+            if found.items().len() != batch.len() {
+                return Err(io::Error::other("MGET did not answer for each key"));
+            }
+            let absent = |(id, value): &(&WriteId, &Value)| value.text() != Some(id.key());
+            missing.extend(batch.iter().zip(found.items()).filter(absent).map(|(id, _)| *id));
+        }
+        Ok(missing)
+    })
+}
