@@ -393,6 +393,20 @@ fn a_hold_ends_also_when_the_master_is_proven_again_and_again_but_cannot_be_reac
 }
 
 #[test]
+fn who_waits_for_a_master_that_cannot_be_reached_goes_to_the_next() {
+    let mut r = Rig::new(|_| {});
+    r.reachable = false;
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    r.prove();
+    r.reachable = true;
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|a|");
+}
+
+#[test]
 fn exec_at_a_gate_that_refuses_ends_the_transaction() {
     let mut r = Rig::new(|_| {});
     r.grant();
