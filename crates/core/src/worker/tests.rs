@@ -281,6 +281,21 @@ fn the_rest_of_a_write_is_not_sent_when_its_gate_has_closed() {
 }
 
 #[test]
+fn reads_pass_writes_that_wait() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (writer, reader) = (r.client(), r.client());
+    r.says(writer, "SET a 1|");
+    let up = r.up();
+    r.says(reader, "GET b|");
+    r.view.writes = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
+    r.publish();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|b|");
+    r.answers(up, "$1|B|");
+    assert_eq!(r.hears(reader), "$1|B|");
+}
+
+#[test]
 fn half_a_request_of_a_client_that_has_ended_keeps_no_connection() {
     let mut r = Rig::new(|p| p.limits.stream_from = 100);
     r.grant();

@@ -317,11 +317,12 @@ impl World {
         let l = &self.policy.limits;
         // One read, and one complete request or reply, may come on top of what makes a queue full.
         let read = self.shell.read_max();
-        let whole = l.client_input_max.max(l.inline_max + 1) + read;
+        let whole =
+            self.clients.iter().flat_map(|c| &c.script).map(|c| c.bytes.len()).max().unwrap_or(0) + 64;
         let reply = 300_000;
         let bounds = [
             ("input of a client", audit.input_max, l.client_input_max.max(l.inline_max + 1) + read),
-            ("ring of a connection", audit.ring_max, l.ring_max + whole + 1024),
+            ("ring of a connection", audit.ring_max, l.ring_max + whole + read),
             ("replies to a client", audit.out_max, l.client_output_hard + reply),
             ("commands in flight", audit.owed_max, l.in_flight_max as usize),
             ("pinned connections", audit.pinned, self.policy.pinned_max as usize),

@@ -171,6 +171,7 @@ impl World {
                 }
             }
             self.effects()?;
+            self.check.fenced()?;
         }
         Ok(())
     }
