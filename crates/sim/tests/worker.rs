@@ -1,7 +1,8 @@
 //! The data plane in simulated worlds, from seeds.
 //!
 //! `PMAN_SEED=7 cargo test -p pointsman-sim --test worker -- --nocapture` replays one seed with a trace;
-//! `PMAN_SEEDS=5000` runs so many instead of as many as fit into the usual time.
+//! `PMAN_SEEDS=5000` runs so many (from `PMAN_SEED` on, if that is given too) instead of as many as fit into the usual
+//! time.
 use pointsman_sim::worker_world::{Kind, Report, run};
 use std::time::{Duration, Instant};
 
@@ -20,15 +21,15 @@ fn worlds(kind: Kind, test: &str) -> Report {
     let first = one.unwrap_or(0);
     for seed in first.. {
         let enough = match (one, most) {
-            (Some(_), _) => seed > first,
-            (None, Some(n)) => seed >= n,
+            (_, Some(n)) => seed - first >= n,
+            (Some(_), None) => seed > first,
             (None, None) => began.elapsed() > TIME,
         };
         if enough {
             all.counts.insert("seeds", seed - first);
             break;
         }
-        match run(seed, kind, one.is_some()) {
+        match run(seed, kind, one.is_some() && most.is_none()) {
             Ok(report) => all.add(&report),
             Err(broken) => {
                 for line in &broken.trace {

@@ -78,9 +78,14 @@ impl Shard {
 
     /// A connection could not be made.
     pub(super) fn failed(&mut self, now: Now) {
-        self.retry_at = Some(now + RETRY_FIRST * 2u32.pow(self.failures.min(RETRY_DOUBLINGS)));
-        self.failures = self.failures.saturating_add(1);
-        let recent = self.failing.filter(|(_, last)| now.since(*last) < self.view.hold_max);
+        let wait = RETRY_FIRST * 2u32.pow(self.failures.min(RETRY_DOUBLINGS));
+        // Connections that were tried at once fail as one.
+        if self.retry_at.is_none_or(|t| now >= t) {
+            self.retry_at = Some(now + wait);
+            self.failures = self.failures.saturating_add(1);
+        }
+        // Long after the last failure it is a new one.
+        let recent = self.failing.filter(|(_, last)| now.since(*last) < self.view.hold_max + 2 * wait);
         self.failing = Some((recent.map_or(now, |(since, _)| since), now));
     }
 
@@ -142,6 +147,8 @@ impl Worker {
         }
         if fence || news {
             shard.succeeded();
+            // Also those who wait because the old master could not be reached, at gates that are open before and after.
+            shard.line.let_all_out();
             self.fence(now, at);
         }
         self.look(now, at);

@@ -281,6 +281,21 @@ fn the_rest_of_a_write_is_not_sent_when_its_gate_has_closed() {
 }
 
 #[test]
+fn reads_pass_writes_that_wait() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (writer, reader) = (r.client(), r.client());
+    r.says(writer, "SET a 1|");
+    let up = r.up();
+    r.says(reader, "GET b|");
+    r.view.writes = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
+    r.publish();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|b|");
+    r.answers(up, "$1|B|");
+    assert_eq!(r.hears(reader), "$1|B|");
+}
+
+#[test]
 fn half_a_request_of_a_client_that_has_ended_keeps_no_connection() {
     let mut r = Rig::new(|p| p.limits.stream_from = 100);
     r.grant();
@@ -390,6 +405,20 @@ fn a_hold_ends_also_when_the_master_is_proven_again_and_again_but_cannot_be_reac
     r.says(c, "GET b|");
     let up = r.up();
     assert_eq!(r.asked(up), "*2|$3|GET|$1|b|");
+}
+
+#[test]
+fn who_waits_for_a_master_that_cannot_be_reached_goes_to_the_next() {
+    let mut r = Rig::new(|_| {});
+    r.reachable = false;
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    r.prove();
+    r.reachable = true;
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|a|");
 }
 
 #[test]

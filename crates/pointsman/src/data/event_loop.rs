@@ -57,6 +57,8 @@ pub(super) struct EventLoop {
     clients: SecondaryMap<ClientId, usize>,
     ups: SecondaryMap<UpId, usize>,
     to_read: Vec<usize>,
+    /// Upstream connections whose kernel takes bytes again.
+    to_write: Vec<usize>,
     buffer: Vec<u8>,
     mailbox: Receiver<Message>,
     shared: Arc<Shared>,
@@ -82,6 +84,7 @@ impl EventLoop {
             clients: SecondaryMap::new(),
             ups: SecondaryMap::new(),
             to_read: Vec::new(),
+            to_write: Vec::new(),
             buffer: vec![0; READ_MAX],
             mailbox,
             shared,
@@ -121,6 +124,11 @@ impl EventLoop {
             let now = clock::now();
             self.worker.timeout_if_due(now);
             self.effects(now);
+            for i in std::mem::take(&mut self.to_write) {
+                if let Some(dst) = self.conns.get(i).map(|c| c.dst) {
+                    self.write(now, i, dst);
+                }
+            }
             self.write_all(now, Side::Ups);
             self.write_all(now, Side::Clients);
             self.tell_busy(now);
@@ -173,8 +181,11 @@ impl EventLoop {
         }
         if event.is_writable() && !conn.writable {
             conn.writable = true;
-            let dst = conn.dst;
-            self.write(now, i, dst);
+            match conn.dst {
+                dst @ Dst::Client(_) => self.write(now, i, dst),
+                // What goes upstream waits for the newest view.
+                Dst::Up(_) => self.to_write.push(i),
+            }
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Settled {
     pub(super) outcome: Outcome,
     /// As whom, and where, it must have been executed.
     pub(super) state: State,
+    /// Whether that is known: it is not of what was sent behind a change of the session that is uncertain.
+    pub(super) sure: bool,
     /// Whether it was in a transaction.
     pub(super) in_tx: bool,
     /// The reply's bytes, if it must be the server's own, unaltered.
@@ -110,6 +112,7 @@ pub(super) struct Client {
     session_id: Option<i64>,
     monitors: bool,
     half_closed: bool,
+    unsure_to: u32,
     /// When it was last answered, or sent something when nothing was owed.
     pub(super) since: Now,
     /// Errors may be seen that only faults explain.
@@ -148,6 +151,7 @@ impl Client {
             session_id: None,
             monitors: false,
             half_closed: false,
+            unsure_to: 0,
             since: Now::ZERO,
             faults,
             heard: Vec::new(),
@@ -223,6 +227,11 @@ impl Client {
         self.input.extend_from_slice(bytes);
         let mut at = 0;
         while at < self.input.len() {
+            if self.monitors && self.pending.is_empty() {
+                // From here on bytes are not counted.
+                at = self.input.len();
+                break;
+            }
             let found = resp::reply(&self.input[at..]).map_err(|e| self.told(&e))?;
             let Some((value, len)) = found else { break };
             let raw = self.input[at..at + len].to_vec();
@@ -336,7 +345,8 @@ impl Client {
 
     fn settle(&mut self, seq: u32, outcome: Outcome, state: State, in_tx: bool, raw: Option<Vec<u8>>) {
         let tag = Tag { client: self.id, seq };
-        self.settled.push(Settled { tag, outcome, state, in_tx, raw });
+        let sure = seq > self.unsure_to;
+        self.settled.push(Settled { tag, outcome, state, sure, in_tx, raw });
     }
 
     fn judge(&mut self, cmd: &Cmd, v: Value, raw: Vec<u8>) -> Result<(), String> {
@@ -531,7 +541,13 @@ impl Client {
             if is("MASTERDOWN no master") {
                 return Err(self.told("is told MASTERDOWN for EXEC, which leaves the transaction open"));
             }
+            if is("UNCERTAIN ") {
+                self.unsure_to = self.pending.back().map_or(self.unsure_to, |(c, _)| c.seq);
+            }
             return self.end_tx(&Value::Error(text.into()));
+        }
+        if is("UNCERTAIN ") {
+            self.unsure_to = self.pending.back().map_or(self.unsure_to, |(c, _)| c.seq);
         }
         let outcome = match () {
             () if is("UNCERTAIN ") => Outcome::Uncertain,

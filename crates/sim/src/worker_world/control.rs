@@ -74,6 +74,10 @@ impl Control {
         self.jobs.iter().map(|(at, _)| *at).min()
     }
 
+    pub(super) fn hold_max(&self) -> Duration {
+        self.hold_max
+    }
+
     fn later(&mut self, at: Now, job: Job) {
         self.jobs.push((at, job));
     }
@@ -266,7 +270,7 @@ impl World {
             return;
         }
         let (now, master) = (self.now, self.control.master);
-        let which = self.rng.below(14);
+        let which = self.rng.below(16);
         self.note(|| format!("fault {which}"));
         match which {
             0 | 1 if !self.control.switching => self.begin_switch(),
@@ -320,6 +324,14 @@ impl World {
             8 => self.control.later(now, Job::Lease { left: 3 }),
             9 => {
                 self.servers[master].stopped_until = now + Duration::from_millis(self.rng.between(1, 250));
+            }
+            11 => {
+                // The master is well, but the worker cannot reach it.
+                self.unreachable_until = now + Duration::from_millis(self.rng.between(1, 800));
+                for conn in self.servers[master].conns() {
+                    self.servers[master].gone(conn);
+                    self.net.peer_close(conn, false);
+                }
             }
             10 => self.servers[master].loading_until = now + Duration::from_millis(self.rng.between(1, 60)),
             _ => self.break_connection(),

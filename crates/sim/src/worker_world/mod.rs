@@ -92,6 +92,8 @@ struct World {
     servers: Vec<Server>,
     /// Servers that refuse connections.
     refusing: Vec<bool>,
+    /// The worker can connect to nobody until then.
+    unreachable_until: Now,
     clients: Vec<Client>,
     shell: Shell,
     control: Control,
@@ -229,6 +231,7 @@ impl World {
             net: Net::default(),
             servers,
             refusing,
+            unreachable_until: Now::ZERO,
             clients,
             report: Report::default(),
             trace: traced.then(Vec::new),
@@ -292,7 +295,21 @@ impl World {
         progress |= self.net.tick(&mut self.rng, now);
         progress |= self.turn(late)?;
         self.check_audit()?;
+        self.check_waits()?;
         self.advance(progress)
+    }
+
+    /// (8) Also while things fail no client waits much longer than a hold may last.
+    fn check_waits(&self) -> Result<(), String> {
+        // What a server that was stopped, a connection that stalled or was never made takes, and what is asked again.
+        let most = self.control.hold_max() * 2 + Duration::from_millis(2_000);
+        for c in self.clients.iter().filter(|c| c.phase == Phase::Open && c.owed() > 0) {
+            let slow = c.manner.attention < 100 || c.manner.reads < 1000 || c.huge;
+            if !slow && self.now > c.since + most {
+                return Err(format!("(8) client {} waits since {:?}: {}", c.id, c.since, self.stuck()));
+            }
+        }
+        Ok(())
     }
 
     fn check_audit(&mut self) -> Result<(), String> {
@@ -300,11 +317,12 @@ impl World {
         let l = &self.policy.limits;
         // One read, and one complete request or reply, may come on top of what makes a queue full.
         let read = self.shell.read_max();
-        let whole = l.client_input_max.max(l.inline_max + 1) + read;
+        let whole =
+            self.clients.iter().flat_map(|c| &c.script).map(|c| c.bytes.len()).max().unwrap_or(0) + 64;
         let reply = 300_000;
         let bounds = [
             ("input of a client", audit.input_max, l.client_input_max.max(l.inline_max + 1) + read),
-            ("ring of a connection", audit.ring_max, l.ring_max + whole + 1024),
+            ("ring of a connection", audit.ring_max, l.ring_max + whole + read),
             ("replies to a client", audit.out_max, l.client_output_hard + reply),
             ("commands in flight", audit.owed_max, l.in_flight_max as usize),
             ("pinned connections", audit.pinned, self.policy.pinned_max as usize),
@@ -375,6 +393,7 @@ impl World {
             s.loading_until = Now::ZERO;
         }
         self.refusing.fill(false);
+        self.unreachable_until = Now::ZERO;
         for c in &mut self.clients {
             c.manner.reads = 1 << 20;
             c.manner.attention = 100;

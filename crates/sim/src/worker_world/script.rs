@@ -357,7 +357,12 @@ impl Writer<'_> {
         let bytes = encode(&args);
         self.raw(What::Subscribe(channels.clone()), bytes);
         for _ in 0..self.rng.below(5) {
-            if self.rng.chance(50) {
+            if self.rng.chance(20) {
+                // A list that looks like a message.
+                let (list, tag) = (self.name("m", 1), self.tag());
+                self.push(What::Rpush, &[b"RPUSH", &list, b"message", &tag]);
+                self.push(What::Lrange, &[b"LRANGE", &list, b"0", b"-1"]);
+            } else if self.rng.chance(50) {
                 let tag = self.tag();
                 self.push(What::Echo { ping: true }, &[b"PING", &tag]);
             } else {

@@ -126,7 +126,7 @@ impl World {
             let Some(conn) = self.shell.conns.get_mut(&link) else { continue };
             let Dst::Up(id) = conn.dst else { continue };
             self.shell.moved = true;
-            if self.refusing[server] {
+            if self.refusing[server] || now < self.unreachable_until {
                 self.drop_conn(link);
                 self.net.close(link, How::Abort);
                 self.net.peer_close(link, false);
@@ -171,6 +171,7 @@ impl World {
                 }
             }
             self.effects()?;
+            self.check.fenced()?;
         }
         Ok(())
     }
