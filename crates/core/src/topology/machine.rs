@@ -26,7 +26,6 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
@@ -84,7 +83,7 @@ pub struct Topology {
     pub(super) term: Term,
     pub(super) grant: Option<Grant>,
     /// The last grant, also after it was withdrawn: what comes next is measured by it.
-    last: Option<Grant>,
+    pub(super) last: Option<Grant>,
     /// The grant before a provisional one: what is measured by if that turns out wrong.
     deposed: Option<Grant>,
     pub(super) held: Option<Held>,
