@@ -15,6 +15,7 @@ mod holds;
 mod machine;
 mod majority;
 mod promotion;
+mod story;
 mod without_sentinels;
 
 const MS: Duration = Duration::from_millis(1);
