@@ -1,14 +1,13 @@
-//! What `/api/status` and `/api/events` say: the types are the schema (docs/reference/admin.md explains it). The server
-//! writes them and the commands read them; a field that one side lacks gets its default, so that both may differ in age.
+//! What `/api/status` and `/api/events` say: the types are the schema (docs/reference/admin.md explains it; an event is a
+//! [`Line`]). The server writes them and the commands read them; a field that one side lacks gets its default, so that both
+//! may differ in age.
 use super::statistics::{Number, Of, STATISTICS, Statistic, gate_words, holding_s};
 use super::{Sample, ServiceSample};
-use crate::clock;
+use crate::events::Line;
 use pointsman_core::Now;
-use pointsman_core::topology::status::{Event, NodeStatus, SentinelStatus};
+use pointsman_core::topology::status::{NodeStatus, SentinelStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::time::SystemTime;
-use time::OffsetDateTime;
 
 /// The status of the whole process. Keys that end in `_s` are seconds.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -164,30 +163,10 @@ pub struct Worker {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Events {
-    /// Tells one process from the next at the same address: another number means that the count of events began again.
-    pub process: u64,
+    /// Tells one count of events from the next at the same address: another number means that the count began again.
+    pub journal: u64,
     /// The events.
     pub events: Vec<Line>,
-}
-
-/// One event.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Line {
-    /// Its number.
-    pub n: u64,
-    /// When, in UTC (RFC 3339).
-    pub at: String,
-    /// Of which service.
-    pub service: String,
-    /// `hold`, `fence`, `grant`, `release`, `down`, `era`, `warning` or `note`.
-    pub kind: String,
-    /// The term after it.
-    pub term: u64,
-    /// The master after it.
-    pub master: Option<String>,
-    /// What changed and why, in one line.
-    pub text: String,
 }
 
 /// What a reload or a trust came to.
@@ -235,19 +214,6 @@ pub fn not_ready(sample: &Sample) -> Vec<String> {
         }
     }
     reasons
-}
-
-/// An event as a line, with the time of day when it happened.
-pub fn line(n: u64, event: &Event) -> Line {
-    Line {
-        n,
-        at: time_of_day(event.at),
-        service: event.name.to_string(),
-        kind: event.kind.label().to_owned(),
-        term: event.term.0,
-        master: event.master.as_ref().map(ToString::to_string),
-        text: event.text.to_string(),
-    }
 }
 
 fn service(s: &ServiceSample, at: Now) -> Service {
@@ -338,16 +304,4 @@ fn insert(into: &mut Map<String, Value>, key: &str, labels: &[impl AsRef<str>], 
             insert(deeper.as_object_mut().expect("one depth a statistic"), first.as_ref(), rest, number);
         }
     }
-}
-
-/// The time of day at a moment, in UTC, to the millisecond (RFC 3339). The clock that moments are of counts on while the
-/// machine sleeps, so that the difference of the two changes only when the time of day is set.
-fn time_of_day(at: Now) -> String {
-    let (now, wall) = (clock::now(), SystemTime::now());
-    let then = wall.checked_sub(now.since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-    let (date, (h, m, s, ms)) = {
-        let then = OffsetDateTime::from(then);
-        (then.date(), then.to_hms_milli())
-    };
-    format!("{date}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
 }
