@@ -150,15 +150,6 @@ impl Client {
         &self.out[self.out_at..]
     }
 
-    /// The connection to which what it sends goes as it comes.
-    pub(super) fn passes_to(&self) -> Option<UpId> {
-        match (&self.stream, self.place) {
-            (Stream::Into(up), _) => Some(*up),
-            (Stream::No, Place::Pinned(up)) if self.session.relay => Some(up),
-            _ => None,
-        }
-    }
-
     /// Whether it is in no transaction, and its state demands no connection.
     pub(super) fn tx_free(&self) -> bool {
         self.session.tx == Tx::None && !self.session.needs_pin()
