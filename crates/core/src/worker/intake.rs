@@ -126,9 +126,14 @@ impl Worker {
             }
             return;
         }
-        if c.paused && c.wants_input(&s.policy.limits) {
+        if !c.paused {
+            return;
+        }
+        if c.wants_input(&s.policy.limits) {
             c.paused = false;
             self.effects.push_back(Effect::Resume(Dst::Client(id)));
+        } else if c.hung_up {
+            self.abandon(id);
         }
     }
 

@@ -33,7 +33,7 @@ impl Worker {
     /// with: none if they cannot be now.
     pub(super) fn stream(&mut self, id: ClientId, bytes: &[u8]) -> usize {
         let Some(c) = self.clients.get(id) else { return bytes.len() };
-        let relay = c.session.relay;
+        let (relay, service) = (c.session.relay, c.service);
         let Some(up) = c.passes_to() else { return self.stream_on(id, bytes) };
         let Some(room) = self.room_to_pass(id, up) else {
             self.wait(id, Wait::Room);
@@ -41,8 +41,12 @@ impl Worker {
         };
         let part = &bytes[..bytes.len().min(room)];
         let used = if relay { self.relay(id, part) } else { self.stream_on(id, part) };
-        // The beginning of a header is passed on when its end has come.
-        if used == 0 { self.stream_on(id, bytes) } else { used }
+        if used > 0 {
+            return used;
+        }
+        // The beginning of a header is passed on when its end has come: for that there is always room.
+        let header = self.service_ref(service).policy.limits.inline_max + 2;
+        self.stream_on(id, &bytes[..bytes.len().min(room.saturating_add(header))])
     }
 
     /// A request is not complete: if it is too large to wait for, it begins to stream. Returns how many of the bytes are
@@ -56,11 +60,10 @@ impl Worker {
         if least.max(bytes.len()) <= from {
             return None;
         }
-        let passed = c.scan.passed(bytes.len());
         match self.stream_begin(now, id, bytes) {
-            // What is left, if anything, is a header that has no end yet: `stream_on` goes on with it.
-            Some(Routed::Taken) => Some(passed),
-            Some(Routed::Blocked(wait)) => {
+            // `stream` goes on with the rest.
+            Some(Ok(used)) => Some(used),
+            Some(Err(wait)) => {
                 self.wait(id, wait);
                 None
             }
@@ -73,9 +76,9 @@ impl Worker {
         }
     }
 
-    /// A request that is larger than what is kept begins to stream over a pinned connection. `None`: its name has not
-    /// arrived yet.
-    fn stream_begin(&mut self, now: Now, id: ClientId, bytes: &[u8]) -> Option<Routed> {
+    /// A request that is larger than what is kept begins to stream over a pinned connection. Returns how many of
+    /// its bytes are done with, or for what it waits; `None`: its name has not arrived yet.
+    fn stream_begin(&mut self, now: Now, id: ClientId, bytes: &[u8]) -> Option<Result<usize, Wait>> {
         let req = Request::new(bytes);
         let mut args = req.args();
         args.next()?;
@@ -85,30 +88,31 @@ impl Worker {
             && (e.refused || !matches!(e.act, Act::None | Act::Block | Act::BlockIfAsked | Act::Watch))
         {
             self.protocol_error(id, Malformed::BulkLength);
-            return Some(Routed::Taken);
+            return Some(Ok(bytes.len()));
         }
         let c = self.clients.get(id)?;
         if c.owed > 0 {
-            return Some(Routed::Blocked(Wait::Owed));
+            return Some(Err(Wait::Owed));
         }
         if c.session.tx == Tx::Lost {
-            return Some(self.discard(id, bytes.len(), reply::QUEUED));
+            return Some(Ok(self.discard(id, bytes.len(), reply::QUEUED)));
         }
         // Where a refusal was said, what is still to come of the request is thrown away.
         match self.gate(now, id, entry, None) {
             None => {}
-            Some(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
-            Some(blocked) => return Some(blocked),
+            Some(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
+            Some(Routed::Blocked(wait)) => return Some(Err(wait)),
         }
         let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
         let pin = Route::Pin { apply: apply.clone(), replies: 1 };
         let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
-            Err(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
-            Err(blocked) => return Some(blocked),
+            Err(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
+            Err(Routed::Blocked(wait)) => return Some(Err(wait)),
         };
+        let Some(room) = self.room_to_pass(id, up) else { return Some(Err(Wait::Room)) };
         let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
-        let bytes = &bytes[..c.scan.passed(bytes.len())];
+        let bytes = &bytes[..c.scan.passed(bytes.len()).min(room)];
         c.scan.forwarded(bytes.len());
         c.stream = Stream::Into(up);
         c.owed += 1;
@@ -119,16 +123,17 @@ impl Worker {
         let service = c.service;
         self.service(service).counters.commands += 1;
         self.mark_up(up);
-        Some(Routed::Taken)
+        Some(Ok(bytes.len()))
     }
 
-    /// Throws away a request of which `len` bytes are there, and what is still to come of it; then answers.
-    fn discard(&mut self, id: ClientId, len: usize, answer: &[u8]) -> Routed {
-        if let Some(c) = self.clients.get_mut(id) {
-            c.scan.forwarded(c.scan.passed(len));
-            c.stream = Stream::Discard(answer.into());
-        }
-        Routed::Taken
+    /// Throws away a request of which `len` bytes are there, and what is still to come of it; then answers. Returns how
+    /// many bytes are done with.
+    fn discard(&mut self, id: ClientId, len: usize, answer: &[u8]) -> usize {
+        let Some(c) = self.clients.get_mut(id) else { return len };
+        let passed = c.scan.passed(len);
+        c.scan.forwarded(passed);
+        c.stream = Stream::Discard(answer.into());
+        passed
     }
 
     /// More of a request that streams; returns how many of the bytes are its.
