@@ -146,7 +146,8 @@ impl Sentinels {
             .filter_map(|s| s.vote(f.oldest))
             .map(|v| (f.nodes.key(&v.master), v.epoch))
             .collect();
-        let winner = votes.iter().find(|v| votes.iter().filter(|o| o == v).count() >= self.need())?;
+        let need = if f.last.is_none() { self.need_first(f.oldest) } else { self.need() };
+        let winner = votes.iter().find(|v| votes.iter().filter(|o| o == v).count() >= need)?;
         Some(Choice { key: winner.0.clone(), epoch: winner.1 })
     }
 
@@ -190,6 +191,14 @@ impl Sentinels {
             return Verdict::trouble(why);
         }
         let said: Vec<String> = self.counted().map(|(at, s)| account(f, at, s)).collect();
+        let need = self.need_first(f.oldest);
+        if f.last.is_none() && need > self.need() {
+            return Verdict::trouble(format!(
+                "{need} Sentinels must name a master, as those that are known count others that they do not tell \
+                 (add them to `sentinels`): {}",
+                said.join(", ")
+            ));
+        }
         let why =
             format!("no majority of the {} known Sentinels names a master: {}", self.known, said.join(", "));
         Verdict::trouble(why)

@@ -1,4 +1,6 @@
 //! What the topology machine does, at the level of observations.
+mod known;
+
 use super::observation::*;
 use super::settings::*;
 use super::snapshot::*;
@@ -65,6 +67,26 @@ fn replica(run: &str, of: u16, id: &str) -> Seen {
     })
 }
 
+/// What a Sentinel says of a node that is well.
+fn seen_view(node: u16) -> View {
+    View {
+        epoch: 5,
+        master: at(node),
+        stage: Stage::Calm,
+        forced: false,
+        quorum: 2,
+        others: 2,
+        down_after: 1000 * MS,
+        failover_timeout: 180_000 * MS,
+        pong_age: 100 * MS,
+    }
+}
+
+/// A Sentinel that another one sees up.
+fn peer(port: u16) -> Peer {
+    Peer { id: format!("id{port}").into(), at: at(port), up: true, pong_age: Duration::ZERO, vote: None }
+}
+
 /// A machine with a clock, and what it has said.
 struct Bench {
     now: Now,
@@ -108,20 +130,12 @@ impl Bench {
     }
 
     fn flags(&mut self, port: u16, node: u16, epoch: u64, stage: Stage) {
-        self.sentinel(
-            port,
-            Seen::View(View {
-                epoch,
-                master: at(node),
-                stage,
-                forced: false,
-                quorum: 2,
-                others: 2,
-                down_after: 1000 * MS,
-                failover_timeout: 180_000 * MS,
-                pong_age: 100 * MS,
-            }),
-        );
+        self.sentinel(port, Seen::View(View { epoch, stage, ..seen_view(node) }));
+    }
+
+    /// It counts so many others.
+    fn counts(&mut self, port: u16, node: u16, others: u32) {
+        self.sentinel(port, Seen::View(View { others, ..seen_view(node) }));
     }
 
     fn all_name(&mut self, node: u16, epoch: u64) {
@@ -560,52 +574,6 @@ fn names_and_addresses_of_one_node_are_one_vote() {
 }
 
 #[test]
-fn sentinels_are_discovered_and_a_misled_one_cannot_add_a_crowd() {
-    let peers = |ports: &[u16]| {
-        Seen::Peers(
-            ports
-                .iter()
-                .map(|p| Peer { id: format!("id{p}").into(), at: at(*p), up: true, vote: None })
-                .collect(),
-        )
-    };
-    let mut b = Bench::new(settings(sentinels(1)));
-    b.sentinel(1, peers(&[2, 3]));
-    assert!(b.acts.contains(&Act::Watch(Target::sentinel(at(2)))));
-    b.names(1, 11, 5);
-    b.node(11, master("r11", None));
-    b.names(1, 11, 5);
-    b.node(11, master("r11", None));
-    assert_eq!(b.view().master, None, "one of three");
-    assert_eq!(b.t.status().majority, 2);
-    let mut b = calm();
-    b.sentinel(1, peers(&[2, 3]));
-    b.sentinel(2, peers(&[1, 3]));
-    b.sentinel(3, peers(&[1, 2, 101, 102, 103, 104]));
-    assert_eq!(b.t.status().majority, 2);
-    assert_eq!(b.t.status().sentinels.iter().filter(|s| s.counted).count(), 3);
-}
-
-#[test]
-fn a_sentinel_that_nobody_has_seen_up_for_ten_minutes_is_no_longer_counted() {
-    let mut b = Bench::new(settings(sentinels(2)));
-    b.names(1, 11, 5);
-    b.sentinel(2, Seen::Gone(Gone::Refused));
-    let one = |b: &mut Bench| {
-        b.names(1, 11, 5);
-        b.node(11, master("r11", None));
-    };
-    b.pass_with(595_000 * MS, one);
-    assert_eq!(b.view().master, None);
-    b.pass_with(6_000 * MS, one);
-    assert!(b.serves(11), "{}", b.view().why);
-    assert!(b.stories(EventKind::Note).iter().any(|s| s.contains("no longer counted")));
-    b.names(2, 11, 5);
-    b.pass(2000 * MS);
-    assert_eq!(b.t.status().majority, 2, "and is counted again when it answers");
-}
-
-#[test]
 fn calm_polls_publish_nothing_and_the_lag_at_most_once_a_second() {
     let mut b = calm();
     b.pass_with(5000 * MS, ready);
@@ -902,7 +870,7 @@ fn an_elected_leader_needs_the_votes_of_a_majority_by_events_or_by_its_own_list(
         b.flags(2, 11, 5, Stage::Acts);
         b.promoted();
     };
-    let listed = |vote| Peer { id: "id3".into(), at: at(3), up: true, vote };
+    let listed = |vote| Peer { vote, ..peer(3) };
     let elected: [&dyn Fn(&mut Bench); 2] =
         [&|b| b.sentinel(1, voted(2, 6)), &|b| b.sentinel(2, Seen::Peers(Vec::from([listed(vote(2, 6))])))];
     for votes in elected {
