@@ -23,8 +23,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// How long a single Sentinel can hold writes by a sign that nothing else supports.
-const MOMENT: Duration = Duration::from_millis(500);
+/// How long a single Sentinel can hold writes by a sign that nothing else supports: with the proof that then releases
+/// them, half a second at most.
+const MOMENT: Duration = Duration::from_millis(450);
 /// How long a single Sentinel can hold writes by naming, at a higher epoch, a node that does not answer us or that has
 /// nothing to do with the present master. Longer than two hello periods (2 s): what is true has spread by then.
 const GOSSIP: Duration = Duration::from_secs(5);
