@@ -7,11 +7,16 @@ FAULTS ?=
 # With which servers `make test-servers` tests, as PACKAGE/SUITE of Debian; without, with Valkey 8 and 9 and Redis 8
 SERVERS ?=
 
-.PHONY: demo test test-servers bench faults lint
+.PHONY: demo soak test test-servers bench faults lint
 
 demo:
 	@scripts/need-redis
 	cargo run --release -p pointsman -- sandbox $(DEMO)
+
+# Ten minutes of chaos; fails too if the proxy's memory grows after the first.
+soak:
+	@scripts/need-redis
+	cargo run --release -p pointsman -- sandbox --chaos --for 10m
 
 test:
 	@scripts/need-redis
