@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-/// Most marks of one story; what comes later is counted and not kept, but for its end.
+/// Most marks of one story, besides the ends of its holds; what comes later is counted and not kept.
 pub(super) const MARKS_MAX: usize = 64;
 
 /// A hold or a switch, from its first sign on.
@@ -202,6 +202,11 @@ impl Story {
         self.to.term != self.from.term
     }
 
+    /// Whether there is room for nothing more but the end of a hold.
+    pub(super) fn is_full(&self) -> bool {
+        self.marks.iter().filter(|m| m.kind != MarkKind::Released).count() >= MARKS_MAX
+    }
+
     /// Adds a mark, if it tells something new.
     pub(super) fn mark(&mut self, kind: MarkKind, at: Now, by: &str, text: &str) {
         let open = self.held_since().is_some();
@@ -213,12 +218,8 @@ impl Story {
         if stale {
             return;
         }
-        // The last places are for the end.
-        if self.marks.len() >= MARKS_MAX && kind != MarkKind::Released {
-            self.left_out += 1;
-            return;
-        }
-        if self.marks.len() >= 2 * MARKS_MAX {
+        // Each hold that has found room finds room for its end.
+        if self.is_full() && kind != MarkKind::Released {
             self.left_out += 1;
             return;
         }

@@ -265,9 +265,10 @@ impl Topology {
     pub(super) fn follow(&mut self, now: Now) {
         let open = self.published.writes.is_open();
         let held = self.teller.draft.as_ref().is_some_and(|d| d.story.held_since().is_some());
+        let full = self.teller.draft.as_ref().is_some_and(|d| d.story.is_full());
         match self.published.writes {
             Gate::Open if held => self.mark(MarkKind::Released, now, &self.published.why.clone()),
-            Gate::Hold { since, .. } if !held => {
+            Gate::Hold { since, .. } if !held && !full => {
                 let why = self.published.why.clone();
                 self.begin_story(now, since, &why);
                 self.mark(MarkKind::Hold, since.min(now), &why);
