@@ -234,6 +234,8 @@ fn a_story_that_does_not_end_stays_small() {
     for round in 0..500 {
         if round % 2 == 0 {
             b.node(11, Seen::Gone(Gone::Closed));
+            // Time that passes while it is held adds nothing.
+            (0..if round == 400 { 500 } else { 0 }).for_each(|_| b.pass(MS));
         } else {
             b.node(11, master("r11", lineage("A", None)));
             b.names(1, 11, 5);
