@@ -288,6 +288,10 @@ impl Writer<'_> {
         let forever = !self.style.private && self.rng.chance(10);
         let timeout: &[u8] = if forever { b"0" } else { [&b"0.01"[..], b"0.1", b"0.5"][self.rng.index(3)] };
         self.push(What::Blpop { forever }, &[b"BLPOP", &list, &tag, timeout]);
+        // Behind what never ends more is said than anybody wants to keep.
+        for _ in 0..if forever { self.rng.below(80) } else { 0 } {
+            self.simple();
+        }
     }
 
     fn select(&mut self) {
