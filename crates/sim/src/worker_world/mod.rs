@@ -124,6 +124,14 @@ fn random_limits(rng: &mut Rng) -> Limits {
     if rng.chance(35) {
         return limits;
     }
+    if rng.chance(15) {
+        // So little that whoever waits is soon not read.
+        limits.inline_max = 64;
+        limits.client_input_max = rng.between(150, 600) as usize;
+        limits.stream_from = limits.client_input_max;
+        limits.in_flight_max = rng.between(1, 5) as u32;
+        return limits;
+    }
     let mut less = |of: &mut usize, from: u64, to: u64| {
         if rng.chance(60) {
             *of = rng.between(from, to) as usize;

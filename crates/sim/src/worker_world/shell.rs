@@ -246,8 +246,11 @@ impl World {
             if !self.shell.worker.reads(dst) {
                 self.report.count("reads held back", 1);
                 if ended {
-                    self.report.count("clients that hang up and are not read", 1);
+                    let before = self.shell.worker.clients();
                     self.shell.worker.hung_up(now, dst);
+                    let gone = before - self.shell.worker.clients();
+                    self.report.count("clients that hang up and are not read", 1);
+                    self.report.count("clients that hang up, are not read and are let go", gone as u64);
                 }
                 self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
