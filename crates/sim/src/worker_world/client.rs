@@ -263,7 +263,15 @@ impl Client {
                 at = self.input.len();
                 break;
             }
-            let found = resp::reply(&self.input[at..]).map_err(|e| self.told(&e))?;
+            let found = match resp::reply(&self.input[at..]) {
+                Err(_) if self.faults && self.first_owed().is_some_and(|c| c.what == What::Monitor) => {
+                    // Garbage that was under way when it began not to count bytes any longer.
+                    self.monitors = true;
+                    self.pending.clear();
+                    continue;
+                }
+                found => found.map_err(|e| self.told(&e))?,
+            };
             let Some((value, len)) = found else { break };
             let raw = self.input[at..at + len].to_vec();
             at += len;
