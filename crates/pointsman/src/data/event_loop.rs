@@ -271,8 +271,12 @@ impl EventLoop {
         let dst = conn.dst;
         for _ in 0..READS_A_TURN {
             let Some(conn) = self.conns.get_mut(i).filter(|c| c.dst == dst && c.readable) else { return };
+            let ended = conn.ended;
             if !self.worker.reads(dst) {
-                // It is read again when the machine says so; its end can wait until then too.
+                // It is read again when the machine says so.
+                if ended {
+                    self.worker.hung_up(now, dst);
+                }
                 return;
             }
             match conn.stream.read(&mut self.buffer) {
