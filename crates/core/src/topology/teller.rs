@@ -270,8 +270,10 @@ impl Topology {
             Gate::Open if held => self.mark(MarkKind::Released, now, &self.published.why.clone()),
             Gate::Hold { since, .. } if !held && !full => {
                 let why = self.published.why.clone();
-                self.begin_story(now, since, &why);
-                self.mark(MarkKind::Hold, since.min(now), &why);
+                // A hold that a story did not begin with began when it was seen.
+                let at = if self.teller.draft.is_some() { now } else { since.min(now) };
+                self.begin_story(now, at, &why);
+                self.mark(MarkKind::Hold, at, &why);
             }
             _ => {}
         }
