@@ -97,56 +97,56 @@ pub struct Gates {
     pub reads: String,
 }
 
-/// One Sentinel.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Sentinel {
-    /// Where.
-    pub at: String,
-    /// Its run id.
-    pub id: Option<String>,
-    /// Configured, or discovered.
-    pub configured: bool,
-    /// Whether it is one of those of which a majority is needed.
-    pub counted: bool,
-    /// Whom it names master.
-    pub names: Option<String>,
-    /// At which config epoch.
-    pub epoch: Option<u64>,
-    /// How far a failover has come: `calm`, `suspects`, `tries`, `acts`, `promoted`.
-    pub stage: String,
-    /// How long ago it answered last.
-    pub seen_ago_s: Option<f64>,
-    /// Why it does not answer, or what is wrong with its answers.
-    pub problem: Option<String>,
+/// A shape, and how it is made of what the topology says at a moment: one list for both. docs/reference/admin.md says
+/// what each field means, and so do the docs of the topology's type.
+macro_rules! shape {
+    ($(#[$doc:meta])* $name:ident of ($from:ident: &$type:ty, $at:ident) { $($field:ident: $of:ty = $value:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
+        #[allow(missing_docs, reason = "they are those of the topology's type")]
+        pub struct $name {
+            $(pub $field: $of,)*
+        }
+
+        impl $name {
+            fn of($from: &$type, $at: Now) -> $name {
+                $name { $($field: $value,)* }
+            }
+        }
+    };
 }
 
-/// One node.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Node {
-    /// Where, as written or announced.
-    pub at: String,
-    /// Its address.
-    pub address: Option<String>,
-    /// `master` or `replica`: what it says itself.
-    pub role: Option<String>,
-    /// Whether it loads its data.
-    pub loading: bool,
-    /// Of a replica: whether its link to its master is up.
-    pub link_up: Option<bool>,
-    /// Its replication offset.
-    pub offset: Option<u64>,
-    /// How far it was behind the granted master.
-    pub lag_bytes: Option<u64>,
-    /// Its process' run id.
-    pub run_id: Option<String>,
-    /// Of a node of a static list: whether the checks found it healthy.
-    pub healthy: Option<bool>,
-    /// How long ago it answered last.
-    pub seen_ago_s: Option<f64>,
-    /// Why it does not answer, or what is wrong with its answers.
-    pub problem: Option<String>,
+shape! {
+    /// One Sentinel ([`SentinelStatus`]).
+    Sentinel of (s: &SentinelStatus, at) {
+        at: String = s.at.clone(),
+        id: Option<String> = s.id.clone(),
+        configured: bool = s.configured,
+        counted: bool = s.counted,
+        names: Option<String> = s.names.clone(),
+        epoch: Option<u64> = s.epoch,
+        stage: String = s.stage.to_owned(),
+        seen_ago_s: Option<f64> = ago(s.last_seen, at),
+        problem: Option<String> = s.problem.clone(),
+    }
+}
+
+shape! {
+    /// One node ([`NodeStatus`]).
+    Node of (n: &NodeStatus, at) {
+        at: String = n.at.clone(),
+        address: Option<String> = n.address.clone(),
+        role: Option<String> = n.role.map(str::to_owned),
+        loading: bool = n.loading,
+        link_up: Option<bool> = n.link_up,
+        offset: Option<u64> = n.offset,
+        lag_bytes: Option<u64> = n.lag_bytes,
+        run_id: Option<String> = n.run_id.clone(),
+        healthy: Option<bool> = n.healthy,
+        seen_ago_s: Option<f64> = ago(n.last_seen, at),
+        problem: Option<String> = n.problem.clone(),
+    }
 }
 
 /// One worker.
@@ -241,43 +241,13 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         masterdown: counters.masterdown,
         listeners: s.listeners.clone(),
         majority: status.majority as u64,
-        sentinels: status.sentinels.iter().map(|x| sentinel(x, at)).collect(),
-        nodes: status.nodes.iter().map(|n| node(n, at)).collect(),
+        sentinels: status.sentinels.iter().map(|s| Sentinel::of(s, at)).collect(),
+        nodes: status.nodes.iter().map(|n| Node::of(n, at)).collect(),
         problems: status.problems.clone(),
         statistics: statistics(|statistic| match &statistic.of {
             Of::Service(read) => Some(read(s, at)),
             _ => None,
         }),
-    }
-}
-
-fn sentinel(s: &SentinelStatus, at: Now) -> Sentinel {
-    Sentinel {
-        at: s.at.clone(),
-        id: s.id.clone(),
-        configured: s.configured,
-        counted: s.counted,
-        names: s.names.clone(),
-        epoch: s.epoch,
-        stage: s.stage.to_owned(),
-        seen_ago_s: ago(s.last_seen, at),
-        problem: s.problem.clone(),
-    }
-}
-
-fn node(n: &NodeStatus, at: Now) -> Node {
-    Node {
-        at: n.at.clone(),
-        address: n.address.clone(),
-        role: n.role.map(str::to_owned),
-        loading: n.loading,
-        link_up: n.link_up,
-        offset: n.offset,
-        lag_bytes: n.lag_bytes,
-        run_id: n.run_id.clone(),
-        healthy: n.healthy,
-        seen_ago_s: ago(n.last_seen, at),
-        problem: n.problem.clone(),
     }
 }
 
