@@ -2,7 +2,7 @@
 use crate::units::show_duration;
 use crate::{Config, Service};
 use pointsman_core::policy::{Allow, Policy};
-use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode};
+use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
 
 /// What `config` would do, in sentences: a paragraph for each service, and one for the process.
@@ -117,9 +117,23 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
         }
         (None, _) => "up to 15s".into(),
     };
-    vec![format!(
+    let lease = match settings.fencing.without_lease {
+        _ if !matches!(settings.source, Source::Sentinels { .. }) => None,
+        WithoutLease::HoldWrites => Some("writes wait and reads go on"),
+        WithoutLease::HoldAll => Some("all commands wait"),
+        WithoutLease::GoOn => Some("nothing waits"),
+    };
+    let dead = match settings.fencing.refused_is_dead {
+        true => ", and does not refuse connections,",
+        false => "",
+    };
+    let lease = lease.map(|what| {
+        format!("while so many Sentinels are out of sight that they could elect another master, {what}; one that is silent{dead} counts as out of sight.")
+    });
+    let hold = format!(
         "without a master, {who} {hold}; then they get -MASTERDOWN until there is one. Clients stay connected."
-    )]
+    );
+    [hold].into_iter().chain(lease).collect()
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {

@@ -8,14 +8,16 @@
 //! 2. a failover goes on (`stages`);
 //! 3. a failover was given up after its order to promote may have been sent (`aborts`);
 //! 4. another node says master and continues this one's history (`rival`);
-//! 5. so many Sentinels are out of sight, and not dead, that they could elect among themselves (`sight`);
+//! 5. the Sentinels out of sight could have elected another master by now (`lease`), and, after any of these signs, until
+//!    so many have answered again that the others could not elect among themselves (`sight`);
 //! 6. the node itself ([`Facts::prove`]).
 use super::judge::{Facts, Grant, Verdict, Wait};
+use super::lease::votes_needed;
 use super::nodes::{Key, Node};
 use super::observation::{Lineage, Stage, View};
 use super::promotion::Promotion;
 use super::sentinels::{Sentinel, Sentinels};
-use super::settings::HostPort;
+use super::settings::{HostPort, WithoutLease};
 use crate::Now;
 use alloc::boxed::Box;
 use alloc::format;
@@ -116,7 +118,7 @@ impl Sentinels {
         let pending = |why: Option<String>, reads: bool| match why {
             Some(why) => {
                 let reads = reads && f.readable(&subject.key);
-                Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false }))
+                Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false, lapsed: false }))
             }
             None => Ok(()),
         };
@@ -130,12 +132,18 @@ impl Sentinels {
         pending(self.dissent(f, subject, named, promotion), false)?;
         pending(self.stages(f, subject), true)?;
         pending(self.aborts(f, subject, named), true)?;
-        pending(self.sight(f.oldest), true)?;
+        self.leased(f, subject)?;
         f.prove(&subject.key)?;
-        if let Some(why) = self.sight(f.doubt_at.max(f.oldest)) {
+        if let Some(why) = self.sight(f.doubt_at) {
             return Err(Verdict::awaiting(why));
         }
         Ok(())
+    }
+
+    fn leased(&self, f: &Facts<'_>, subject: &Choice) -> Result<(), Verdict> {
+        let Some(why) = self.lapsed(f, &subject.key) else { return Ok(()) };
+        let reads = self.fencing.without_lease == WithoutLease::HoldWrites && f.readable(&subject.key);
+        Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false, lapsed: true }))
     }
 
     /// What a majority names, if it agrees.
@@ -320,12 +328,9 @@ impl Sentinels {
     fn sight(&self, since: Now) -> Option<String> {
         let unseen: Vec<(&HostPort, &Sentinel)> = self
             .counted()
-            .filter(|(_, s)| !s.dead() && !s.knows_none && s.answered.is_none_or(|a| a < since))
+            .filter(|(at, s)| !self.dead(at, s) && !s.knows_none && s.answered.is_none_or(|a| a < since))
             .collect();
-        let votes = |s: &Sentinel| match &s.said {
-            Some((_, v)) => (v.others as usize).div_ceil(2).saturating_add(1).max(v.quorum as usize),
-            None => self.need(),
-        };
+        let votes = |s: &Sentinel| s.said.as_ref().map_or(self.need(), |(_, v)| votes_needed(&v.flags()));
         let enough = unseen.iter().map(|(_, s)| votes(s)).min()?;
         if unseen.len() < enough {
             return None;

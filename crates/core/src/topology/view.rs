@@ -1,8 +1,8 @@
 //! What is published of one service's topology.
-use super::machine::Topology;
+use super::machine::{Held, Topology};
 use super::nodes::{Key, Node};
 use super::observation::Role;
-use super::settings::Source;
+use super::settings::{Source, WithoutLease};
 use super::snapshot::{Endpoint, Gate, Replica, ShardView};
 use crate::Now;
 use alloc::vec::Vec;
@@ -16,20 +16,23 @@ impl Topology {
             until => Gate::Hold { since: h.since, until },
         });
         let writes = shut.unwrap_or(Gate::Open);
-        let may_read = self.grant.is_some() && !self.settings.hold_reads;
+        let may_read = |h: &Held| self.grant.is_some() && (h.lapsed || !self.settings.hold_reads);
         let reads = match &self.held {
-            Some(h) if h.reads && may_read => Gate::Open,
+            Some(h) if h.reads && may_read(h) => Gate::Open,
             _ => writes,
         };
         let why = match &self.held {
             Some(h) => h.why.as_str().into(),
             None => self.serving.clone(),
         };
+        let writes_until = self.lease.filter(|t| *t != Now::NEVER);
         ShardView {
             term: self.term,
             master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
             proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
-            writes_until: None,
+            writes_until,
+            reads_until: writes_until
+                .filter(|_| self.settings.fencing.without_lease == WithoutLease::HoldAll),
             replicas: self.replicas().into(),
             writes,
             reads,

@@ -7,7 +7,7 @@ use pointsman_core::topology::observation::{
     Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
     Vote,
 };
-use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
+use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
 use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardView, Term};
 use pointsman_core::topology::{Act, Topology};
 use std::cmp::Reverse;
@@ -194,6 +194,7 @@ impl Drive {
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
+            fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
         };
         let now = 1000;
         let topology = Topology::new(Now::from_millis(now), settings);
@@ -406,6 +407,8 @@ impl Drive {
             down_after: ms(DOWN_AFTER),
             failover_timeout: ms(FAILOVER_TIMEOUT),
             pong_age: ms(10),
+            ping_age: ms(0),
+            linked: true,
         };
         let view = if liar { self.lie(view) } else { view };
         self.letter(t, sent, Seen::View(view), !liar);
