@@ -40,8 +40,8 @@ const BUSY: Duration = Duration::from_secs(1);
 pub(super) struct Clock {
     /// Its last word, and when that was asked for.
     said: Option<(Now, Flags)>,
-    /// When it last said that the master is down.
-    suspected: Option<Now>,
+    /// When it last said that its master is down, and of which config epoch that was.
+    suspected: Option<(Now, u64)>,
     /// When its address last refused a connection, since its last word.
     refused: Option<Now>,
     /// Since when it has done so without a break.
@@ -55,7 +55,7 @@ impl Clock {
             return;
         }
         if suspects(&flags) {
-            self.suspected = Some(sent);
+            self.suspected = Some((sent, flags.epoch));
         }
         self.said = Some((sent, flags));
     }
@@ -70,6 +70,11 @@ impl Clock {
         self.refuses_since = None;
     }
 
+    /// Whether it has answered a question that was sent after this.
+    pub(super) fn said_after(&self, since: Now) -> bool {
+        self.said.is_some_and(|(at, _)| at > since)
+    }
+
     fn dead(&self) -> bool {
         self.refused.zip(self.refuses_since).is_some_and(|(last, since)| last.since(since) >= DEAD_AFTER)
     }
@@ -78,8 +83,9 @@ impl Clock {
 /// One Sentinel as an elector of another master than the subject.
 struct Elector<'a> {
     clock: &'a Clock,
-    /// Its last word was about the subject.
+    /// Its last word may have been about the subject, or about another.
     about: bool,
+    about_another: bool,
     /// That its address refuses connections says that it does not live.
     refusals_count: bool,
     /// After how long without a pong it takes a master for down, if it has not said so itself.
@@ -104,10 +110,16 @@ impl Elector<'_> {
     fn suspects(&self) -> Now {
         // A process that begins later begins with a new clock (sentinel.c, createInstanceLink).
         let absent = self.refused().map_or(Now::ZERO, |at| at + self.down_after);
-        let said = self.clock.said.map_or(Now::ZERO, |(at, flags)| match self.clock.suspected {
-            _ if !self.about => at + BUSY,
-            Some(t) if at.since(t) < WORD_LASTS => Now::ZERO,
-            _ => (at + flags.down_after) - running(&flags),
+        let said = self.clock.said.map_or(Now::ZERO, |(at, flags)| {
+            let lasts = |(t, epoch): (Now, u64)| epoch == flags.epoch && at.since(t) < WORD_LASTS;
+            let of_ours = match self.clock.suspected {
+                _ if !self.about => Now::NEVER,
+                Some(suspected) if lasts(suspected) => Now::ZERO,
+                _ => (at + flags.down_after) - running(&flags),
+            };
+            // It may have been told of the subject right after.
+            let of_another = if self.about_another { at + BUSY.min(flags.down_after) } else { Now::NEVER };
+            of_ours.min(of_another)
         });
         said.max(absent)
     }
@@ -165,10 +177,20 @@ impl Sentinels {
         let known = self.counted().filter_map(|(_, s)| s.clock.said);
         let down_after = known.map(|(_, f)| f.down_after).min().unwrap_or_default();
         self.counted().filter(|(_, s)| !s.knows_none).map(move |(at, s)| {
+            let view = s.said.as_ref().map(|(_, v)| v);
+            let names = view.is_some_and(|v| nodes.key(&v.master) == *subject);
+            // Newer flags of another epoch are about somebody whom the next view names.
+            let moved = view.map(|v| v.epoch) != s.clock.said.map(|(_, f)| f.epoch);
             // The leader of a failover names its choice while its flags are about the deposed master.
-            let names = s.said.as_ref().is_some_and(|(_, v)| nodes.key(&v.master) == *subject);
-            let about = names && s.stage != Stage::Promoted;
-            (at, Elector { clock: &s.clock, about, refusals_count: self.refusals_count(at, s), down_after })
+            let leads = s.stage == Stage::Promoted;
+            let elector = Elector {
+                clock: &s.clock,
+                about: (names || moved) && !leads,
+                about_another: !names || moved || leads,
+                refusals_count: self.refusals_count(at, s),
+                down_after,
+            };
+            (at, elector)
         })
     }
 

@@ -6,11 +6,12 @@
 //!
 //! 1. a Sentinel names another node, or a higher epoch (`dissent`);
 //! 2. a failover goes on (`stages`);
-//! 3. a failover was given up after its order to promote may have been sent (`aborts`);
-//! 4. another node says master and continues this one's history (`rival`);
-//! 5. the Sentinels out of sight could have elected another master by now (`lease`), and, after any of these signs, until
+//! 3. a Sentinel has voted for one that we cannot see (`elections`);
+//! 4. a failover was given up after its order to promote may have been sent (`aborts`);
+//! 5. another node says master and continues this one's history (`rival`);
+//! 6. the Sentinels out of sight could have elected another master by now (`lease`), and, after any of these signs, until
 //!    so many have answered again that the others could not elect among themselves (`sight`);
-//! 6. the node itself ([`Facts::prove`]).
+//! 7. the node itself ([`Facts::prove`]).
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::lease::votes_needed;
 use super::nodes::{Key, Node};
@@ -131,6 +132,7 @@ impl Sentinels {
         pending(self.rival(f, subject, named), false)?;
         pending(self.dissent(f, subject, named, promotion), false)?;
         pending(self.stages(f, subject), true)?;
+        pending(self.elections(f, subject), true)?;
         pending(self.aborts(f, subject, named), true)?;
         self.leased(f, subject)?;
         f.prove(&subject.key)?;
@@ -262,6 +264,20 @@ impl Sentinels {
                 Some(format!("Sentinel {at} takes {} for objectively down", subject.key))
             }
             _ => None,
+        })
+    }
+
+    /// A vote for a Sentinel out of sight, who may be elected by it and promote: its hellos tell the voter within this time.
+    fn elections(&self, f: &Facts<'_>, subject: &Choice) -> Option<String> {
+        self.counted().find_map(|(at, s)| {
+            let (when, vote) = s.voted.as_ref()?;
+            let open = vote.epoch > subject.epoch && f.now.since(*when) < GOSSIP;
+            (open && !self.in_sight(&vote.leader, *when)).then(|| {
+                format!(
+                    "Sentinel {at} votes for {}, which is out of sight, in epoch {}",
+                    vote.leader, vote.epoch
+                )
+            })
         })
     }
 

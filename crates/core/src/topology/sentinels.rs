@@ -64,6 +64,8 @@ pub(super) struct Sentinel {
     pub(super) selected: Option<HostPort>,
     /// Its newest vote, by its own word, or by that of the Sentinel that asked for it: by whose word.
     votes: BTreeMap<HostPort, Vote>,
+    /// When it announced its newest vote for another, for whom and for which epoch.
+    pub(super) voted: Option<(Now, Vote)>,
     /// A failover that it began and did not bring to an end.
     pub(super) aborted: Option<Abort>,
     /// Since when it has contradicted what the others, or the grant, say.
@@ -203,6 +205,9 @@ impl Sentinel {
             self.selected = Some(at);
         }
         if let Some(vote) = a.vote {
+            if self.id.as_deref() != Some(&*vote.leader) {
+                self.voted = Some((now, vote.clone()));
+            }
             self.note_vote(own, vote);
         }
         // Only an answer can tell that something is over.
@@ -270,6 +275,11 @@ impl Sentinels {
     /// The largest down-after of those that gave a view.
     pub(super) fn down_after(&self) -> Option<Duration> {
         self.counted().filter_map(|(_, s)| s.said.as_ref()).map(|(_, v)| v.down_after).max()
+    }
+
+    /// Whether a Sentinel of this run id has spoken since.
+    pub(super) fn in_sight(&self, id: &str, since: Now) -> bool {
+        self.counted().any(|(_, s)| s.id.as_deref() == Some(id) && s.clock.said_after(since))
     }
 
     /// Whether a refusal of this Sentinel's address says that its process does not live.
