@@ -31,6 +31,8 @@ const VOTES_AFTER: Duration = Duration::from_millis(300);
 /// Refusals without a break for so long: dead.
 const DEAD_AFTER: Duration = Duration::from_secs(1);
 
+/// After this time without a word a Sentinel is out of sight, and all nodes are watched more closely.
+const DARK_AFTER: Duration = Duration::from_secs(1);
 /// A Sentinel that names another master than ours, or is still busy with the failover that made ours, needs this long
 /// after its last word to begin another.
 const BUSY: Duration = Duration::from_secs(1);
@@ -197,6 +199,12 @@ impl Sentinels {
     /// Whether this Sentinel's process is proven not to live.
     pub(super) fn dead(&self, at: &HostPort, s: &Sentinel) -> bool {
         s.clock.dead() && self.refusals_count(at, s)
+    }
+
+    /// Whether one that may be alive has been out of sight for a while.
+    pub(super) fn dark(&self, now: Now) -> bool {
+        let heard = |s: &Sentinel| s.heard.is_some_and(|at| now.since(at) < DARK_AFTER);
+        self.counted().any(|(at, s)| s.tried && !heard(s) && !self.dead(at, s))
     }
 
     /// Why there is no lease on writes to `subject` any more.

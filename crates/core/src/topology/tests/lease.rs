@@ -243,7 +243,7 @@ fn a_refusal_says_nothing_if_it_is_not_to_be_believed_or_another_address_is_anno
     // Behind a Service or NAT the Sentinels know each other by other addresses.
     let mut b = with(CALM);
     (1..=3).for_each(|s| b.sentinel(s, Seen::Id(format!("id{s}").into())));
-    let peer = |s: u16| Peer { id: format!("id{s}").into(), at: at(100 + s), up: true, vote: None };
+    let peer = |s: u16| Peer { id: format!("id{s}").into(), at: at(100 + s), up: true, pong_age: Duration::ZERO, vote: None };
     b.sentinel(1, Seen::Peers(Vec::from([peer(2), peer(3)])));
     refused(&mut b);
     assert!(!b.view().writes.is_open(), "{}", b.view().why);
@@ -292,4 +292,44 @@ fn flags_between_two_views_renew_the_lease_and_are_no_vote() {
     (1..=3).for_each(|s| flags(&mut b, s, Stage::Calm));
     b.nodes();
     assert_eq!(b.view().master, None);
+}
+
+#[test]
+fn while_a_sentinel_is_out_of_sight_the_nodes_are_asked_often_and_the_sentinels_are_not() {
+    let mut b = with(CALM);
+    let hurried = |b: &mut Bench| {
+        let acts = core::mem::take(&mut b.acts).into_iter();
+        let all = acts.filter_map(|a| match a {
+            Act::Hurry(t, on) => Some((t.kind, on)),
+            _ => None,
+        });
+        all.collect::<Vec<_>>()
+    };
+    b.hear(1500 * MS, &[(1, CALM), (2, CALM)]);
+    assert_eq!(hurried(&mut b), [(TargetKind::Node, true)]);
+    b.hear(100 * MS, &[(1, CALM), (2, CALM), (3, CALM)]);
+    assert_eq!(hurried(&mut b), [(TargetKind::Node, false)]);
+}
+
+#[test]
+fn a_vote_for_a_sentinel_out_of_sight_holds_until_it_is_seen_or_time_has_told() {
+    let vote = |b: &mut Bench| {
+        let vote = Some(Vote { leader: "id3".into(), epoch: 6 });
+        let event = "+vote-for-leader".into();
+        b.sentinel(1, Seen::Announced(Announced { event, stage: None, selected: None, vote }));
+    };
+    let mut b = with(CALM);
+    (1..=3).for_each(|s| b.sentinel(s, Seen::Id(format!("id{s}").into())));
+    b.hear(500 * MS, &[(1, CALM), (2, CALM)]);
+    vote(&mut b);
+    assert!(!b.view().writes.is_open());
+    assert!(b.view().why.contains("votes for id3, which is out of sight, in epoch 6"), "{}", b.view().why);
+    b.hear(4500 * MS, &[(1, CALM), (2, CALM)]);
+    assert!(!b.view().writes.is_open());
+    b.hear(1000 * MS, &[(1, CALM), (2, CALM)]);
+    assert!(b.serves(11), "{}", b.view().why);
+    vote(&mut b);
+    assert!(!b.view().writes.is_open());
+    b.hear(200 * MS, &[(1, CALM), (2, CALM), (3, CALM)]);
+    assert!(b.serves(11), "its flags would show a failover: {}", b.view().why);
 }
