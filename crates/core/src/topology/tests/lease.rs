@@ -243,7 +243,13 @@ fn a_refusal_says_nothing_if_it_is_not_to_be_believed_or_another_address_is_anno
     // Behind a Service or NAT the Sentinels know each other by other addresses.
     let mut b = with(CALM);
     (1..=3).for_each(|s| b.sentinel(s, Seen::Id(format!("id{s}").into())));
-    let peer = |s: u16| Peer { id: format!("id{s}").into(), at: at(100 + s), up: true, pong_age: Duration::ZERO, vote: None };
+    let peer = |s: u16| Peer {
+        id: format!("id{s}").into(),
+        at: at(100 + s),
+        up: true,
+        pong_age: Duration::ZERO,
+        vote: None,
+    };
     b.sentinel(1, Seen::Peers(Vec::from([peer(2), peer(3)])));
     refused(&mut b);
     assert!(!b.view().writes.is_open(), "{}", b.view().why);
