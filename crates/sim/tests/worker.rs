@@ -69,6 +69,7 @@ fn without_faults_the_worker_answers_as_the_server_does() {
     met(
         &report,
         &[
+            "clients that move",
             "commands answered",
             "executed",
             "executed in transactions",
@@ -93,6 +94,8 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "clients that half-close",
             "clients that leave in the middle",
             "clients lost",
+            "clients that are to move",
+            "clients that move",
             "commands answered",
             "connections lost",
             "connections refused",

@@ -93,6 +93,10 @@ pub(super) struct Client {
     pub(super) closing: bool,
     /// The shell was told not to read it.
     pub(super) paused: bool,
+    /// It is to go to another worker: it is not read until it is owed nothing.
+    pub(super) leaving: bool,
+    /// When it came from another worker.
+    pub(super) moved_at: Option<Now>,
     pub(super) active: Now,
 }
 
@@ -123,6 +127,8 @@ impl Client {
             last_words: None,
             closing: false,
             paused: false,
+            leaving: false,
+            moved_at: None,
             active: now,
         }
     }
@@ -177,7 +183,8 @@ impl Client {
     pub(super) fn wants_input(&self, lim: &Limits) -> bool {
         // A line that is too long must be seen to be so.
         let most = lim.client_input_max.max(lim.inline_max + 1);
-        !self.closing && !self.eof && self.waiting() < most && self.unwritten().len() < lim.client_output_soft
+        let ends = self.closing || self.eof || self.leaving;
+        !ends && self.waiting() < most && self.unwritten().len() < lim.client_output_soft
     }
 
     /// Keeps bytes that cannot be routed yet.

@@ -11,6 +11,8 @@ pub struct Counters {
     pub clients_overrun: u64,
     /// Clients that were closed because the connection that their state demanded was lost.
     pub clients_cut: u64,
+    /// Clients that came from another worker.
+    pub clients_moved: u64,
     /// Clients now.
     pub clients_now: u64,
     /// Commands that were sent upstream, or answered here.
@@ -58,6 +60,7 @@ impl Counters {
         self.clients_refused += o.clients_refused;
         self.clients_overrun += o.clients_overrun;
         self.clients_cut += o.clients_cut;
+        self.clients_moved += o.clients_moved;
         self.clients_now += o.clients_now;
         self.commands += o.commands;
         self.held += o.held;

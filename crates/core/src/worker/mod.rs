@@ -6,6 +6,7 @@
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   migrate (clients that go to another worker, or come from one)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -19,6 +20,7 @@ mod counters;
 mod intake;
 mod line;
 mod lost;
+mod migrate;
 mod settle;
 mod stream;
 mod switch;
@@ -28,6 +30,7 @@ mod upstream;
 
 pub use audit::Audit;
 pub use counters::Counters;
+pub use migrate::{Migrant, NotAdopted};
 pub use upstream::{Class, LaneKey};
 
 use crate::Now;
@@ -141,6 +144,9 @@ pub struct Worker {
     ready: VecDeque<ClientId>,
     /// Whether waiting clients are being let out: then they pass those that wait behind them.
     releasing: bool,
+    /// Clients that are to go to another worker, and when those that could not stay.
+    leaving: Vec<ClientId>,
+    leave_by: Now,
     buffers: Vec<Vec<u8>>,
     next_session: u64,
     session_step: u64,
@@ -161,6 +167,8 @@ impl Worker {
             dirty_ups: Vec::new(),
             ready: VecDeque::new(),
             releasing: false,
+            leaving: Vec::new(),
+            leave_by: Now::ZERO,
             buffers: Vec::new(),
             next_session: first,
             session_step: step,
@@ -338,6 +346,7 @@ impl Worker {
     /// Does what is due.
     pub fn timeout(&mut self, now: Now) {
         self.switch_timeout(now);
+        self.leave_timeout(now);
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.sweep(now);
@@ -369,7 +378,7 @@ impl Worker {
     /// When [`Worker::timeout`] is to be called.
     pub fn next_timeout(&self, now: Now) -> Option<Now> {
         let sweep = (!self.ups.is_empty() || !self.clients.is_empty()).then_some(self.next_sweep);
-        [sweep, self.switch_next_timeout(now)].into_iter().flatten().min()
+        [sweep, self.leave_deadline(), self.switch_next_timeout(now)].into_iter().flatten().min()
     }
 
     /// The next thing to do. To be drained after each phase, before anything is written.

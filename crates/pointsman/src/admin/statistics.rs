@@ -172,7 +172,7 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::gauge("worker_busy", Worker(|w| real(f64::from(w.busy_permille) / 1000.0)),
         "Which share of its time the worker was busy lately. At 1 it is at its limit.").unit("ratio"),
     Statistic::gauge("worker_clients", Worker(|w| whole(w.clients)),
-        "Clients of the worker. Workers are filled one after the other."),
+        "Clients of the worker. Workers are filled one after the other, and share when one is at its limit."),
 
     Statistic::gauge("state", Service(states),
         "1 for the state that the service is in: serving (all gates open), holding (commands wait), down (the hold ran out: commands get an error).").by(&["state"]),
@@ -209,6 +209,8 @@ pub const STATISTICS: &[Statistic] = &[
         "Clients that are connected."),
     Statistic::counter("clients_accepted", Service(|s, _| whole(s.counters.clients_accepted)),
         "Clients that were accepted."),
+    Statistic::counter("clients_moved", Service(|s, _| whole(s.counters.clients_moved)),
+        "Times that a client went from one worker to another: because its worker was at its limit, or because two had little to do."),
     Statistic::gauge("upstream_connections", Service(upstream_connections),
         "Connections to the master: shared (lanes, that carry the commands of many clients) and pinned (in use by one client, or in the pool).").by(&["class"]),
     Statistic::counter("upstream_connections_opened", Service(|s, _| whole(s.counters.ups_opened)),

@@ -14,6 +14,7 @@
 mod check;
 mod client;
 mod control;
+mod migrate;
 mod net;
 mod resp;
 mod script;

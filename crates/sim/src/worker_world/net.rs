@@ -185,6 +185,11 @@ impl Net {
         if link.end_told { Got::End } else { Got::Nothing }
     }
 
+    /// Whether the peer closed or the connection failed, and the worker could know.
+    pub(super) fn has_ended(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_none_or(|l| l.reset || l.end_told)
+    }
+
     /// The worker writes; `None` if the connection failed.
     pub(super) fn write(&mut self, id: LinkId, bytes: &[u8]) -> Option<usize> {
         let link = self.links.get_mut(&id).filter(|l| !l.reset)?;

@@ -1,4 +1,5 @@
 //! Drives the worker as `crates/pointsman/src/data/event_loop.rs` does: the same phases, the same edges, the same lists.
+use super::migrate::Moving;
 use super::net::{Got, LinkId, Peer};
 use super::{SERVICE, World};
 use pointsman_core::Now;
@@ -11,13 +12,13 @@ use std::time::Duration;
 /// As in the event loop.
 const READS_A_TURN: usize = 4;
 
-struct Conn {
-    dst: Dst,
-    connecting: bool,
-    readable: bool,
-    ended: bool,
-    listed: bool,
-    writable: bool,
+pub(super) struct Conn {
+    pub(super) dst: Dst,
+    pub(super) connecting: bool,
+    pub(super) readable: bool,
+    pub(super) ended: bool,
+    pub(super) listed: bool,
+    pub(super) writable: bool,
 }
 
 enum Message {
@@ -27,17 +28,19 @@ enum Message {
 
 pub(super) struct Shell {
     pub(super) worker: Worker,
-    conns: BTreeMap<LinkId, Conn>,
-    clients: HashMap<ClientId, LinkId>,
+    pub(super) conns: BTreeMap<LinkId, Conn>,
+    pub(super) clients: HashMap<ClientId, LinkId>,
     ups: HashMap<UpId, LinkId>,
-    to_read: Vec<LinkId>,
+    pub(super) to_read: Vec<LinkId>,
     to_write: Vec<LinkId>,
     /// Connections under way: when they are decided, and how.
     connecting: Vec<(Now, LinkId, usize)>,
     mailbox: VecDeque<Message>,
     read_max: usize,
     /// Something happened in this turn.
-    moved: bool,
+    pub(super) moved: bool,
+    /// Clients that have left, and come back as those of another worker do.
+    pub(super) moving: Vec<Moving>,
     /// So many bytes were given to clients in this turn.
     given: HashMap<ClientId, usize>,
     /// Clients that had more unread, when the last turn ended, than they may have to be asked for more.
@@ -57,6 +60,7 @@ impl Shell {
             mailbox: VecDeque::new(),
             read_max,
             moved: false,
+            moving: Vec::new(),
             given: HashMap::new(),
             full: HashMap::new(),
         }
@@ -75,7 +79,8 @@ impl Shell {
     }
 
     pub(super) fn next_event(&self) -> Option<Now> {
-        self.connecting.iter().map(|(at, ..)| *at).min()
+        let arrive = self.moving.iter().map(|m| m.arrives);
+        self.connecting.iter().map(|(at, ..)| *at).chain(arrive).min()
     }
 
     /// A turn has ended. (8) Who left `soft` bytes unread all the time was not asked for more.
@@ -136,6 +141,7 @@ impl World {
         }
         self.write_all(Side::Ups)?;
         self.write_all(Side::Clients)?;
+        self.migrate()?;
         Ok(self.shell.moved)
     }
 
@@ -371,7 +377,7 @@ impl World {
         }
     }
 
-    fn effects(&mut self) -> Result<(), String> {
+    pub(super) fn effects(&mut self) -> Result<(), String> {
         while let Some(effect) = self.shell.worker.poll() {
             self.shell.moved = true;
             match effect {
