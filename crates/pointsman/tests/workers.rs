@@ -1,10 +1,11 @@
-//! Workers are filled one after the other: few of them carry large turns.
+//! Workers are filled one after the other: few of them carry large turns. Clients move between them without noticing it.
 #![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
 mod scene;
 
 use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options};
-use scene::{Proxy, eventually, get};
+use scene::load::Load;
+use scene::{Proxy, bulk, eventually, get, ok};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -67,4 +68,59 @@ fn workers_are_filled_one_after_the_other_by_how_busy_they_are() {
     std::thread::sleep(Duration::from_secs(2));
     let _client = proxy.client();
     eventually("an idle first worker is preferred again", || clients(&proxy) == [1, 0]);
+}
+
+/// How often clients moved.
+fn moves(proxy: &Proxy) -> u64 {
+    let (_, page) = get(proxy.admin, "/metrics").unwrap();
+    let line = page.lines().find(|l| l.starts_with("pointsman_clients_moved_total")).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Clients whose session is not the usual one, and who notice if it is not theirs any longer.
+struct Guests(Vec<Client>);
+
+impl Guests {
+    fn come(proxy: &Proxy, n: usize) -> Guests {
+        let guest = |i: usize| {
+            let mut c = proxy.client();
+            for words in [["SELECT", &(i % 4).to_string()], ["CLIENT", "SETNAME"]] {
+                let name = format!("guest-{i}");
+                let words =
+                    if words[0] == "CLIENT" { [words[0], words[1], &name].to_vec() } else { words.to_vec() };
+                assert_eq!(c.call(&words).unwrap(), ok());
+            }
+            assert_eq!(c.call(&["SET", &format!("of-{i}"), &format!("{i}")]).unwrap(), ok());
+            c
+        };
+        Guests((0..n).map(guest).collect())
+    }
+
+    fn all_is_well(&mut self) {
+        for (i, c) in self.0.iter_mut().enumerate() {
+            assert_eq!(c.call(&["GET", &format!("of-{i}")]).unwrap(), bulk(&i.to_string()));
+            assert_eq!(c.call(&["CLIENT", "GETNAME"]).unwrap(), bulk(&format!("guest-{i}")));
+        }
+    }
+}
+
+#[test]
+fn clients_of_a_worker_at_its_limit_move_to_another_and_later_back_and_notice_nothing() {
+    let deployment = Deployment::start(Options { nodes: 1, sentinels: 0, ..Options::default() }).unwrap();
+    let proxy = Proxy::start(&deployment, &format!("nodes = \"{}\"", deployment.nodes[0].addr()));
+    proxy.wait_state("serving");
+    let mut guests = Guests::come(&proxy, 8);
+    let load = Load::start(proxy.listen, 6, 3);
+    assert_eq!(moves(&proxy), 0);
+
+    let loud = Loud::start(proxy.listen, 2);
+    eventually("the second worker has its part", || {
+        guests.all_is_well();
+        clients(&proxy)[1] >= 4
+    });
+    assert!(moves(&proxy) >= 1);
+    loud.end();
+    load.finish(&deployment.nodes[0]).assert_perfect();
+    eventually("who has little to do is with the first worker again", || clients(&proxy) == [8, 0]);
+    guests.all_is_well();
 }

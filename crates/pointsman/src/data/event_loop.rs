@@ -7,9 +7,13 @@
 //! ```
 //! Events are edge-triggered and both interests are registered once. So the loop keeps its own list of streams that
 //! may still have something to read: those that filled the buffer, and those that were not read for back-pressure.
+//! At the end of a turn clients may leave for another worker's loop, and at its beginning some may arrive (`migrate`).
+pub(super) mod migrate;
+
 use super::transport::Stream;
 use super::{Message, Outbox, Shared};
 use crate::clock;
+use migrate::Moves;
 use mio::event::Event as Ready;
 use mio::{Events, Poll, Token, Waker};
 use pointsman_core::Now;
@@ -63,21 +67,23 @@ pub(super) struct EventLoop {
     mailbox: Receiver<Message>,
     shared: Arc<Shared>,
     outbox: Arc<dyn Outbox>,
+    moves: Moves,
     stop_at: Option<Now>,
     busy_since: Now,
     busy: Duration,
 }
 
 impl EventLoop {
+    /// With a poll of its own, whose waker has been made by [`EventLoop::poll`].
     pub(super) fn new(
+        poll: Poll,
         worker: Worker,
         mailbox: Receiver<Message>,
         shared: Arc<Shared>,
         outbox: Arc<dyn Outbox>,
-    ) -> io::Result<(EventLoop, Waker)> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let this = EventLoop {
+        moves: Moves,
+    ) -> EventLoop {
+        EventLoop {
             poll,
             worker,
             conns: Slab::new(),
@@ -89,15 +95,27 @@ impl EventLoop {
             mailbox,
             shared,
             outbox,
+            moves,
             stop_at: None,
             busy_since: clock::now(),
             busy: Duration::ZERO,
-        };
-        Ok((this, waker))
+        }
+    }
+
+    /// What a worker's sockets are watched with, and how it is woken.
+    pub(super) fn poll() -> io::Result<(Poll, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        Ok((poll, waker))
     }
 
     /// Runs until it is told to stop and its clients have left, or the time that they have for it is over.
     pub(super) fn run(mut self) {
+        self.turns();
+        self.moves.end();
+    }
+
+    fn turns(&mut self) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let before = clock::now();
@@ -116,6 +134,7 @@ impl EventLoop {
             if !self.mail(now) {
                 return;
             }
+            self.arrivals(now);
             self.read_all(now);
             self.write_all(now, Side::Clients);
             if self.shared.version.load(Ordering::Acquire) != self.worker.version() && !self.mail(now) {
@@ -133,10 +152,16 @@ impl EventLoop {
             self.write_all(now, Side::Ups);
             self.write_all(now, Side::Clients);
             self.tell_busy(began);
-            if self.stop_at.is_some_and(|t| now >= t || self.worker.clients() == 0) {
+            self.leavers(now);
+            if self.is_over(now) {
                 return;
             }
         }
+    }
+
+    fn is_over(&self, now: Now) -> bool {
+        let Some(stop_at) = self.stop_at else { return false };
+        now >= stop_at || self.worker.clients() == 0 && self.moves.can_end()
     }
 
     /// How long to sleep at most.
@@ -227,25 +252,8 @@ impl EventLoop {
                 return;
             }
         };
-        self.shared.clients.store(self.worker.clients(), Ordering::Relaxed);
-        let entry = self.conns.vacant_entry();
-        let i = entry.key();
-        if let Err(error) = stream.register(self.poll.registry(), Token(i)) {
-            tracing::error!(%error, "a client's socket cannot be watched; it is closed");
-            self.worker.gone(now, Dst::Client(id));
-            return;
-        }
-        entry.insert(Conn {
-            dst: Dst::Client(id),
-            stream,
-            connecting: false,
-            readable: true,
-            ended: false,
-            listed: true,
-            writable: true,
-        });
-        self.clients.insert(id, i);
-        self.to_read.push(i);
+        self.watch(now, id, stream, false, true);
+        self.count_clients();
     }
 
     /// Reads the streams that have something: clients first, so that what they ask for leaves in this turn.
@@ -444,6 +452,7 @@ impl EventLoop {
             self.shared.busy_permille.store(permille as usize, Ordering::Relaxed);
             self.busy = Duration::ZERO;
             self.busy_since = now;
+            self.spread(now, span);
         }
     }
 }

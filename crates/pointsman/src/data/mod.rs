@@ -9,8 +9,10 @@ mod event_loop;
 pub mod transport;
 
 use event_loop::EventLoop;
+use event_loop::migrate::{Berth, Moves, Peer};
 use mio::Waker;
 use pointsman_core::policy::Policy;
+use pointsman_core::spread::{self, Load};
 use pointsman_core::topology::snapshot::{ServiceId, Snapshot};
 use pointsman_core::worker::{Counters, Event, Worker};
 use std::io;
@@ -54,12 +56,23 @@ struct Shared {
     version: AtomicU64,
     clients: AtomicUsize,
     busy_permille: AtomicUsize,
+    /// Clients of other workers that are on their way to it.
+    berth: Berth,
+}
+
+impl Shared {
+    fn load(&self) -> Load {
+        Load {
+            busy_permille: self.busy_permille.load(Ordering::Relaxed) as u32,
+            clients: self.clients.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// One worker's thread, from outside.
 pub struct WorkerHandle {
     sender: Sender<Message>,
-    waker: Waker,
+    waker: Arc<Waker>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -81,12 +94,22 @@ pub struct Workers {
 impl Workers {
     /// Starts `n` workers. Errors if the system gives no thread or no poll.
     pub fn start(n: usize, outbox: Arc<dyn Outbox>) -> io::Result<Arc<Workers>> {
+        let n = n.max(1);
+        let (mut peers, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..n {
+            let (poll, waker) = EventLoop::poll()?;
+            let (arrivals, arriving) = channel();
+            peers.push(Peer { shared: Arc::default(), arrivals, waker: Arc::new(waker) });
+            ends.push((poll, arriving));
+        }
+        let peers: Arc<[Peer]> = peers.into();
         let mut handles = Vec::new();
-        for i in 0..n.max(1) {
+        for (i, (poll, arriving)) in ends.into_iter().enumerate() {
             let (sender, mailbox) = channel();
-            let shared = Arc::new(Shared::default());
-            let worker = Worker::new(i as u64 + 1, n.max(1) as u64);
-            let (event_loop, waker) = EventLoop::new(worker, mailbox, shared.clone(), outbox.clone())?;
+            let (shared, waker) = (peers[i].shared.clone(), peers[i].waker.clone());
+            let worker = Worker::new(i as u64 + 1, n as u64);
+            let moves = Moves::new(i, peers.clone(), arriving);
+            let event_loop = EventLoop::new(poll, worker, mailbox, shared.clone(), outbox.clone(), moves);
             let thread =
                 std::thread::Builder::new().name(format!("worker-{i}")).spawn(move || event_loop.run())?;
             handles.push(WorkerHandle { sender, waker, shared, thread: Some(thread) });
@@ -111,13 +134,10 @@ impl Workers {
         }
     }
 
-    /// Hands a client to a worker: to the first that is not busy, so that few workers carry large turns. When all are
-    /// busy, to the one with the fewest clients.
+    /// Hands a client that was accepted to a worker.
     pub fn accepted(&self, service: ServiceId, stream: Stream) {
-        const BUSY: usize = 600;
-        let idle = self.handles.iter().find(|h| h.shared.busy_permille.load(Ordering::Relaxed) < BUSY);
-        let fewest = || self.handles.iter().min_by_key(|h| h.shared.clients.load(Ordering::Relaxed));
-        if let Some(h) = idle.or_else(fewest) {
+        let loads = self.handles.iter().map(|h| h.shared.load());
+        if let Some(h) = spread::newcomer(loads).map(|i| &self.handles[i]) {
             h.shared.clients.fetch_add(1, Ordering::Relaxed);
             h.send(Message::Accepted(service, stream));
         }

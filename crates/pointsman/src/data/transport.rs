@@ -61,12 +61,20 @@ impl Stream {
         }
     }
 
-    /// Registers both interests, once for the stream's life.
+    /// Registers both interests, once for as long as one event loop has the stream.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Stream::Tcp(s) => s.register(registry, token, both),
             Stream::Unix(s) => s.register(registry, token, both),
+        }
+    }
+
+    /// Undoes [`Stream::register`], so that another event loop can have the stream.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.deregister(registry),
+            Stream::Unix(s) => s.deregister(registry),
         }
     }
 }
