@@ -323,6 +323,9 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "trust", Word(&["promotion", "majority"]), "\"majority\"",
         "What a grant may begin with. `promotion`: as soon as a node was seen to be promoted, with all that led to it, about a second before a majority of the Sentinels names it; the grant is provisional until they do. What that risks: if the Sentinel that led the failover dies in that second, the others may choose another node, and what was written in between is lost. `majority`: only when a majority names the node.")
         .default("\"promotion\"").only(Way::Sentinels),
+    Key::new(Service, "demote", Bool, "false",
+        "Whether a deposed master that still says master is told to follow the new one (`REPLICAOF`), as soon as a majority of the Sentinels names that, instead of some 10 s later by them: what clients write to it directly meanwhile is lost.")
+        .default("true").only(Way::Sentinels),
     Key::new(Service, "resend_reads", Bool, "false",
         "Whether a command that only reads is sent again when its connection broke before the reply. `false` answers it with `-UNCERTAIN`, as any other.")
         .default("true"),

@@ -141,6 +141,7 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     if table.word("trust") == Some("majority") {
         settings.trust = Trust::Majority;
     }
+    table.flag("demote", &mut settings.demote);
     settings
 }
 

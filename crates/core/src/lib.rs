@@ -20,6 +20,7 @@ pub mod policy;
 pub mod resp;
 pub mod route;
 pub mod session;
+pub mod switchover;
 pub mod time;
 pub mod topology;
 pub mod worker;

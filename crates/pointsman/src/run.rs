@@ -5,13 +5,15 @@
 //! ```
 //! The main thread decides nothing about traffic: it waits for signals and for what the admin listener asks.
 use crate::admin::{self, Running, Sample, ServerHandle, ServiceSample, WorkerLoad};
-use crate::control::{self, Publisher};
+use crate::control::{self, Account, Publisher};
 use crate::data::accept::{Acceptor, Listener};
 use crate::data::{Outbox, Workers};
 use crate::{clock, log};
 use pointsman_config::{Change, Config, Flags, Listen, Service, diff, from_flags};
 use pointsman_core::Now;
 use pointsman_core::policy::Policy;
+use pointsman_core::switchover::Order;
+use pointsman_core::topology::pause::PAUSE_MAX;
 use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{ServiceId, Snapshot};
 use pointsman_core::topology::status;
@@ -150,6 +152,15 @@ impl Publisher for ToWorkers {
         self.workers.publish(&snapshot);
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
+
+    fn in_flight(&self, service: ServiceId) -> Option<u64> {
+        let mut sum = 0;
+        for counted in self.workers.count(COUNT_PATIENCE) {
+            let of = counted?.into_iter().find(|(id, _)| *id == service);
+            sum += of.map_or(0, |(_, counters)| counters.in_flight_now);
+        }
+        Some(sum)
+    }
 }
 
 /// Brings what workers see to the control plane.
@@ -264,6 +275,11 @@ impl Process {
         sums
     }
 
+    fn service_id(&self, name: &str) -> Result<ServiceId, String> {
+        let id = self.state().config.services.iter().find(|s| *s.name == *name).map(Service::id);
+        id.ok_or_else(|| format!("there is no service '{name}'"))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -373,10 +389,33 @@ impl Running for Process {
     }
 
     fn trust(&self, service: &str) -> Result<String, String> {
-        let id = self.state().config.services.iter().find(|s| *s.name == *service).map(Service::id);
-        let id = id.ok_or_else(|| format!("there is no service '{service}'"))?;
+        let id = self.service_id(service)?;
         self.control.trust(id);
         Ok(format!("service '{service}': what its Sentinels agree on now is taken as a new era"))
+    }
+
+    fn switchover(&self, service: &str, order: Order) -> Result<String, String> {
+        self.control.switch(self.service_id(service)?, order)?;
+        Ok(format!("service '{service}': the switchover has begun"))
+    }
+
+    fn account(&self, service: &str) -> Option<Account> {
+        self.control.account(self.service_id(service).ok()?)
+    }
+
+    fn pause(&self, service: &str, span: Duration) -> Result<String, String> {
+        if span.is_zero() || span > PAUSE_MAX {
+            return Err(format!("a pause lasts from 1 ms to {} s", PAUSE_MAX.as_secs()));
+        }
+        self.control.pause(self.service_id(service)?, span)?;
+        Ok(format!(
+            "service '{service}' is paused for {span:?} at most; `pointsman resume {service}` ends it"
+        ))
+    }
+
+    fn resume(&self, service: &str) -> Result<String, String> {
+        let span = self.control.resume(self.service_id(service)?)?;
+        Ok(format!("service '{service}' goes on after {} ms", span.as_millis()))
     }
 }
 

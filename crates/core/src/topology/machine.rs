@@ -8,10 +8,12 @@
 //! against a grant, only answers to questions that were sent later release it. *Terms are for fences*: a new term
 //! begins when another node is granted, or another process at the same address, or one that was demoted in between;
 //! otherwise a release keeps the term.
+use super::demote::Demotions;
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
 use super::observation::{Observation, Seen, Target, TargetKind};
+use super::pause::Pause;
 use super::promotion::Promotion;
 use super::roles::Roles;
 use super::sentinels::Sentinels;
@@ -66,6 +68,15 @@ pub enum Act {
     Publish(Arc<ShardView>),
     /// Tell the people.
     Story(Event),
+    /// Tell `node`, a deposed master that still says master, to follow `to`; answer with [`Topology::demoted`].
+    Demote {
+        /// The deposed master.
+        node: HostPort,
+        /// How the Sentinels call the granted one.
+        to: HostPort,
+    },
+    /// Do not tell this node any more.
+    Spare(HostPort),
 }
 
 /// How the master is known.
@@ -96,6 +107,9 @@ pub struct Topology {
     /// The grant before a provisional one: what is measured by if that turns out wrong.
     deposed: Option<Grant>,
     pub(super) held: Option<Held>,
+    /// A hold that is wanted.
+    pub(super) paused: Option<Pause>,
+    pub(super) demotions: Demotions,
     /// Why it serves.
     pub(super) serving: Arc<str>,
     doubt_at: Now,
@@ -113,7 +127,7 @@ pub struct Topology {
     published_at: Now,
     watched: BTreeSet<Target>,
     hurrying: bool,
-    acts: VecDeque<Act>,
+    pub(super) acts: VecDeque<Act>,
 }
 
 impl Topology {
@@ -129,6 +143,8 @@ impl Topology {
             last: None,
             deposed: None,
             held: Some(held),
+            paused: None,
+            demotions: Demotions::default(),
             serving: "".into(),
             doubt_at: Now::ZERO,
             sign_at: Now::ZERO,
@@ -254,7 +270,8 @@ impl Topology {
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
         let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
         let chase = self.candidates(self.looked_at).next().map(|_| self.chased_at + CHASE_EVERY);
-        [Some(tick), end, ask, chase].into_iter().flatten().min()
+        let paused = self.paused.as_ref().map(|p| p.until);
+        [Some(tick), end, ask, chase, paused].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -279,7 +296,8 @@ impl Topology {
     }
 
     pub(super) fn held_since(&self) -> Option<Now> {
-        self.held.as_ref().map(|h| h.since)
+        let held = self.held.as_ref().map(|h| h.since);
+        held.into_iter().chain(self.paused.as_ref().map(|p| p.since)).min()
     }
 
     /// An answer to a question sent before this is no longer fresh.
@@ -315,6 +333,8 @@ impl Topology {
             }
         }
         self.run_out(now);
+        self.end_pause(now);
+        self.demote(now);
         self.tell_news(now);
         self.arrange();
         self.ask(now);
@@ -491,7 +511,7 @@ impl Topology {
         self.tell(now, EventKind::Down, text);
     }
 
-    fn tell(&mut self, now: Now, kind: EventKind, text: String) {
+    pub(super) fn tell(&mut self, now: Now, kind: EventKind, text: String) {
         self.acts.push_back(Act::Story(Event {
             service: self.settings.id,
             name: self.settings.name.clone(),
@@ -552,6 +572,7 @@ impl Topology {
         let last = self.grant.as_ref().or(self.last.as_ref()).map(|g| g.key.clone());
         self.nodes.prune(last.as_ref());
         let busy = self.held.is_some()
+            || self.is_switching()
             || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
         if !self.watches_all() {
             let sentinels = self.sentinels().into_iter().flat_map(|s| s.map.keys());

@@ -3,12 +3,16 @@
 //! [`observation`] is what was seen, by whom and when. [`machine`] holds the grant, the gates, the hold and what is
 //! published; the three ways to know the master ([`settings::Source`]) are three judges that look at all observations
 //! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is known of the nodes, and
-//! [`status`] the operator's view. [`snapshot`] is what the data plane gets to see.
+//! [`status`] the operator's view. [`pause`] holds because somebody wants it, `demote` has deposed masters told, and
+//! [`outlook`] is what a switchover gets to see. [`snapshot`] is what the data plane gets to see.
+mod demote;
 mod judge;
 mod listed;
 pub mod machine;
 mod nodes;
 pub mod observation;
+pub mod outlook;
+pub mod pause;
 mod promotion;
 mod quorum;
 mod roles;

@@ -1,4 +1,6 @@
 //! What the topology machine does, at the level of observations.
+mod wanted;
+
 use super::observation::*;
 use super::settings::*;
 use super::snapshot::*;
@@ -33,6 +35,7 @@ fn settings(source: Source) -> Settings {
         hold_max: None,
         hold_reads: true,
         trust: Trust::Promotion,
+        demote: true,
     }
 }
 

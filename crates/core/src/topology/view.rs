@@ -15,15 +15,18 @@ impl Topology {
             until if now >= until => Gate::Refuse,
             until => Gate::Hold { since: h.since, until },
         });
-        let writes = shut.unwrap_or(Gate::Open);
+        let writes = shut.or(self.paused_gate()).unwrap_or(Gate::Open);
         let may_read = self.grant.is_some() && !self.settings.hold_reads;
         let reads = match &self.held {
+            _ if self.paused_until().is_some() => writes,
             Some(h) if h.reads && may_read => Gate::Open,
+            None if may_read => Gate::Open,
             _ => writes,
         };
-        let why = match &self.held {
-            Some(h) => h.why.as_str().into(),
-            None => self.serving.clone(),
+        let why = match (&self.held, &self.paused) {
+            (Some(h), _) => h.why.as_str().into(),
+            (None, Some(p)) => p.why.clone(),
+            (None, None) => self.serving.clone(),
         };
         ShardView {
             term: self.term,

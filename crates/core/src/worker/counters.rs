@@ -19,6 +19,8 @@ pub struct Counters {
     pub held: u64,
     /// Clients whose commands wait now.
     pub held_now: u64,
+    /// Commands that are on their way on shared connections now.
+    pub in_flight_now: u64,
     /// Commands that were sent again.
     pub resent: u64,
     /// Commands that were answered with `-UNCERTAIN`.
@@ -62,6 +64,7 @@ impl Counters {
         self.commands += o.commands;
         self.held += o.held;
         self.held_now += o.held_now;
+        self.in_flight_now += o.in_flight_now;
         self.resent += o.resent;
         self.uncertain += o.uncertain;
         self.masterdown += o.masterdown;

@@ -372,7 +372,10 @@ impl Worker {
                 let c = &mut all[i].1;
                 match up.key.class {
                     Class::Pinned => c.pinned_now += 1,
-                    Class::Plain | Class::Probe => c.lanes_now += 1,
+                    Class::Plain | Class::Probe => {
+                        c.lanes_now += 1;
+                        c.in_flight_now += up.ledger.owed() as u64;
+                    }
                 }
             }
         }

@@ -74,6 +74,9 @@ fn facts(s: &Service, rate: Option<f64>) -> Vec<(&'static str, String)> {
         let left = duration((s.hold_max_s - held).max(0.0));
         facts.push(("hold", format!("for {} already, {left} left", duration(held))));
     }
+    if let Some(left) = s.paused_left_s {
+        facts.push(("paused", format!("by an operator, for {} more at most", duration(left))));
+    }
     let held = match s.held {
         0 => "none waits".to_owned(),
         n => format!("{n} wait"),

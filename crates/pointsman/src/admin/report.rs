@@ -3,7 +3,9 @@
 use super::statistics::{Number, Of, STATISTICS, Statistic, gate_words, holding_s};
 use super::{Sample, ServiceSample};
 use crate::clock;
+use crate::control::Account;
 use pointsman_core::Now;
+use pointsman_core::switchover::Said;
 use pointsman_core::topology::status::{Event, NodeStatus, SentinelStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -56,6 +58,8 @@ pub struct Service {
     pub gates: Gates,
     /// For how long it holds already.
     pub holding_s: Option<f64>,
+    /// If an operator has paused it: for how long at most it stays so.
+    pub paused_left_s: Option<f64>,
     /// How long a hold may last.
     pub hold_max_s: f64,
     /// Clients whose commands wait now.
@@ -190,7 +194,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// What a reload or a trust came to.
+/// What a command came to.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcome {
@@ -198,6 +202,51 @@ pub struct Outcome {
     pub done: Option<String>,
     /// Or why it was not.
     pub error: Option<String>,
+}
+
+/// How a switchover goes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Tells one switchover of a process from the next.
+    pub number: u64,
+    /// What it has said so far.
+    pub said: Vec<Remark>,
+    /// How it ended well.
+    pub done: Option<String>,
+    /// Or how it did not.
+    pub error: Option<String>,
+}
+
+/// One line of a switchover's account.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remark {
+    /// Milliseconds after it was ordered.
+    pub ms: f64,
+    /// The line.
+    pub text: String,
+    /// What stays behind if the process dies now, and how it is put right.
+    pub left_behind: Option<String>,
+    /// The operator should look at it.
+    pub warning: bool,
+}
+
+/// The progress that an account shows.
+pub fn progress(account: &Account) -> Progress {
+    let remark = |said: &Said| Remark {
+        ms: said.at.since(account.began).as_secs_f64() * 1000.0,
+        text: said.text.to_string(),
+        left_behind: said.left_behind.as_deref().map(str::to_owned),
+        warning: said.warning,
+    };
+    let outcome = account.outcome.clone();
+    let (done, error) = match outcome {
+        Some(Ok(done)) => (Some(done), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
+    Progress { number: account.number, said: account.said.iter().map(remark).collect(), done, error }
 }
 
 /// The report of a sample.
@@ -264,6 +313,7 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         proven_ago_s: ago(status.proven_at, at),
         gates: Gates { writes: writes.to_owned(), reads: reads.to_owned() },
         holding_s: holding_s(s, at),
+        paused_left_s: status.paused_until.map(|until| until.since(at).as_secs_f64()),
         hold_max_s: status.hold_max.as_secs_f64(),
         held: counters.held_now,
         held_total: counters.held,

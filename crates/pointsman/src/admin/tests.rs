@@ -65,6 +65,7 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         why: why.into(),
         at: at(),
         held_since: (state != State::Serving).then(|| ago(3_200)),
+        paused_until: None,
         term: Term(4),
         master: (state == State::Serving).then(|| node_address(2)),
         epoch: Some(13),
@@ -103,6 +104,7 @@ fn counters() -> Counters {
         ups_failed: 1021,
         lanes_now: 1022,
         pinned_now: 1023,
+        in_flight_now: 1024,
     }
 }
 
@@ -204,5 +206,21 @@ impl Running for Fake {
 
     fn trust(&self, service: &str) -> Result<String, String> {
         Ok(format!("trusted {service}"))
+    }
+
+    fn switchover(&self, service: &str, order: Order) -> Result<String, String> {
+        Err(format!("{service}: {order:?}"))
+    }
+
+    fn account(&self, service: &str) -> Option<Account> {
+        (service == "cache").then(Account::default)
+    }
+
+    fn pause(&self, service: &str, span: Duration) -> Result<String, String> {
+        Ok(format!("paused {service} for {span:?}"))
+    }
+
+    fn resume(&self, service: &str) -> Result<String, String> {
+        Ok(format!("resumed {service}"))
     }
 }

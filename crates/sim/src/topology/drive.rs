@@ -194,6 +194,7 @@ impl Drive {
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
+            demote: true,
         };
         let now = 1000;
         let topology = Topology::new(Now::from_millis(now), settings);
