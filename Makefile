@@ -4,11 +4,16 @@ DEMO ?= --chaos --for 60s
 # What `make faults` plays: make faults FAULTS="--row F4 --rounds 5"
 FAULTS ?=
 
-.PHONY: demo test bench faults lint
+.PHONY: demo soak test bench faults lint
 
 demo:
 	@scripts/need-redis
 	cargo run --release -p pointsman -- sandbox $(DEMO)
+
+# Ten minutes of chaos; fails too if the proxy's memory grows after the first.
+soak:
+	@scripts/need-redis
+	cargo run --release -p pointsman -- sandbox --chaos --for 10m
 
 test:
 	@scripts/need-redis

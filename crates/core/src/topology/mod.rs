@@ -2,9 +2,10 @@
 //!
 //! [`observation`] is what was seen, by whom and when. [`machine`] holds the grant, the gates, the hold and what is
 //! published; the three ways to know the master ([`settings::Source`]) are three judges that look at all observations
-//! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is known of the nodes, and
-//! [`status`] the operator's view. [`pause`] holds because somebody wants it, `demote` has deposed masters told, and
-//! [`outlook`] is what a switchover gets to see. [`snapshot`] is what the data plane gets to see.
+//! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is
+//! known of the nodes, `watch` whom to ask and how often, and [`status`] the operator's view. [`pause`] holds because
+//! somebody wants it, `demote` has deposed masters told, and [`outlook`] is what a switchover gets to see. [`snapshot`]
+//! is what the data plane gets to see.
 mod demote;
 mod judge;
 mod listed;
@@ -21,6 +22,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod status;
 mod view;
+mod watch;
 
 pub use machine::{Act, Topology};
 
