@@ -20,7 +20,7 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         return;
     }
     let seeds = number("PMAN_SEEDS").unwrap_or(2000);
-    let (mut grants, mut releases, mut promotions, mut confirmed) = (0, 0, 0, 0);
+    let (mut grants, mut releases, mut promotions, mut confirmed, mut demotions) = (0, 0, 0, 0, 0);
     for seed in 0..seeds {
         let o = run(seed, Blindfold::None);
         assert!(o.failure.is_none(), "{}", describe(seed, &o));
@@ -28,12 +28,14 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         releases += o.releases;
         promotions += o.promotions;
         confirmed += o.confirmed;
+        demotions += o.demotions;
     }
     println!(
         "{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases"
     );
     assert!(2 * grants > 3 * seeds && 2 * releases > seeds, "the simulation must be eventful");
     assert!(4 * promotions > seeds && 2 * confirmed > promotions, "there must be promotions");
+    assert!(20 * demotions > seeds, "there must be deposed masters that are told: {demotions}");
     assert!(10 * (promotions - confirmed) > promotions, "some must come to nothing");
 }
 

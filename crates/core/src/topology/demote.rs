@@ -59,14 +59,15 @@ impl Topology {
             self.demotions.note(&g.key);
         }
         let deposed = self.deposed_masters(now);
+        // One that says replica was told; what came of it is still to be heard.
+        let follows = |at: &HostPort| self.nodes.map.get(at).is_none_or(|n| n.says_replica());
         for (at, told) in &mut self.demotions.told {
-            if told.busy && !deposed.iter().any(|(node, _)| node == at) {
+            if told.busy && !follows(at) && !deposed.iter().any(|(node, _)| node == at) {
                 told.busy = false;
                 self.acts.push_back(Act::Spare(at.clone()));
             }
         }
-        let silent = |at: &HostPort| self.nodes.map.get(at).is_none_or(|n| n.says_replica());
-        self.demotions.told.retain(|at, t| t.busy || !silent(at));
+        self.demotions.told.retain(|at, t| t.busy || !follows(at));
         for (node, to) in deposed {
             let told = self.demotions.told.entry(node.clone()).or_insert(Told {
                 tries: 0,

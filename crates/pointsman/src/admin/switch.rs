@@ -69,9 +69,10 @@ fn line(remark: &Remark) -> String {
 fn died(last: &Progress, why: &str) -> String {
     let left = last.said.iter().filter_map(|r| Some(format!("\n  {}: {}", r.text, r.left_behind.as_ref()?)));
     let left: String = left.collect();
-    let left = if left.is_empty() { "\n  nothing".to_owned() } else { left };
+    let left =
+        if left.is_empty() { "\n  nothing that was seen; its log has all of it".to_owned() } else { left };
     format!(
-        "{why}\nIt may have died in the middle of the switchover. What may have stayed behind, and what puts it right:{left}"
+        "{why}\nIt ended in the middle of the switchover. What may have stayed behind, and what puts it right:{left}"
     )
 }
 

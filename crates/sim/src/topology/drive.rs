@@ -57,6 +57,8 @@ pub struct Outcome {
     pub confirmed: u64,
     /// Releases to the same master.
     pub releases: u64,
+    /// Deposed masters that were told whom to follow.
+    pub demotions: u64,
     /// What the machine told, with times, for people.
     pub log: Vec<String>,
 }
@@ -124,6 +126,9 @@ pub struct Drive {
     pub(super) wakes_at: u64,
     pub(super) trusts_at: u64,
     pub(super) announces: bool,
+    /// Until when an operator has paused the service.
+    pub(super) paused_until: Option<u64>,
+    pub(super) paused_since: u64,
     pub(super) outcome: Outcome,
 }
 
@@ -228,6 +233,8 @@ impl Drive {
             wakes_at: 0,
             trusts_at: 0,
             announces: rng.chance(50),
+            paused_until: None,
+            paused_since: 0,
             outcome: Outcome::default(),
             rng,
         }
@@ -598,6 +605,9 @@ impl Drive {
                     self.check_view(&view);
                     self.view = view;
                 }
+                Act::Demote { node, to } => self.demote(&node, &to),
+                // It was told at once.
+                Act::Spare(_) => {}
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
                     self.outcome.grants += u64::from(e.kind == EventKind::Grant);

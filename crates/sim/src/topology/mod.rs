@@ -2,9 +2,10 @@
 //!
 //! [`world`] is the model: Sentinels that ping, vote, promote, gossip and convert as `sentinel.c` does, with its times
 //! scaled down; nodes with roles, run ids and replication histories; a network that can be cut. [`drive`] plays the
-//! observers between it and a real [`pointsman_core::topology::Topology`], `faults` breaks things, and `check` is
+//! observers between it and a real [`pointsman_core::topology::Topology`], `faults` breaks things, `wanted` pauses, and `check` is
 //! what must hold of what it says.
 mod check;
 pub mod drive;
 mod faults;
+mod wanted;
 pub mod world;

@@ -106,6 +106,9 @@ fn a_deposed_master_is_told_as_soon_as_a_majority_names_the_new_one() {
     assert_eq!(told(&b), 1);
     b.pass_with(4000 * MS, still_two);
     assert_eq!(told(&b), 1, "once at a time");
+    // Its new role is seen before the errand has ended, and does not cut it short.
+    b.node(11, replica("r11", 12, "B"));
+    assert!(!b.acts.contains(&Act::Spare(at(11))));
     b.t.demoted(b.now, &at(11), Ok("it follows".into()));
     b.drain();
     b.node(11, replica("r11", 12, "B"));
