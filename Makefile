@@ -4,7 +4,10 @@ DEMO ?= --chaos --for 60s
 # What `make faults` plays: make faults FAULTS="--row F4 --rounds 5"
 FAULTS ?=
 
-.PHONY: demo soak test bench faults lint
+# With which servers `make test-servers` tests, as PACKAGE/SUITE of Debian; without, with Valkey 8 and 9 and Redis 8
+SERVERS ?=
+
+.PHONY: demo soak test test-servers bench faults lint
 
 demo:
 	@scripts/need-redis
@@ -18,6 +21,10 @@ soak:
 test:
 	@scripts/need-redis
 	cargo test --workspace
+
+# The switches, and that replies are equal, with other servers than the installed one; each is fetched from Debian.
+test-servers:
+	@scripts/test-servers $(SERVERS)
 
 bench:
 	cargo run --release -p pointsman-bench

@@ -175,6 +175,14 @@ impl Ledger {
         self.ring.len() - self.head
     }
 
+    /// Of these, those before the last request, if that is kept as a whole.
+    pub fn len_before_last(&self) -> usize {
+        match self.slots.back() {
+            Some(last) if !last.streams => (self.last_start() - self.base) as usize,
+            _ => self.len(),
+        }
+    }
+
     /// Whether nothing is owed and nothing is to be sent.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.len() == 0
@@ -225,8 +233,7 @@ impl Ledger {
     pub fn retract(&mut self) -> Vec<(Slot, Box<[u8]>)> {
         let mut out = Vec::new();
         loop {
-            let n = self.slots.len();
-            let start = if n < 2 { self.base } else { self.slots[n - 2].end };
+            let start = self.last_start();
             let Some(slot) = self.slots.back() else { break };
             if start < self.sent || slot.streams {
                 break;
@@ -268,6 +275,12 @@ impl Ledger {
         self.slots.iter()
     }
 
+    /// Of these, those of which no byte was sent, newest first.
+    pub fn unsent_slots(&self) -> impl Iterator<Item = &Slot> {
+        let starts = self.slots.iter().rev().skip(1).map(|s| s.end).chain([self.base]);
+        self.slots.iter().rev().zip(starts).take_while(|(_, start)| *start >= self.sent).map(|(slot, _)| slot)
+    }
+
     /// The slots owed to `client` are owed to nobody from now on.
     pub fn disown(&mut self, client: ClientId) {
         for slot in &mut self.slots {
@@ -276,6 +289,12 @@ impl Ledger {
                 slot.apply = Apply::None;
             }
         }
+    }
+
+    /// Where the last request begins.
+    fn last_start(&self) -> u64 {
+        let n = self.slots.len();
+        if n < 2 { self.base } else { self.slots[n - 2].end }
     }
 
     fn append(&mut self, bytes: &[u8]) {

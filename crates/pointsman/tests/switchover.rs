@@ -253,6 +253,38 @@ fn without_sentinels_the_master_hands_over_to_its_replica() {
 }
 
 #[test]
+fn with_trust_in_majorities_only_direct_clients_lose_nothing_either() {
+    let (deployment, proxy) = start(patient(), "trust = \"majority\"");
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    let direct = Direct::start(deployment.nodes[0].addr(), 2);
+    let (good, text) = command(&proxy, &["switchover", "cache"]);
+    assert!(good, "{text}");
+    let new = master_of(&deployment, &proxy);
+    load.progress();
+    load.finish(&deployment.nodes[new]).assert_perfect();
+    assert_eq!(lost(&deployment, new, &direct.finish()), 0);
+    assert!(!proxy.events().iter().any(|(_, text)| text.contains("provisionally")));
+}
+
+#[test]
+fn clients_of_another_proxy_lose_nothing_either() {
+    let (deployment, proxy) = start(patient(), "");
+    let other = Proxy::before_sentinels(&deployment, "");
+    other.wait_master(&deployment.nodes[0]);
+    let load = Load::start(other.listen, WRITERS, READERS);
+    let (good, text) = command(&proxy, &["switchover", "cache"]);
+    assert!(good, "{text}");
+    let new = master_of(&deployment, &proxy);
+    other.wait_master(&deployment.nodes[new]);
+    load.progress();
+    let tally = load.finish(&deployment.nodes[new]);
+    println!("{tally:?}");
+    tally.assert_sound();
+    assert_eq!(tally.lost, 0, "{tally:?}");
+    assert!(tally.uncertain <= WRITERS as u64, "{tally:?}");
+}
+
+#[test]
 fn a_static_list_has_no_switchover() {
     let deployment = Deployment::start(Options { nodes: 1, sentinels: 0, ..Options::default() }).unwrap();
     let node = deployment.nodes[0].addr();

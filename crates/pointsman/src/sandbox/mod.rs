@@ -38,6 +38,9 @@ pub struct SandboxArgs {
     /// Choose the same faults again
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+    /// What to start as nodes and Sentinels: a program in PATH, or a path [default: redis-server, else valkey-server]
+    #[arg(long, value_name = "PROGRAM", env = deployment::SERVER_VARIABLE)]
+    pub server: Option<std::path::PathBuf>,
     /// Let the proxy listen on this port of 127.0.0.1 instead of a free one
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,

@@ -55,7 +55,8 @@ impl Run {
     /// Starts the servers, the proxy (`program`) before them, and the load.
     pub(super) fn start(args: &SandboxArgs, program: &Path) -> io::Result<Self> {
         // Until this is done the default action of a signal ends us; what was started ends with us.
-        let options = Options { append_only: true, failover_timeout_ms: 6_000, ..Options::default() };
+        let server = args.server.clone();
+        let options = Options { server, append_only: true, failover_timeout_ms: 6_000, ..Options::default() };
         let deployment = Deployment::start(options).map_err(io::Error::other)?;
         let mut proxy = Proxy::start(program, &deployment, args.port)?;
         let status = serving(&mut proxy)?;

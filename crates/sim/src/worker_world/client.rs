@@ -4,6 +4,10 @@ use super::script::{Cmd, What, tag_bytes};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// A client waits so long for a pop that has no end.
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// The state that Redis would keep for the client's connection, by the replies so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +50,17 @@ pub(super) struct Settled {
     pub(super) in_tx: bool,
     /// The reply's bytes, if it must be the server's own, unaltered.
     pub(super) raw: Option<Vec<u8>>,
+}
+
+/// A transaction that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct Transaction {
+    /// Its commands.
+    pub(super) tags: Vec<Tag>,
+    /// The commands that watched for it.
+    pub(super) watched: Vec<Tag>,
+    /// What came of it.
+    pub(super) outcome: Outcome,
 }
 
 /// How a client behaves.
@@ -106,8 +121,8 @@ pub(super) struct Client {
     pub(super) state: State,
     default_user: Option<String>,
     tx: Option<OpenTx>,
-    /// Where it watches.
-    watching: bool,
+    /// The commands by which it watches.
+    watching: Vec<Tag>,
     subs: BTreeSet<Vec<u8>>,
     session_id: Option<i64>,
     monitors: bool,
@@ -121,10 +136,12 @@ pub(super) struct Client {
     pub(super) heard: Vec<(u32, Vec<u8>)>,
     /// What must be checked against the servers' log.
     pub(super) settled: Vec<Settled>,
-    /// Commands that must be executed all or none: their tags and whether they were.
-    pub(super) transactions: Vec<(Vec<Tag>, Outcome)>,
+    /// Commands that must be executed all or none.
+    pub(super) transactions: Vec<Transaction>,
     /// Replies may be so long that they are passed on in parts.
     pub(super) huge: bool,
+    /// It reads so slowly that it may not have heard for long, until all faults are over, what it was told soon.
+    pub(super) slow: bool,
     /// Limits under which a node's refusal may be shown.
     pub(super) shown_from: usize,
 }
@@ -146,7 +163,7 @@ impl Client {
             state: State { user: user.clone(), db: 0, proto: 2, name: Vec::new() },
             default_user: user,
             tx: None,
-            watching: false,
+            watching: Vec::new(),
             subs: BTreeSet::new(),
             session_id: None,
             monitors: false,
@@ -158,6 +175,7 @@ impl Client {
             settled: Vec::new(),
             transactions: Vec::new(),
             huge: false,
+            slow: false,
             shown_from: usize::MAX,
         }
     }
@@ -212,6 +230,19 @@ impl Client {
         self.manner.leaves_after.is_some_and(|n| self.next as u32 >= n)
     }
 
+    /// Whether it has lost patience with a pop that has no end.
+    pub(super) fn is_stuck(&self, now: Now) -> bool {
+        let forever = |c: &Cmd| c.what == What::Blpop { forever: true };
+        !self.half_closed && self.first_owed().is_some_and(forever) && now > self.since + PATIENCE
+    }
+
+    /// It will send no more, whatever it had still to say.
+    pub(super) fn half_closes(&mut self) {
+        self.half_closed = true;
+        self.next = self.script.len();
+        self.outbox.clear();
+    }
+
     /// Whether it is to say now that it will send no more.
     pub(super) fn half_closes_now(&mut self) -> bool {
         let now = self.manner.half_closes
@@ -232,7 +263,15 @@ impl Client {
                 at = self.input.len();
                 break;
             }
-            let found = resp::reply(&self.input[at..]).map_err(|e| self.told(&e))?;
+            let found = match resp::reply(&self.input[at..]) {
+                Err(_) if self.faults && self.first_owed().is_some_and(|c| c.what == What::Monitor) => {
+                    // Garbage that was under way when it began not to count bytes any longer.
+                    self.monitors = true;
+                    self.pending.clear();
+                    continue;
+                }
+                found => found.map_err(|e| self.told(&e))?,
+            };
             let Some((value, len)) = found else { break };
             let raw = self.input[at..at + len].to_vec();
             at += len;
@@ -378,7 +417,7 @@ impl Client {
             What::Select(_) | What::Auth(..) | What::Setname(_) => ok,
             What::Incr => v == Value::Int(1),
             What::Append | What::Rpush | What::Publish | What::Wait => matches!(v, Value::Int(_)),
-            What::Blpop => matches!(&v, Value::Array(a) if a.len() == 2) || v == Value::Nil,
+            What::Blpop { .. } => matches!(&v, Value::Array(a) if a.len() == 2) || v == Value::Nil,
             What::Exec => matches!(v, Value::Array(_) | Value::Nil) && self.tx.is_some(),
             What::Discard => ok && self.tx.is_some(),
             What::Hello { .. } => matches!(v, Value::Array(_) | Value::Map(_)),
@@ -433,12 +472,13 @@ impl Client {
             }
             What::Setname(n) => self.state.name = n.clone(),
             What::Multi => self.tx = Some(OpenTx { queued: Vec::new(), db: self.state.db }),
-            What::Watch => self.watching = true,
-            What::Unwatch => self.watching = false,
+            What::Watch => self.watching.push(Tag { client: self.id, seq: cmd.seq }),
+            What::Unwatch => self.watching.clear(),
             What::Exec | What::Discard => return self.end_tx(v),
             What::Reset => {
                 self.state = State { user: self.default_user.clone(), db: 0, proto: 2, name: Vec::new() };
-                (self.tx, self.watching) = (None, false);
+                self.tx = None;
+                self.watching.clear();
                 self.subs.clear();
             }
             What::Monitor => self.monitors = true,
@@ -467,7 +507,7 @@ impl Client {
 
     fn end_tx(&mut self, v: &Value) -> Result<(), String> {
         let Some(tx) = self.tx.take() else { return Ok(()) };
-        self.watching = false;
+        let watched = std::mem::take(&mut self.watching);
         let outcome = match v {
             Value::Array(parts) => {
                 if parts.len() != tx.queued.len() {
@@ -492,7 +532,8 @@ impl Client {
             _ => Outcome::NotExecuted,
         };
         let tags = |seq: u32| Tag { client: self.id, seq };
-        self.transactions.push((tx.queued.iter().map(|(seq, ..)| tags(*seq)).collect(), outcome));
+        let tags = tx.queued.iter().map(|(seq, ..)| tags(*seq)).collect();
+        self.transactions.push(Transaction { tags, watched, outcome });
         for (seq, _, state) in tx.queued {
             self.settle(seq, outcome, state, true, None);
         }
@@ -528,7 +569,7 @@ impl Client {
             What::Watch => is("ERR WATCH inside MULTI") && in_tx,
             What::Exec => is("EXECABORT ") && in_tx || is("ERR EXEC without MULTI") && !in_tx,
             What::Discard => is("ERR DISCARD without MULTI") && !in_tx,
-            What::Blpop => is("UNBLOCKED ") && self.faults,
+            What::Blpop { .. } => is("UNBLOCKED ") && self.faults,
             What::Unknown => is("ERR unknown command"),
             What::Refused => is("REFUSED "),
             What::Malformed => is("ERR Protocol error: "),
@@ -584,7 +625,7 @@ fn is_verbatim(what: &What) -> bool {
             | What::Eval
             | What::Rpush
             | What::Publish
-            | What::Blpop
+            | What::Blpop { .. }
             | What::Watch
     )
 }

@@ -3,7 +3,7 @@ use super::net::{Got, LinkId, Peer};
 use super::{SERVICE, World};
 use pointsman_core::Now;
 use pointsman_core::topology::snapshot::{Endpoint, Snapshot};
-use pointsman_core::worker::{ClientId, Dst, Effect, Event, How, Side, UpId, Worker};
+use pointsman_core::worker::{Audit, ClientId, Dst, Effect, Event, How, Side, UpId, Worker};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,10 @@ pub(super) struct Shell {
     read_max: usize,
     /// Something happened in this turn.
     moved: bool,
+    /// So many bytes were given to clients in this turn.
+    given: HashMap<ClientId, usize>,
+    /// Clients that had more unread, when the last turn ended, than they may have to be asked for more.
+    full: HashMap<ClientId, (usize, u64)>,
 }
 
 impl Shell {
@@ -53,6 +57,8 @@ impl Shell {
             mailbox: VecDeque::new(),
             read_max,
             moved: false,
+            given: HashMap::new(),
+            full: HashMap::new(),
         }
     }
 
@@ -70,6 +76,26 @@ impl Shell {
 
     pub(super) fn next_event(&self) -> Option<Now> {
         self.connecting.iter().map(|(at, ..)| *at).min()
+    }
+
+    /// A turn has ended. (8) Who left `soft` bytes unread all the time was not asked for more.
+    pub(super) fn check_unread(&mut self, audit: &Audit, soft: usize) -> Result<(), String> {
+        let given = std::mem::take(&mut self.given);
+        for (id, _, asked) in &audit.clients {
+            let Some((unread, before)) = self.full.get(id) else { continue };
+            let least = unread.saturating_sub(given.get(id).copied().unwrap_or(0));
+            if least >= soft && asked > before {
+                return Err(format!("(8) {id:?} has {least} bytes unread, and is asked for more"));
+            }
+        }
+        let full = audit.clients.iter().filter(|(_, unread, _)| *unread >= soft);
+        self.full = full.map(|(id, unread, asked)| (*id, (*unread, *asked))).collect();
+        Ok(())
+    }
+
+    /// Whether all connections to servers take bytes.
+    pub(super) fn all_writable(&self) -> bool {
+        self.conns.values().all(|c| c.writable || c.connecting || matches!(c.dst, Dst::Client(_)))
     }
 
     /// How long it would sleep.
@@ -127,6 +153,7 @@ impl World {
             let Dst::Up(id) = conn.dst else { continue };
             self.shell.moved = true;
             if self.refusing[server] || now < self.unreachable_until {
+                self.report.count("connections refused", 1);
                 self.drop_conn(link);
                 self.net.close(link, How::Abort);
                 self.net.peer_close(link, false);
@@ -215,7 +242,16 @@ impl World {
             let Some(conn) = self.shell.conns.get_mut(&link).filter(|c| c.dst == dst && c.readable) else {
                 return;
             };
+            let ended = conn.ended;
             if !self.shell.worker.reads(dst) {
+                self.report.count("reads held back", 1);
+                if ended {
+                    let before = self.shell.worker.clients();
+                    self.shell.worker.hung_up(now, dst);
+                    let gone = before - self.shell.worker.clients();
+                    self.report.count("clients that hang up and are not read", 1);
+                    self.report.count("clients that hang up, are not read and are let go", gone as u64);
+                }
                 self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
             }
@@ -255,6 +291,8 @@ impl World {
     }
 
     fn failed(&mut self, link: LinkId, dst: Dst) {
+        let what = if matches!(dst, Dst::Up(_)) { "connections lost" } else { "clients lost" };
+        self.report.count(what, 1);
         self.shell.moved = true;
         self.drop_conn(link);
         self.net.close(link, How::Abort);
@@ -311,6 +349,15 @@ impl World {
             self.shell.moved = true;
             conn.writable = n == bytes.len();
             let blocked = !conn.writable;
+            let part = if matches!(dst, Dst::Up(_)) {
+                "writes in part to servers"
+            } else {
+                "writes in part to clients"
+            };
+            self.report.count(part, u64::from(blocked));
+            if let Dst::Client(id) = dst {
+                *self.shell.given.entry(id).or_default() += n;
+            }
             if matches!(dst, Dst::Up(_)) {
                 let taken: BTreeMap<LinkId, u64> =
                     self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.heard_from(l).1)).collect();
@@ -364,6 +411,7 @@ impl World {
         let room = [40, 400, 200_000][self.rng.index(3)];
         let link = self.net.open(Peer::Server(server), room);
         let wait = if self.healed || self.rng.chance(95) { self.rng.below(3_000) } else { 10_000_000 };
+        self.report.count("connections that are never made", u64::from(wait == 10_000_000));
         self.shell.connecting.push((self.now + Duration::from_micros(wait), link, server));
         self.check.opened(link);
         self.note(|| format!("connection {link} to server {server}"));
