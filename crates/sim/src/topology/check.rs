@@ -129,9 +129,11 @@ impl Drive {
         let chose = |s: &usize| self.selected.get(s).is_some_and(|(m, _)| *m == n);
         let lying = |s: &usize| {
             let w = &self.world.sentinels[*s];
-            w.liar && chose(s) && may(s, self.world.says(self.now, *s).forced)
+            // Its lie can happen to be what it did.
+            let did = chose(s) || self.world.says(self.now, *s).selected == Some(n);
+            w.liar && did && may(s, self.forced.get(s) == Some(&true))
         };
-        // A liar can be elected; what it announces, and what the others say of it, is true.
+        // A liar can be elected; what it announces, and what the others say of it, is true, and so is its flag.
         let liars = (0..self.world.sentinels.len()).filter(lying);
         let leaders: Vec<usize> = leaders.map(|(s, _)| *s).chain(liars).collect();
         if leaders.is_empty() { Err("no Sentinel may have promoted it".into()) } else { Ok(leaders) }

@@ -106,6 +106,8 @@ pub struct Drive {
     pub(super) votes: BTreeMap<(usize, usize), (u64, usize)>,
     /// Whom each selected in the failover that it is leading, and when that was heard.
     pub(super) selected: BTreeMap<usize, (usize, u64)>,
+    /// Whether each last said that it was ordered to fail over.
+    pub(super) forced: BTreeMap<usize, bool>,
     /// Whose replica each node last said that it was.
     pub(super) followed: BTreeMap<usize, usize>,
     /// The last node that was served with a majority's word, and its history.
@@ -218,6 +220,7 @@ impl Drive {
             reports: BTreeMap::new(),
             votes: BTreeMap::new(),
             selected: BTreeMap::new(),
+            forced: BTreeMap::new(),
             followed: BTreeMap::new(),
             served: None,
             provisional: None,
@@ -523,6 +526,9 @@ impl Drive {
     /// What the checkers remember of what was delivered.
     fn note(&mut self, i: usize, sent: Now, seen: &Seen, honest: bool) {
         let sent = sent.as_micros() / 1000;
+        if let Seen::View(v) = seen {
+            self.forced.insert(i, v.forced);
+        }
         match seen {
             Seen::View(v) if honest => {
                 let over = v.stage < Stage::Acts && self.selected.get(&i).is_some_and(|(_, at)| sent > *at);
