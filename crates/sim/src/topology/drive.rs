@@ -93,6 +93,8 @@ pub struct Drive {
     pub(super) world: World,
     pub(super) topology: Topology,
     pub(super) rng: Rng,
+    /// For what is wanted: of its own, so that it does not shift what breaks.
+    pub(super) whims: Rng,
     pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
@@ -238,6 +240,7 @@ impl Drive {
             announces: rng.chance(50),
             paused_until: None,
             paused_since: 0,
+            whims: Rng::new(!seed),
             outcome: Outcome::default(),
             rng,
         }

@@ -11,13 +11,13 @@ impl Drive {
     /// An operator pauses the service, or ends that.
     pub(super) fn pause_or_resume(&mut self) {
         let now = Now::from_millis(self.now);
-        let by = if self.rng.chance(50) { Pauser::Operator } else { Pauser::Switchover };
-        if self.rng.chance(30) {
+        let by = if self.whims.chance(50) { Pauser::Operator } else { Pauser::Switchover };
+        if self.whims.chance(30) {
             if self.topology.resume(now, by).is_ok() {
                 self.paused_until = None;
             }
         } else {
-            let span = self.rng.between(50, 2500);
+            let span = self.whims.between(50, 2500);
             if self.topology.pause(now, by, ms(span)).is_ok() {
                 if self.paused_until.is_none_or(|until| self.now >= until) {
                     self.paused_since = self.now;
@@ -61,7 +61,7 @@ impl Drive {
         self.outcome.demotions += 1;
         let (now, us) = (self.now, self.world.us());
         let there = self.world.nodes.get(n).is_some_and(|x| x.alive && !x.stopped);
-        let outcome = if there && self.world.reach(self.world.node_at(n), us) && self.rng.chance(80) {
+        let outcome = if there && self.world.reach(self.world.node_at(n), us) && self.whims.chance(80) {
             self.world.demote(now, n, m);
             Ok(format!("{node} follows {to} now"))
         } else {
