@@ -2,12 +2,13 @@
 //!
 //! [`observation`] is what was seen, by whom and when. [`machine`] holds the grant, the gates, the hold and what is
 //! published; the three ways to know the master ([`settings::Source`]) are three judges that look at all observations
-//! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is
-//! known of the nodes, `watch` whom to ask and how often, and [`status`] the operator's view. [`pause`] holds because
-//! somebody wants it, `demote` has deposed masters told, and [`outlook`] is what a switchover gets to see. [`snapshot`]
-//! is what the data plane gets to see.
+//! together and give a verdict: `sentinels` (with `quorum`, `lease` and `promotion`), `roles` and `listed`. `nodes` is what
+//! is known of the nodes, `watch` whom to ask and how often, and [`status`] the operator's view; [`story`] is what is told of
+//! each switch, and `teller` writes it. [`pause`] holds because somebody wants it, `demote` has deposed masters told, and
+//! [`outlook`] is what a switchover gets to see. [`snapshot`] is what the data plane gets to see.
 mod demote;
 mod judge;
+mod lease;
 mod listed;
 pub mod machine;
 mod nodes;
@@ -21,6 +22,8 @@ mod sentinels;
 pub mod settings;
 pub mod snapshot;
 pub mod status;
+pub mod story;
+mod teller;
 mod view;
 mod watch;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  link task ──observation──▶ ┌────────────┐ ──snapshot──▶ Publisher (the workers' mailboxes)
-//!  link task ◀─ask, hurry──── │ the loop:  │ ──story─────▶ log, recent events
+//!  link task ◀─ask, hurry──── │ the loop:  │ ──story─────▶ Teller (the journal)
 //!     ⋮                       │ Topologies │
 //!  wire task ◀────bytes─────▶ │ errands    │ ◀─timeout
 //!  Handle ──sign, trust,────▶ └────────────┘
@@ -16,6 +16,7 @@ mod switchover;
 mod wire;
 
 use crate::clock;
+use crate::events::Teller;
 use link::{Link, Received};
 use pointsman_core::Now;
 use pointsman_core::observe::Observer;
@@ -26,14 +27,14 @@ use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{
     ServiceId, ServiceView, ShardId, ShardView, Sign, SignKind, Snapshot,
 };
-use pointsman_core::topology::status::{Event, Status};
+use pointsman_core::topology::status::Status;
 use pointsman_core::topology::{Act, Topology};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 pub use switchover::Account;
 use switchover::{Accounts, Errand};
 use tokio::sync::{mpsc, oneshot};
@@ -44,8 +45,6 @@ const ORDERS_MAX: usize = 1024;
 const OBSERVATIONS_MAX: usize = 1024;
 /// What errands' connections have brought, and is not looked at yet.
 const REPORTS_MAX: usize = 256;
-/// How many events are remembered.
-const EVENTS_MAX: usize = 1000;
 /// Threads that resolve names.
 const RESOLVERS_MAX: usize = 16;
 
@@ -61,29 +60,11 @@ pub trait Publisher: Send + Sync {
     }
 }
 
-/// An event, and when it was on the wall clock.
-#[derive(Clone, Debug)]
-pub struct Told {
-    /// The wall clock.
-    pub at: SystemTime,
-    /// The event.
-    pub event: Event,
-}
-
-/// The newest events.
-#[derive(Default)]
-struct Story {
-    /// So many were told since the start.
-    told: u64,
-    events: VecDeque<Told>,
-}
-
 /// What the rest of the process says to the control plane. Clones speak to the same.
 #[derive(Clone)]
 pub struct Handle {
     orders: mpsc::Sender<Order>,
     signs_lost: Arc<AtomicBool>,
-    events: Arc<Mutex<Story>>,
     accounts: Accounts,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -99,8 +80,13 @@ enum Order {
     Stop,
 }
 
-/// Starts the control plane for these services. The first snapshot is published before any connection is made.
-pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Result<Handle> {
+/// Starts the control plane for these services. The first snapshot is published before any connection is made. What
+/// happens is told to `teller`.
+pub fn start(
+    services: Vec<Settings>,
+    publisher: Arc<dyn Publisher>,
+    teller: Arc<dyn Teller>,
+) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(RESOLVERS_MAX)
@@ -110,7 +96,6 @@ pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Resu
     let (reported, reports) = mpsc::channel(REPORTS_MAX);
     let accounts = Accounts::default();
     let signs_lost = Arc::new(AtomicBool::new(false));
-    let events = Arc::new(Mutex::new(Story::default()));
     let control = Control {
         services: BTreeMap::new(),
         version: 0,
@@ -123,14 +108,14 @@ pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Resu
         errands_made: 0,
         accounts: accounts.clone(),
         signs_lost: signs_lost.clone(),
-        events: events.clone(),
+        teller,
     };
     let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
         runtime.block_on(control.run(services, inbox, observations, reports));
         // Names that are still being resolved keep nobody from stopping.
         runtime.shutdown_background();
     })?;
-    Ok(Handle { orders, signs_lost, events, accounts, thread: Arc::new(Mutex::new(Some(thread))) })
+    Ok(Handle { orders, signs_lost, accounts, thread: Arc::new(Mutex::new(Some(thread))) })
 }
 
 impl Handle {
@@ -197,13 +182,6 @@ impl Handle {
         status.blocking_recv().unwrap_or_default()
     }
 
-    /// The recent events with a number greater than `after`, oldest first. Numbers begin at 1 and grow.
-    pub fn events(&self, after: u64) -> Vec<(u64, Told)> {
-        let story = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = story.told - story.events.len() as u64 + 1;
-        (first..).zip(story.events.iter().cloned()).filter(|(n, _)| *n > after).collect()
-    }
-
     /// Stops the control plane, and waits until it has. To be called outside of a runtime's threads.
     pub fn stop(&self) {
         let _ = self.orders.blocking_send(Order::Stop);
@@ -237,7 +215,7 @@ struct Control {
     errands_made: u64,
     accounts: Accounts,
     signs_lost: Arc<AtomicBool>,
-    events: Arc<Mutex<Story>>,
+    teller: Arc<dyn Teller>,
 }
 
 impl Control {
@@ -379,7 +357,7 @@ impl Control {
                     service.view = view;
                     self.dirty = true;
                 }
-                Act::Story(event) => tell(&self.events, event),
+                Act::Story(event) => self.teller.tell(event),
                 Act::Demote { node, to } => {
                     self.errands_made += 1;
                     let wires = Wires::new(self.errands_made, self.reported.clone());
@@ -403,15 +381,4 @@ impl Control {
         let services = self.services.iter().map(view).collect();
         self.publisher.publish(Arc::new(Snapshot { version: self.version, services }));
     }
-}
-
-/// One line in the log, and one entry in the recent events.
-fn tell(story: &Mutex<Story>, event: Event) {
-    crate::log::story(&event);
-    let mut story = story.lock().unwrap_or_else(PoisonError::into_inner);
-    if story.events.len() >= EVENTS_MAX {
-        story.events.pop_front();
-    }
-    story.told += 1;
-    story.events.push_back(Told { at: SystemTime::now(), event });
 }
