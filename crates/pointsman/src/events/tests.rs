@@ -1,7 +1,9 @@
 use super::*;
 use crate::clock;
 use pointsman_core::topology::snapshot::{Endpoint, Term};
-use pointsman_core::topology::story::{Mark as CoreMark, MarkKind, Reign as CoreReign, Story as CoreStory};
+use pointsman_core::topology::story::{
+    Granted as CoreGranted, Mark as CoreMark, MarkKind, Story as CoreStory,
+};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -34,11 +36,11 @@ fn story(began: Now) -> CoreStory {
         by: "Sentinel 10.0.0.11:26379".into(),
         text: "+odown".into(),
     };
-    let reign = |term, n| CoreReign { term: Term(term), master: node(n), epoch: Some(term) };
+    let granted = |term, n| CoreGranted { term: Term(term), master: node(n), epoch: Some(term) };
     CoreStory {
         began,
-        from: reign(1, 1),
-        to: reign(2, 2),
+        from: granted(1, 1),
+        to: granted(2, 2),
         marks: vec![mark(MarkKind::Sign, 0), mark(MarkKind::Hold, 1), mark(MarkKind::Released, 3)],
         left_out: 0,
         behind: None,
