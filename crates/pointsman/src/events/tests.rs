@@ -176,10 +176,13 @@ fn the_file_is_bounded_and_the_newest_are_in_it() {
         .map(|f| f.expect("a file").metadata().expect("its size").len())
         .sum();
     assert!(all <= SIZE && all > SIZE / 2, "{all}");
-    let (_, found) = EventsFile::open(&at(&folder), SIZE, 10, EVENTS_MAX).expect("a file");
+    let (again, found) = EventsFile::open(&at(&folder), SIZE, 10, EVENTS_MAX).expect("a file");
     assert_eq!((found.id, found.lines.last().map(|l| l.n)), (9, Some(2000)));
     let numbers: Vec<u64> = found.lines.iter().map(|l| l.n).collect();
     assert!(numbers.len() > 120 && numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
+    drop(again);
+    let (_, found) = EventsFile::open(&at(&folder), SIZE, 10, 5).expect("a file");
+    assert_eq!(found.lines.iter().map(|l| l.n).collect::<Vec<_>>(), [1996, 1997, 1998, 1999, 2000]);
 }
 
 #[test]
