@@ -2,7 +2,7 @@
 use crate::units::{show_duration, show_size};
 use crate::{Config, EventsFile, Service};
 use pointsman_core::policy::{Allow, Policy};
-use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode};
+use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
 
 /// What `config` would do, in sentences: a paragraph for each service, and one for the process.
@@ -27,6 +27,7 @@ fn service_sentences(service: &Service) -> Vec<String> {
     let mut sentences = vec![format!("accepts clients on {}.", listed(&service.listen))];
     sentences.extend(source_sentences(&service.topology));
     sentences.extend(hold_sentences(&service.topology));
+    sentences.extend(lease_sentence(&service.topology));
     sentences.extend(client_sentences(&service.policy));
     sentences
 }
@@ -120,6 +121,20 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
     vec![format!(
         "without a master, {who} {hold}; then they get -MASTERDOWN until there is one. Clients stay connected."
     )]
+}
+
+fn lease_sentence(settings: &Settings) -> Option<String> {
+    let Source::Sentinels { .. } = settings.source else { return None };
+    let what = match settings.fencing.without_lease {
+        WithoutLease::HoldWrites => "writes wait and reads go on",
+        WithoutLease::HoldAll => "all commands wait",
+        WithoutLease::GoOn => "nothing waits",
+    };
+    let dead = match settings.fencing.refused_is_dead {
+        true => "those that refuse connections are dead, and cannot",
+        false => "also if they refuse connections",
+    };
+    Some(format!("while Sentinels that it does not hear could have elected another master, {what}; {dead}."))
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {
@@ -220,6 +235,8 @@ announce.
   - observes the Sentinels without a password, and the nodes without a password.
   - without a master, commands wait for the largest down-after-milliseconds of the Sentinels and 10 s, at most 1m; \
 then they get -MASTERDOWN until there is one. Clients stay connected.
+  - while Sentinels that it does not hear could have elected another master, writes wait and reads go on; those that \
+refuse connections are dead, and cannot.
   - of commands that were sent when a connection breaks, those that only read are sent again, and the others get \
 -UNCERTAIN.
   - clients authenticate themselves, as on a direct connection.
@@ -240,7 +257,12 @@ The process
         let base = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n";
         let nodes = "nodes = [\"n:1\"]\n";
         let list = "node = [{address = \"n:1\"}, {address = \"m:1\", backup = true}]\n";
+        let sentinels = "sentinels = [\"n:1\"]\nmaster = \"m\"\n";
         for (source, lines) in [
+            (
+                sentinels,
+                vec!["without_lease = \"hold_all\"", "without_lease = \"go_on\"", "refused_is_dead = false"],
+            ),
             (nodes, vec!["start_wait = \"1s\"", "hold = \"0s\"", "hold = \"9s\"", "hold_reads = false"]),
             (nodes, vec!["resend_reads = false", "transparent = true", "allow = \"DEBUG\"", "clients = 5"]),
             (

@@ -345,6 +345,12 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "trust", Word(&["promotion", "majority"]), "\"majority\"",
         "What a grant may begin with. `promotion`: as soon as a node was seen to be promoted, with all that led to it, about a second before a majority of the Sentinels names it; the grant is provisional until they do. What that risks: if the Sentinel that led the failover dies in that second, the others may choose another node, and what was written in between is lost. `majority`: only when a majority names the node.")
         .default("\"promotion\"").only(Way::Sentinels),
+    Key::new(Service, "without_lease", Word(&["hold_writes", "hold_all", "go_on"]), "\"hold_all\"",
+        "What happens when Sentinels that are out of sight, but not dead, could have elected another master by now. `hold_writes`: writes wait, reads go on. `hold_all`: everything waits. `go_on`: nothing waits; what is then written to a master that was deposed in the dark is lost.")
+        .default("\"hold_writes\"").only(Way::Sentinels),
+    Key::new(Service, "refused_is_dead", Bool, "false",
+        "Whether a Sentinel whose own announced address refuses connections is taken for dead: the dead cannot elect, so they end no lease. Write `false` where something else can refuse in a Sentinel's place: NAT, a load balancer, a Kubernetes Service.")
+        .default("true").only(Way::Sentinels),
     Key::new(Service, "resend_reads", Bool, "false",
         "Whether a command that only reads is sent again when its connection broke before the reply. `false` answers it with `-UNCERTAIN`, as any other.")
         .default("true"),

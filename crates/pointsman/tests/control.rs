@@ -5,7 +5,7 @@ use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
 use pointsman::events::Teller;
 use pointsman::sandbox::deployment::server_program;
-use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
+use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
 use pointsman_core::topology::snapshot::{
     Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term,
 };
@@ -130,6 +130,7 @@ fn settings(source: Source) -> Settings {
         hold_max: None,
         hold_reads: true,
         trust: Trust::Promotion,
+        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) struct Held {
     pub(super) since: Now,
     pub(super) why: String,
     pub(super) reads: bool,
+    /// It holds for want of a lease: whether reads go on does not depend on `hold_reads`.
+    pub(super) lapsed: bool,
     /// It ran out, and that was told.
     down: bool,
 }
@@ -89,6 +91,10 @@ pub struct Topology {
     pub(super) held: Option<Held>,
     /// Why it serves.
     pub(super) serving: Arc<str>,
+    /// Until when writes may go on without another word of the Sentinels.
+    pub(super) lease: Option<Now>,
+    /// Holds for want of a lease.
+    pub(super) lapses: u64,
     doubt_at: Now,
     sign_at: Now,
     /// Until when a sign alone does not make all workers hold.
@@ -103,7 +109,8 @@ pub struct Topology {
     pub(super) published: Arc<ShardView>,
     pub(super) published_at: Now,
     pub(super) watched: BTreeSet<Target>,
-    pub(super) hurrying: bool,
+    /// Whether Sentinels, and nodes, are asked often.
+    pub(super) hurrying: (bool, bool),
     pub(super) teller: Teller,
     pub(super) acts: VecDeque<Act>,
 }
@@ -112,7 +119,13 @@ impl Topology {
     /// A machine that knows nothing yet: it holds from now on, and wants its targets watched.
     pub fn new(now: Now, settings: Settings) -> Topology {
         let judge = judge_for(now, &settings);
-        let held = Held { since: now, why: "the master is not known yet".into(), reads: false, down: false };
+        let held = Held {
+            since: now,
+            why: "the master is not known yet".into(),
+            reads: false,
+            lapsed: false,
+            down: false,
+        };
         let mut t = Topology {
             judge,
             nodes: Nodes::default(),
@@ -122,6 +135,8 @@ impl Topology {
             deposed: None,
             held: Some(held),
             serving: "".into(),
+            lease: None,
+            lapses: 0,
             doubt_at: Now::ZERO,
             sign_at: Now::ZERO,
             grace_until: Now::ZERO,
@@ -134,7 +149,7 @@ impl Topology {
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
             published_at: now,
             watched: BTreeSet::new(),
-            hurrying: false,
+            hurrying: (false, false),
             teller: Teller::default(),
             acts: VecDeque::new(),
             settings,
@@ -218,7 +233,7 @@ impl Topology {
                 Judge::Sentinels(s),
                 Source::Sentinels { master: a, .. },
                 Source::Sentinels { master: b, sentinels },
-            ) if a == b => s.configure(now, sentinels),
+            ) if a == b => s.configure(now, sentinels, self.settings.fencing),
             (_, a, b)
                 if mem::discriminant(a) != mem::discriminant(b) || matches!(b, Source::Sentinels { .. }) =>
             {
@@ -249,7 +264,8 @@ impl Topology {
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
         let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
         let chase = self.candidates(self.looked_at).next().map(|_| self.chased_at + CHASE_EVERY);
-        [Some(tick), end, ask, chase].into_iter().flatten().min()
+        let lapse = self.lease.filter(|t| self.held.is_none() && *t > self.looked_at);
+        [Some(tick), end, ask, chase, lapse].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -309,6 +325,7 @@ impl Topology {
                 Verdict::Withdraw(why) => self.withdraw(now, why),
             }
         }
+        self.lease = self.grant.as_ref().and_then(|g| self.sentinels()?.lease(&self.nodes, &g.key));
         self.run_out(now);
         self.tell_news(now);
         self.arrange();
@@ -459,6 +476,10 @@ impl Topology {
         } else if let Some(h) = &mut self.held {
             h.reads = wait.reads;
         }
+        if let Some(h) = &mut self.held {
+            self.lapses += u64::from(wait.lapsed && !h.lapsed);
+            h.lapsed = wait.lapsed;
+        }
     }
 
     fn hold(&mut self, now: Now, why: String, reads: bool) {
@@ -466,7 +487,7 @@ impl Topology {
             (h.why, h.reads) = (why, reads);
             return;
         }
-        self.held = Some(Held { since: now, why: why.clone(), reads, down: false });
+        self.held = Some(Held { since: now, why: why.clone(), reads, lapsed: false, down: false });
         self.tell(now, EventKind::Hold, why);
     }
 
@@ -511,7 +532,9 @@ fn facts<'a>(
 
 fn judge_for(now: Now, settings: &Settings) -> Judge {
     match &settings.source {
-        Source::Sentinels { sentinels, .. } => Judge::Sentinels(Sentinels::new(now, sentinels)),
+        Source::Sentinels { sentinels, .. } => {
+            Judge::Sentinels(Sentinels::new(now, sentinels, settings.fencing))
+        }
         Source::Roles { nodes, start_wait } => Judge::Roles(Roles::new(nodes, *start_wait)),
         Source::Static { nodes, rise, fall, failback } => {
             Judge::Listed(ListedNodes::new(nodes, *rise, *fall, *failback))

@@ -130,6 +130,10 @@ pub struct Status {
     pub proven_at: Option<Now>,
     /// How long a hold may last.
     pub hold_max: Duration,
+    /// Until when writes may go on without another word of the Sentinels; `None`: they need no lease, or there is none.
+    pub lease: Option<Now>,
+    /// Holds for want of a lease.
+    pub lapses: u64,
     /// The Sentinels that are known; empty without.
     pub sentinels: Vec<SentinelStatus>,
     /// How many Sentinels are a majority.
@@ -213,6 +217,8 @@ impl Topology {
             epoch,
             proven_at: self.grant.as_ref().map(|g| g.proven_at),
             hold_max: view.hold_max,
+            lease: view.writes_until,
+            lapses: self.lapses,
             sentinels: sentinels
                 .into_iter()
                 .flat_map(|s| &s.map)

@@ -75,6 +75,13 @@ fn facts(s: &Service, rate: Option<f64>) -> Vec<(&'static str, String)> {
         let left = duration((s.hold_max_s - held).max(0.0));
         facts.push(("hold", format!("for {} already, {left} left", duration(held))));
     }
+    if let Some(left) = s.lease_s {
+        let text = match duration(left) {
+            _ if left <= 0.0 => "over: the Sentinels could have elected another master unseen".to_owned(),
+            left => format!("writes may go on for {left} without another word of the Sentinels"),
+        };
+        facts.push(("lease", text));
+    }
     let held = match s.held {
         0 => "none waits".to_owned(),
         n => format!("{n} wait"),

@@ -57,6 +57,8 @@ pub struct Service {
     pub holding_s: Option<f64>,
     /// How long a hold may last.
     pub hold_max_s: f64,
+    /// For how long writes may go on without another word of the Sentinels; absent if they need no lease.
+    pub lease_s: Option<f64>,
     /// Clients whose commands wait now.
     pub held: u64,
     /// Commands that began to wait, since the start.
@@ -231,6 +233,7 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         gates: Gates { writes: writes.to_owned(), reads: reads.to_owned() },
         holding_s: holding_s(s, at),
         hold_max_s: status.hold_max.as_secs_f64(),
+        lease_s: status.lease.map(|until| until.since(at).as_secs_f64()),
         held: counters.held_now,
         held_total: counters.held,
         clients: counters.clients_now,

@@ -72,6 +72,8 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         epoch: Some(13),
         proven_at: Some(ago(250)),
         hold_max: Duration::from_secs(15),
+        lease: (state == State::Serving).then(|| at() + Duration::from_millis(700)),
+        lapses: 0,
         sentinels: Vec::new(),
         majority: 0,
         nodes: Vec::new(),

@@ -5,6 +5,7 @@
 //! observers between it and a real [`pointsman_core::topology::Topology`], `faults` breaks things, and `check` and
 //! `stories` are what must hold of what it says.
 mod check;
+mod dark;
 pub mod drive;
 mod faults;
 mod stories;

@@ -34,6 +34,8 @@ impl Bench {
                 down_after: 1000 * MS,
                 failover_timeout: 10_000 * MS,
                 pong_age: 100 * MS,
+                ping_age: Duration::ZERO,
+                linked: true,
             }),
         );
     }
