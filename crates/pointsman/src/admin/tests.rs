@@ -6,7 +6,7 @@ use super::*;
 use crate::events::Line;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, Term};
 use pointsman_core::topology::status::{Event, EventKind, NodeStatus, SentinelStatus, State};
-use pointsman_core::topology::story::{Mark, MarkKind, Reign, Story};
+use pointsman_core::topology::story::{Granted, Mark, MarkKind, Story};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -176,11 +176,11 @@ fn tally() -> Tally {
         by: "worker".into(),
         text: "broken".into(),
     };
-    let reign = |term, n| Reign { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
+    let granted = |term, n| Granted { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
     let story = Story {
         began: ago(9_000),
-        from: reign(3, 1),
-        to: reign(4, 2),
+        from: granted(3, 1),
+        to: granted(4, 2),
         marks: marks.map(mark).collect(),
         left_out: 0,
         behind: Some(0),
