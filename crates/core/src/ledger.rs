@@ -57,6 +57,8 @@ pub enum Apply {
     Name,
     /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.
     WaitMark,
+    /// Pointsman's own `ROLE` behind writes whose replies are withheld: where they end in the replication stream.
+    Offset,
 }
 
 /// What `HELLO` asked for.
@@ -216,7 +218,7 @@ impl Ledger {
         let changes = |s: &Slot| {
             let subscribes =
                 s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)));
-            s.apply != Apply::None || subscribes
+            !matches!(s.apply, Apply::None | Apply::Offset) || subscribes
         };
         self.slots.iter().skip(1).any(changes)
     }
@@ -256,6 +258,21 @@ impl Ledger {
         }
         *self = Ledger::default();
         out
+    }
+
+    /// Whether the last request still streams in: nothing can be queued behind it yet.
+    pub fn streams_in(&self) -> bool {
+        self.slots.back().is_some_and(|s| s.end == u64::MAX)
+    }
+
+    /// Whether what is queued next would stand in a transaction; `open`: whether the session is in one already.
+    pub fn ends_in_tx(&self, open: bool) -> bool {
+        let turn = self.slots.iter().rev().find_map(|s| match s.entry?.act {
+            Act::Multi => Some(true),
+            Act::Exec | Act::Discard => Some(false),
+            _ => None,
+        });
+        turn.unwrap_or(open)
     }
 
     /// Whether a request in flight is of a command for which `is` holds.

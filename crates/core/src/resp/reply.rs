@@ -17,6 +17,9 @@ pub const QUEUED: &[u8] = b"+QUEUED\r\n";
 /// The master changed while a command was under way whose effect cannot be known.
 pub const UNCERTAIN: &[u8] =
     b"-UNCERTAIN the connection to the master was lost before its reply: the command may or may not have been executed\r\n";
+/// The master changed, and its successor is not known to have a write that was executed.
+pub const UNPROVEN: &[u8] =
+    b"-UNCERTAIN the command was executed while the master was changing: whether its successor has the write is not known\r\n";
 /// Said at `EXEC` of a transaction whose connection was lost before it.
 pub const EXECABORT_SWITCH: &[u8] =
     b"-EXECABORT Transaction discarded because the connection to the master was lost before EXEC\r\n";

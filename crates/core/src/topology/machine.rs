@@ -9,6 +9,7 @@
 //! begins when another node is granted, or another process at the same address, or one that was demoted in between;
 //! otherwise a release keeps the term.
 use super::judge::{Facts, Grant, Verdict, Wait};
+use super::kept::Stream;
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
 use super::observation::{Observation, Seen, Target, TargetKind};
@@ -96,6 +97,8 @@ pub struct Topology {
     /// The grant before a provisional one: what is measured by if that turns out wrong.
     deposed: Option<Grant>,
     pub(super) held: Option<Held>,
+    /// What the term's master wrote, and who has it.
+    pub(super) stream: Stream,
     /// Why it serves.
     pub(super) serving: Arc<str>,
     doubt_at: Now,
@@ -128,6 +131,7 @@ impl Topology {
             grant: None,
             last: None,
             deposed: None,
+            stream: Stream::default(),
             held: Some(held),
             serving: "".into(),
             doubt_at: Now::ZERO,
@@ -380,6 +384,7 @@ impl Topology {
             (None, None) => {}
         }
         self.last = self.grant.clone();
+        self.stream.note(self.term, self.grant.as_ref().and_then(|g| g.lineage.as_ref()));
         // What was given up still matters if the old master gets its grant back.
         if let (Judge::Sentinels(s), None) = (&mut self.judge, promotion) {
             s.forget_aborts();
@@ -534,7 +539,7 @@ impl Topology {
     }
 
     /// The selected nodes, until they are granted.
-    fn candidates(&self, now: Now) -> impl Iterator<Item = &HostPort> {
+    pub(super) fn candidates(&self, now: Now) -> impl Iterator<Item = &HostPort> {
         let held = self.sentinels().filter(|_| self.held.is_some());
         let all = held.into_iter().flat_map(Sentinels::candidates);
         let recent = all.filter(move |(_, since)| now.since(*since) < CHASE_FOR);
@@ -592,7 +597,7 @@ impl Topology {
         let changed = answers
             || (before.term, &before.master, before.writes, before.reads, before.writes_until)
                 != (view.term, &view.master, view.writes, view.reads, view.writes_until)
-            || before.hold_max != view.hold_max
+            || (before.hold_max, before.kept) != (view.hold_max, view.kept)
             || !same_health(&before.replicas, &view.replicas)
             || (!same_lag && since >= LAG_EVERY)
             || (before.why != view.why && since >= WHY_EVERY);

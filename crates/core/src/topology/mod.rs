@@ -5,6 +5,7 @@
 //! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is known of the nodes, and
 //! [`status`] the operator's view. [`snapshot`] is what the data plane gets to see.
 mod judge;
+mod kept;
 mod listed;
 pub mod machine;
 mod nodes;

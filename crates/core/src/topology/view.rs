@@ -30,6 +30,7 @@ impl Topology {
             master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
             proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
             writes_until: None,
+            kept: self.kept(now),
             replicas: self.replicas().into(),
             writes,
             reads,

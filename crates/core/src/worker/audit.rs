@@ -32,7 +32,7 @@ impl Worker {
         for (id, c) in &self.clients {
             self.audit_client(id, c, &owed)?;
             audit.input_max = audit.input_max.max(c.waiting());
-            audit.out_max = audit.out_max.max(c.unwritten().len());
+            audit.out_max = audit.out_max.max(c.unread());
             audit.owed_max = audit.owed_max.max(c.owed as usize);
         }
         for s in self.services.iter().flatten() {
@@ -94,6 +94,7 @@ impl Worker {
             Place::Free => None,
             Place::Lane(up) | Place::Pinned(up) => Some(up),
         };
+        let n = n + c.unproven() as usize;
         if n != c.owed as usize || at.is_some() && at != place {
             return Err(format!("{id:?} counts {} replies at {:?}, {n} are owed at {at:?}", c.owed, c.place));
         }
@@ -109,7 +110,7 @@ impl Worker {
             Wait::InFlight => c.owed == 0,
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
-            Wait::Output => c.unwritten().is_empty(),
+            Wait::Output => c.unread() == 0,
         };
         // One that is closed once it has read its replies waits for nothing else.
         if unmet && !c.closing {

@@ -23,6 +23,8 @@ pub struct Counters {
     pub resent: u64,
     /// Commands that were answered with `-UNCERTAIN`.
     pub uncertain: u64,
+    /// Replies that were withheld until a successor was known to have their writes.
+    pub withheld: u64,
     /// Commands that were answered with `-MASTERDOWN`.
     pub masterdown: u64,
     /// Commands that were refused by policy.
@@ -64,6 +66,7 @@ impl Counters {
         self.held_now += o.held_now;
         self.resent += o.resent;
         self.uncertain += o.uncertain;
+        self.withheld += o.withheld;
         self.masterdown += o.masterdown;
         self.refused += o.refused;
         self.malformed += o.malformed;

@@ -337,7 +337,7 @@ impl Worker {
         if c.owed >= lim.in_flight_max {
             return Routed::Blocked(Wait::InFlight);
         }
-        if c.unwritten().len() >= lim.client_output_soft {
+        if c.unread() >= lim.client_output_soft {
             return Routed::Blocked(Wait::Output);
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)

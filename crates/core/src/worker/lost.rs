@@ -63,7 +63,8 @@ impl Worker {
         }
         for client in met {
             let Some(c) = self.clients.get_mut(client) else { continue };
-            c.owed = 0;
+            // What is withheld still waits for its proof.
+            c.owed = c.unproven();
             if matches!(c.place, Place::Lane(u) | Place::Pinned(u) if u == id) {
                 c.place = Place::Free;
             }

@@ -5,6 +5,7 @@
 //!   client's bytes ─▶ intake (frame, route, gate) ─▶ ledger of a lane or pinned connection ─▶ upstream
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   withheld (replies that may not be shown before a proof)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -23,6 +24,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod withheld;
 
 pub use audit::Audit;
 pub use counters::Counters;
@@ -138,6 +140,8 @@ pub struct Worker {
     /// Whether waiting clients are being let out: then they pass those that wait behind them.
     releasing: bool,
     buffers: Vec<Vec<u8>>,
+    /// Numbers what is withheld together.
+    next_batch: u64,
     next_session: u64,
     session_step: u64,
     next_sweep: Now,
@@ -157,6 +161,7 @@ impl Worker {
             ready: VecDeque::new(),
             releasing: false,
             buffers: Vec::new(),
+            next_batch: 0,
             next_session: first,
             session_step: step,
             next_sweep: Now::ZERO,

@@ -1,5 +1,6 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
 use super::client::{Place, Stream};
+use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
@@ -70,6 +71,8 @@ pub(super) struct Up {
     pub(super) relay: bool,
     /// Clients that wait for room in its ring.
     pub(super) starved: Vec<ClientId>,
+    /// What must be proven before the replies to its writes are shown.
+    pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
     ident: Option<Ident>,
@@ -102,7 +105,7 @@ impl Up {
 fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
-        None if slot.apply == Apply::Name => Access::Neither,
+        None if matches!(slot.apply, Apply::Name | Apply::Offset) => Access::Neither,
         None => Access::Write,
     }
 }
@@ -241,6 +244,7 @@ impl Worker {
             pinned_by: None,
             relay: false,
             starved: Vec::new(),
+            withholding: None,
             wait_denied: false,
             ident: ident.cloned(),
             names: Names::default(),
@@ -374,6 +378,9 @@ impl Worker {
                 let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
                 match shard.sends(up.term, now) {
                     [true, true] => up.ledger.unsent(),
+                    [false, false] if shard.may_ask(up.term, now) && !up.relay => {
+                        up.ledger.unsent_while(|slot| slot.apply == Apply::Offset)
+                    }
                     [false, false] => &[],
                     _ if up.relay => &[],
                     [writes, reads] => up.ledger.unsent_while(|slot| match access(slot) {
@@ -424,7 +431,7 @@ impl Worker {
     /// Takes a connection out of all that knows it.
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
-        let up = self.ups.remove(id)?;
+        let mut up = self.ups.remove(id)?;
         let shard = self.shard(up.service, up.shard);
         let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
         if let Some(of_key) = map.get_mut(&up.key) {
@@ -440,6 +447,9 @@ impl Worker {
             && c.place == Place::Pinned(id)
         {
             c.place = Place::Free;
+        }
+        if let Some(withholding) = up.withholding.take() {
+            self.never_proven(withholding);
         }
         Some(up)
     }
