@@ -16,17 +16,17 @@ use super::observation::{Observation, Seen, Target, TargetKind};
 use super::promotion::Promotion;
 use super::roles::Roles;
 use super::sentinels::Sentinels;
-use super::settings::{HostPort, Settings, Source, Trust};
+use super::settings::{Settings, Source, Trust};
 use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
-use super::view::{endpoint, same_health};
+use super::view::endpoint;
+use super::watch::{ASK_EVERY, CHASE_EVERY, configured_nodes, observed_differently};
 use crate::Now;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
@@ -36,15 +36,6 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How often time alone is looked at, while something goes on, and while nothing does.
 const TICK_BUSY: Duration = Duration::from_millis(25);
 const TICK_CALM: Duration = Duration::from_millis(200);
-/// While it holds, a change of nothing but the reason is published at most this often.
-const WHY_EVERY: Duration = Duration::from_millis(100);
-/// A change of nothing but the replicas' lag is published at most this often.
-const LAG_EVERY: Duration = Duration::from_secs(1);
-/// Everybody is asked out of turn at most this often, so that nobody who keeps changing his mind makes us spin.
-const ASK_EVERY: Duration = Duration::from_millis(5);
-/// How often a node that was selected to be promoted is asked, and for how long (then as everybody while it holds).
-const CHASE_EVERY: Duration = Duration::from_millis(20);
-const CHASE_FOR: Duration = Duration::from_secs(10);
 /// For how long an operator's trust is good.
 const TRUST_FOR: Duration = Duration::from_secs(30);
 /// The longest automatic hold, and what it adds to the largest down-after, and what it is without Sentinels.
@@ -93,7 +84,7 @@ pub struct Topology {
     pub(super) term: Term,
     pub(super) grant: Option<Grant>,
     /// The last grant, also after it was withdrawn: what comes next is measured by it.
-    last: Option<Grant>,
+    pub(super) last: Option<Grant>,
     /// The grant before a provisional one: what is measured by if that turns out wrong.
     deposed: Option<Grant>,
     pub(super) held: Option<Held>,
@@ -106,17 +97,17 @@ pub struct Topology {
     /// Until when a sign alone does not make all workers hold.
     grace_until: Now,
     /// A worker waits for a view whose proof began after this.
-    owed: Option<Now>,
+    pub(super) owed: Option<Now>,
     trusted_until: Option<Now>,
-    asked_at: Now,
-    chased_at: Now,
-    ask_wanted: bool,
+    pub(super) asked_at: Now,
+    pub(super) chased_at: Now,
+    pub(super) ask_wanted: bool,
     looked_at: Now,
-    published: Arc<ShardView>,
-    published_at: Now,
-    watched: BTreeSet<Target>,
-    hurrying: bool,
-    acts: VecDeque<Act>,
+    pub(super) published: Arc<ShardView>,
+    pub(super) published_at: Now,
+    pub(super) watched: BTreeSet<Target>,
+    pub(super) hurrying: bool,
+    pub(super) acts: VecDeque<Act>,
 }
 
 impl Topology {
@@ -515,102 +506,6 @@ impl Topology {
             }
         }
     }
-
-    /// Asks everybody, if that is wanted and due.
-    fn ask(&mut self, now: Now) {
-        if !self.ask_wanted || now < self.asked_at + ASK_EVERY {
-            return;
-        }
-        (self.asked_at, self.ask_wanted) = (now, false);
-        let acts = self.watched.iter().cloned().map(Act::Ask);
-        self.acts.extend(acts);
-    }
-
-    /// Asks the nodes that may be promoted at any moment, as often as is reasonable.
-    fn chase(&mut self, now: Now) {
-        if self.held.is_none() || now < self.chased_at + CHASE_EVERY {
-            return;
-        }
-        let acts: Vec<Act> = self.candidates(now).map(|at| Act::Ask(Target::node(at.clone()))).collect();
-        if !acts.is_empty() {
-            self.chased_at = now;
-            self.acts.extend(acts);
-        }
-    }
-
-    /// The selected nodes, until they are granted.
-    pub(super) fn candidates(&self, now: Now) -> impl Iterator<Item = &HostPort> {
-        let held = self.sentinels().filter(|_| self.held.is_some());
-        let all = held.into_iter().flat_map(Sentinels::candidates);
-        let recent = all.filter(move |(_, since)| now.since(*since) < CHASE_FOR);
-        recent.filter_map(|(at, _)| Some(self.nodes.find(&self.nodes.key(at))?.0))
-    }
-
-    fn note_configured(&mut self, now: Now) {
-        for at in configured_nodes(&self.settings.source) {
-            self.nodes.note(now, &at);
-        }
-    }
-
-    /// Has everything watched that should be, often while something goes on.
-    fn arrange(&mut self) {
-        let last = self.grant.as_ref().or(self.last.as_ref()).map(|g| g.key.clone());
-        self.nodes.prune(last.as_ref());
-        let busy = self.held.is_some()
-            || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
-        if !self.watches_all() {
-            let sentinels = self.sentinels().into_iter().flat_map(|s| s.map.keys());
-            let sentinels = sentinels.cloned().map(Target::sentinel);
-            let wanted: BTreeSet<Target> =
-                sentinels.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
-            self.acts.extend(self.watched.difference(&wanted).cloned().map(Act::Unwatch));
-            for t in wanted.difference(&self.watched) {
-                self.acts.push_back(Act::Watch(t.clone()));
-                if self.hurrying {
-                    self.acts.push_back(Act::Hurry(t.clone(), true));
-                }
-            }
-            self.watched = wanted;
-        }
-        if self.hurrying != busy {
-            self.hurrying = busy;
-            self.acts.extend(self.watched.iter().cloned().map(|t| Act::Hurry(t, busy)));
-        }
-    }
-
-    fn watches_all(&self) -> bool {
-        let sentinels = self.sentinels().map(|s| &s.map);
-        let known = |t: &Target| match t.kind {
-            TargetKind::Sentinel => sentinels.is_some_and(|m| m.contains_key(&t.at)),
-            TargetKind::Node => self.nodes.map.contains_key(&t.at),
-        };
-        let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
-        self.watched.len() == n && self.watched.iter().all(known)
-    }
-
-    fn publish(&mut self, now: Now) {
-        let view = self.compose(now);
-        let before = &*self.published;
-        let since = now.since(self.published_at);
-        let same_lag = before.replicas == view.replicas;
-        let answers = self.owed.is_some_and(|at| view.proven_at > at && view.writes.is_open());
-        let changed = answers
-            || (before.term, &before.master, before.writes, before.reads, before.writes_until)
-                != (view.term, &view.master, view.writes, view.reads, view.writes_until)
-            || (before.hold_max, before.kept) != (view.hold_max, view.kept)
-            || !same_health(&before.replicas, &view.replicas)
-            || (!same_lag && since >= LAG_EVERY)
-            || (before.why != view.why && since >= WHY_EVERY);
-        if !changed {
-            return;
-        }
-        if self.owed.is_some_and(|at| view.proven_at > at) || self.grant.is_none() {
-            self.owed = None;
-        }
-        self.published = Arc::new(view);
-        self.published_at = now;
-        self.acts.push_back(Act::Publish(self.published.clone()));
-    }
 }
 
 fn facts<'a>(
@@ -634,29 +529,4 @@ fn judge_for(now: Now, settings: &Settings) -> Judge {
             Judge::Listed(ListedNodes::new(nodes, *rise, *fall, *failback))
         }
     }
-}
-
-fn configured_nodes(source: &Source) -> Vec<HostPort> {
-    match source {
-        Source::Sentinels { .. } => Vec::new(),
-        Source::Roles { nodes, .. } => nodes.clone(),
-        Source::Static { nodes, .. } => nodes.iter().map(|n| n.at.clone()).collect(),
-    }
-}
-
-/// Whether the observers of one must be made anew for the other.
-fn observed_differently(a: &Settings, b: &Settings) -> bool {
-    let name = |s: &Settings| match &s.source {
-        Source::Sentinels { master, .. } => Some(master.clone()),
-        _ => None,
-    };
-    (&a.sentinel_credential, &a.node_credential, a.interval, a.timeout, name(a), mem::discriminant(&a.source))
-        != (
-            &b.sentinel_credential,
-            &b.node_credential,
-            b.interval,
-            b.timeout,
-            name(b),
-            mem::discriminant(&b.source),
-        )
 }

@@ -2,8 +2,9 @@
 //!
 //! [`observation`] is what was seen, by whom and when. [`machine`] holds the grant, the gates, the hold and what is
 //! published; the three ways to know the master ([`settings::Source`]) are three judges that look at all observations
-//! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is known of the nodes, and
-//! [`status`] the operator's view. [`snapshot`] is what the data plane gets to see.
+//! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is
+//! known of the nodes, `watch` whom to ask and how often, and [`status`] the operator's view. [`snapshot`] is what the
+//! data plane gets to see.
 mod judge;
 mod kept;
 mod listed;
@@ -18,6 +19,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod status;
 mod view;
+mod watch;
 
 pub use machine::{Act, Topology};
 

@@ -1,11 +1,18 @@
 //! What is published of one service's topology.
-use super::machine::Topology;
+use super::machine::{Act, Topology};
 use super::nodes::{Key, Node};
 use super::observation::Role;
 use super::settings::Source;
 use super::snapshot::{Endpoint, Gate, Replica, ShardView};
 use crate::Now;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
+
+/// While it holds, a change of nothing but the reason is published at most this often.
+const WHY_EVERY: Duration = Duration::from_millis(100);
+/// A change of nothing but the replicas' lag is published at most this often.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 
 impl Topology {
     /// The view as the workers are to see it.
@@ -37,6 +44,31 @@ impl Topology {
             hold_max,
             why,
         }
+    }
+
+    /// Tells the workers, if there is something that they should know.
+    pub(super) fn publish(&mut self, now: Now) {
+        let view = self.compose(now);
+        let before = &*self.published;
+        let since = now.since(self.published_at);
+        let same_lag = before.replicas == view.replicas;
+        let answers = self.owed.is_some_and(|at| view.proven_at > at && view.writes.is_open());
+        let changed = answers
+            || (before.term, &before.master, before.writes, before.reads, before.writes_until)
+                != (view.term, &view.master, view.writes, view.reads, view.writes_until)
+            || (before.hold_max, before.kept) != (view.hold_max, view.kept)
+            || !same_health(&before.replicas, &view.replicas)
+            || (!same_lag && since >= LAG_EVERY)
+            || (before.why != view.why && since >= WHY_EVERY);
+        if !changed {
+            return;
+        }
+        if self.owed.is_some_and(|at| view.proven_at > at) || self.grant.is_none() {
+            self.owed = None;
+        }
+        self.published = Arc::new(view);
+        self.published_at = now;
+        self.acts.push_back(Act::Publish(self.published.clone()));
     }
 
     fn replicas(&self) -> Vec<Replica> {

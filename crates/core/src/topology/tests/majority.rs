@@ -1,0 +1,251 @@
+//! Whom the Sentinels' majority names.
+use super::*;
+
+#[test]
+fn nothing_is_granted_before_a_majority_and_the_node_itself_agree() {
+    let mut b = Bench::new(settings(sentinels(3)));
+    assert_eq!(b.view().master, None);
+    b.names(1, 11, 5);
+    b.node(11, master("r11", lineage("A", None)));
+    b.sentinel(3, Seen::Gone(Gone::Refused));
+    b.node(11, master("r11", lineage("A", None)));
+    assert_eq!(b.view().master, None, "one of three is no majority");
+    b.names(2, 11, 5);
+    assert_eq!(b.view().master, None, "the node's ROLE must be asked after the last doubt");
+    assert!(b.asked(&Target::node(at(11))));
+    b.node(11, replica("r11", 12, "A"));
+    b.all_name(11, 5);
+    assert_eq!(b.view().master, None, "its ROLE disagrees");
+    b.node(11, master("r11", lineage("A", None)));
+    b.names(1, 11, 5);
+    b.names(2, 11, 5);
+    b.node(11, master("r11", lineage("A", None)));
+    assert!(b.serves(11));
+    assert_eq!(b.view().term, Term(1));
+    assert!(b.stories(EventKind::Grant)[0].contains("of 3 Sentinels name 127.0.0.1:11 at config epoch 5"));
+}
+
+#[test]
+fn a_node_that_loads_is_not_granted() {
+    let mut b = Bench::new(settings(sentinels(3)));
+    let loads = || {
+        let Seen::Report(mut r) = master("r11", None) else { unreachable!() };
+        r.loading = true;
+        Seen::Report(r)
+    };
+    b.all_name(11, 5);
+    b.node(11, loads());
+    b.all_name(11, 5);
+    b.node(11, loads());
+    assert_eq!(b.view().master, None);
+    assert!(b.view().why.contains("loads"));
+}
+
+#[test]
+fn a_switch_is_followed_when_the_majority_names_the_new_master_and_the_old_one_is_never_granted_again() {
+    let mut b = calm();
+    b.flags(2, 11, 5, Stage::Acts);
+    assert!(!b.view().writes.is_open(), "held at the first sign");
+    b.node(12, master("r12", lineage("B", Some("A"))));
+    b.node(11, master("r11", lineage("A", None)));
+    b.flags(2, 12, 6, Stage::Promoted);
+    assert_eq!(b.view().master, end(11), "one Sentinel is no majority");
+    assert!(!b.view().writes.is_open());
+    b.names(1, 12, 6);
+    b.node(12, master("r12", lineage("B", Some("A"))));
+    b.flags(2, 12, 6, Stage::Promoted);
+    b.names(1, 12, 6);
+    b.node(12, master("r12", lineage("B", Some("A"))));
+    assert!(b.serves(12), "{}", b.view().why);
+    assert_eq!(b.view().term, Term(2));
+    assert!(b.stories(EventKind::Fence)[0].contains("not 127.0.0.1:11"));
+    // The old master keeps saying master for seconds, and one Sentinel is behind.
+    b.pass_with(11_000 * MS, |b| {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, master("r12", lineage("B", Some("A"))));
+        b.names(1, 12, 6);
+        b.names(2, 12, 6);
+        b.names(3, 11, 5);
+    });
+    assert!(b.serves(12));
+    assert!(b.published().iter().all(|v| v.term < Term(2) || v.master == end(12)));
+}
+
+#[test]
+fn consecutive_switches_are_followed() {
+    let mut b = calm();
+    for (node, run, epoch, l) in [
+        (12, "r12", 6, lineage("B", Some("A"))),
+        (13, "r13", 7, lineage("C", Some("B"))),
+        (11, "r11", 8, lineage("D", Some("C"))),
+    ] {
+        b.all_name(node, epoch);
+        for _ in 0..2 {
+            b.node(node, master(run, l.clone()));
+            b.all_name(node, epoch);
+        }
+        b.node(node, master(run, l));
+        assert!(b.serves(node), "{}", b.view().why);
+    }
+    assert_eq!(b.view().term, Term(4));
+}
+
+#[test]
+fn one_sentinel_that_is_ahead_alone_is_overruled_when_its_node_says_replica() {
+    let mut b = calm();
+    b.names(3, 12, 999);
+    assert!(!b.view().writes.is_open(), "held for a moment");
+    let misled = |b: &mut Bench| {
+        ready_but(b, 3);
+        b.names(3, 12, 999);
+    };
+    b.pass_with(700 * MS, misled);
+    assert!(b.serves(11), "{}", b.view().why);
+    // Also at a start: it does not keep the others from being believed.
+    let mut b = Bench::new(settings(sentinels(3)));
+    b.pass_with(900 * MS, misled);
+    assert!(b.serves(11), "{}", b.view().why);
+}
+
+#[test]
+fn two_nodes_at_one_epoch_are_decided_by_the_majority_and_without_one_held() {
+    let mut b = calm();
+    b.names(3, 12, 5);
+    b.sentinel(2, Seen::Gone(Gone::Refused));
+    b.pass_with(3000 * MS, |b| {
+        b.names(1, 11, 5);
+        b.names(3, 12, 5);
+        b.node(11, master("r11", lineage("A", None)));
+    });
+    assert!(!b.view().writes.is_open(), "one against one");
+    b.pass_with(1000 * MS, |b| {
+        b.names(1, 12, 5);
+        b.names(3, 12, 5);
+        b.node(12, master("r12", lineage("B", Some("A"))));
+    });
+    assert!(b.serves(12), "{}", b.view().why);
+    assert_eq!(b.view().term, Term(2));
+}
+
+#[test]
+fn an_aborted_failover_gives_the_grant_back_when_the_nodes_agree() {
+    let mut b = calm();
+    b.flags(2, 11, 5, Stage::Acts);
+    b.sentinel(2, Seen::Replicas(Vec::from([Listed { at: at(12), selected: true }])));
+    b.all_name(11, 5);
+    b.node(11, master("r11", lineage("A", None)));
+    b.all_name(11, 5);
+    b.node(11, master("r11", lineage("A", None)));
+    assert!(!b.view().writes.is_open(), "the selected node has not spoken");
+    assert!(b.view().why.contains("gave up a failover"), "{}", b.view().why);
+    b.node(12, replica("r12", 11, "A"));
+    b.all_name(11, 5);
+    b.node(11, master("r11", lineage("A", None)));
+    assert!(b.serves(11), "{}", b.view().why);
+    assert_eq!(b.view().term, Term(1));
+}
+
+#[test]
+fn an_older_view_does_not_win_but_a_new_era_that_continues_the_last_master_does() {
+    let mut b = calm();
+    let anew = |b: &mut Bench| {
+        b.all_name(12, 1);
+        b.node(11, Seen::Gone(Gone::Refused));
+        b.node(12, master("r12", lineage("B", Some("A"))));
+    };
+    b.pass_with(3000 * MS, anew);
+    assert_eq!(b.view().master, end(11), "old views cannot win");
+    b.pass_with(4000 * MS, anew);
+    assert!(b.serves(12), "{}", b.view().why);
+    assert_eq!(b.stories(EventKind::Era).len(), 1);
+    // Without lineage only the operator can say so.
+    let mut b = calm();
+    let unrelated = |b: &mut Bench| {
+        b.all_name(12, 1);
+        b.node(11, replica("r11", 12, "Q"));
+        b.node(12, master("new", lineage("Q", None)));
+    };
+    b.pass_with(9000 * MS, unrelated);
+    assert_eq!(b.view().master, None);
+    assert!(b.view().why.contains("pointsman trust"));
+    b.t.trust(b.now);
+    b.pass_with(300 * MS, unrelated);
+    assert!(b.serves(12), "{}", b.view().why);
+}
+
+#[test]
+fn names_and_addresses_of_one_node_are_one_vote() {
+    let mut b = Bench::new(settings(sentinels(3)));
+    let name = HostPort { host: "redis-0".into(), port: 11 };
+    let by_name = |b: &mut Bench, s: u16| {
+        let view = View {
+            epoch: 5,
+            master: name.clone(),
+            stage: Stage::Calm,
+            forced: false,
+            quorum: 2,
+            others: 2,
+            down_after: MS,
+            failover_timeout: MS,
+            pong_age: MS,
+        };
+        b.sentinel(s, Seen::View(view));
+    };
+    by_name(&mut b, 1);
+    b.names(2, 11, 5);
+    b.sentinel(3, Seen::Gone(Gone::Refused));
+    b.seen(Target::node(name.clone()), Seen::Connected(at(11).literal().unwrap()));
+    b.seen(Target::node(name.clone()), master("r11", None));
+    by_name(&mut b, 1);
+    b.names(2, 11, 5);
+    b.seen(Target::node(name.clone()), master("r11", None));
+    by_name(&mut b, 1);
+    b.names(2, 11, 5);
+    assert!(b.serves(11), "{}", b.view().why);
+}
+
+#[test]
+fn sentinels_are_discovered_and_a_misled_one_cannot_add_a_crowd() {
+    let peers = |ports: &[u16]| {
+        Seen::Peers(
+            ports
+                .iter()
+                .map(|p| Peer { id: format!("id{p}").into(), at: at(*p), up: true, vote: None })
+                .collect(),
+        )
+    };
+    let mut b = Bench::new(settings(sentinels(1)));
+    b.sentinel(1, peers(&[2, 3]));
+    assert!(b.acts.contains(&Act::Watch(Target::sentinel(at(2)))));
+    b.names(1, 11, 5);
+    b.node(11, master("r11", None));
+    b.names(1, 11, 5);
+    b.node(11, master("r11", None));
+    assert_eq!(b.view().master, None, "one of three");
+    assert_eq!(b.t.status().majority, 2);
+    let mut b = calm();
+    b.sentinel(1, peers(&[2, 3]));
+    b.sentinel(2, peers(&[1, 3]));
+    b.sentinel(3, peers(&[1, 2, 101, 102, 103, 104]));
+    assert_eq!(b.t.status().majority, 2);
+    assert_eq!(b.t.status().sentinels.iter().filter(|s| s.counted).count(), 3);
+}
+
+#[test]
+fn a_sentinel_that_nobody_has_seen_up_for_ten_minutes_is_no_longer_counted() {
+    let mut b = Bench::new(settings(sentinels(2)));
+    b.names(1, 11, 5);
+    b.sentinel(2, Seen::Gone(Gone::Refused));
+    let one = |b: &mut Bench| {
+        b.names(1, 11, 5);
+        b.node(11, master("r11", None));
+    };
+    b.pass_with(595_000 * MS, one);
+    assert_eq!(b.view().master, None);
+    b.pass_with(6_000 * MS, one);
+    assert!(b.serves(11), "{}", b.view().why);
+    assert!(b.stories(EventKind::Note).iter().any(|s| s.contains("no longer counted")));
+    b.names(2, 11, 5);
+    b.pass(2000 * MS);
+    assert_eq!(b.t.status().majority, 2, "and is counted again when it answers");
+}
