@@ -59,6 +59,18 @@ pub enum Apply {
     WaitMark,
     /// Pointsman's own `ROLE` behind writes whose replies are withheld: where they end in the replication stream.
     Offset,
+    /// Pointsman's own `WAIT` behind durable writes.
+    Replicas,
+    /// Pointsman's own `PING` before it: until 7.2 what a blocked command did counts for `WAIT` only with the command
+    /// that follows it (`processCommand`, `serveClientBlockedOnList`).
+    Follow,
+}
+
+impl Apply {
+    /// Whether it belongs to what Pointsman asks behind writes whose replies it withholds.
+    pub fn proves(&self) -> bool {
+        matches!(self, Apply::Offset | Apply::Replicas | Apply::Follow)
+    }
 }
 
 /// What `HELLO` asked for.
@@ -218,7 +230,7 @@ impl Ledger {
         let changes = |s: &Slot| {
             let subscribes =
                 s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)));
-            !matches!(s.apply, Apply::None | Apply::Offset) || subscribes
+            s.apply != Apply::None && !s.apply.proves() || subscribes
         };
         self.slots.iter().skip(1).any(changes)
     }

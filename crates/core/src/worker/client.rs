@@ -67,6 +67,8 @@ pub(super) struct Client {
     out_at: usize,
     /// Replies that may not be shown yet, and all that come behind them.
     pub(super) withheld: Option<Box<Withheld>>,
+    /// Its writes are acknowledged when replicas have them.
+    pub(super) durable: bool,
     /// Commands in flight upstream, or whose replies need a proof.
     pub(super) owed: u32,
     pub(super) place: Place,
@@ -97,7 +99,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, now: Now) -> Client {
+    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, durable: bool, now: Now) -> Client {
         Client {
             service,
             session: Session { id, ident, ..Session::default() },
@@ -108,6 +110,7 @@ impl Client {
             out: Vec::new(),
             out_at: 0,
             withheld: None,
+            durable,
             owed: 0,
             place: Place::Free,
             redo: VecDeque::new(),

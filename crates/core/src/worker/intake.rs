@@ -387,7 +387,7 @@ impl Worker {
         let u = self.ups.get_mut(up)?;
         let s = self.services[usize::from(c.service.0)].as_mut()?;
         let shard = &s.shards[usize::from(SHARD.0)];
-        let usual = u.key.class == Class::Plain
+        let usual = c.goes_over(u.key.class, entry.access)
             && !shard.line.is_leaving()
             && u.term == shard.view.term
             && u.ledger.len() < s.policy.limits.ring_max
@@ -399,6 +399,7 @@ impl Worker {
         c.newest = c.asked;
         let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
         u.ledger.push(req.bytes(), slot);
+        u.note_write(Some(entry));
         c.owed += 1;
         s.counters.commands += 1;
         if !u.dirty {
@@ -492,7 +493,7 @@ impl Worker {
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
             Route::Probe { .. } => (Class::Probe, c.session.ident_id()),
-            Route::Shared(_) => (Class::Plain, c.session.ident_id()),
+            Route::Shared(_) => (c.shared_class(entry), c.session.ident_id()),
             _ => (Class::Pinned, c.session.ident_id()),
         };
         let (proto, db) =
@@ -501,7 +502,9 @@ impl Worker {
         if let Place::Lane(up) = c.place
             && let Some(u) = self.ups.get(up)
         {
-            if u.key == key {
+            // What a session asks behind a durable write goes the same way.
+            let behind = c.owed > 0 && u.key == LaneKey { class: Class::Durable, ..key };
+            if u.key == key || behind && class == Class::Plain {
                 return self.room(id, up);
             }
             if c.owed > 0 {
@@ -538,10 +541,15 @@ impl Worker {
         match e.act {
             // A transaction that was just begun has not been told yet that what it watched is lost.
             Act::Exec => c.session.watch == Watch::Lost,
+            // The WAIT behind a durable write must not stand in it.
+            Act::Multi => c.durable,
             // How many replies it has: as many as there are subscriptions then, or one if it is queued. And WAIT brings
             // its mark neither into a transaction nor to a subscriber.
             Act::Unsubscribe(_) | Act::Wait => true,
             Act::Subscribe(_) => {
+                if c.durable {
+                    return true;
+                }
                 let of_tx = |e: &Entry| matches!(e.act, Act::Multi | Act::Exec | Act::Discard);
                 self.ups.get(up).is_some_and(|u| u.ledger.owes(of_tx))
             }
@@ -623,6 +631,7 @@ impl Worker {
             }
             Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
         }
+        u.note_write(entry);
         let service = c.service;
         self.service(service).counters.commands += 1;
         self.mark_up(up);

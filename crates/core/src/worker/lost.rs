@@ -152,7 +152,10 @@ impl Worker {
                 continue;
             }
             for (slot, bytes) in up.ledger.retract() {
-                let Owner::Client(client) = slot.owner else { continue };
+                let Owner::Client(client) = slot.owner else {
+                    self.wait_taken_back(id, &slot);
+                    continue;
+                };
                 let Some(c) = self.clients.get_mut(client) else { continue };
                 c.owed = c.owed.saturating_sub(1);
                 c.redo_at(slot.seq, again(&slot, bytes, slot.maybe));

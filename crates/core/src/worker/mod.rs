@@ -5,7 +5,7 @@
 //!   client's bytes ─▶ intake (frame, route, gate) ─▶ ledger of a lane or pinned connection ─▶ upstream
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
-//!   withheld (replies that may not be shown before a proof)
+//!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -16,6 +16,7 @@
 mod audit;
 mod client;
 mod counters;
+mod durable;
 mod intake;
 mod line;
 mod lost;
@@ -214,8 +215,9 @@ impl Worker {
         self.run_ready(now);
     }
 
-    /// A client was accepted. Errors with what to tell it before it is closed.
-    pub fn accepted(&mut self, now: Now, service: ServiceId) -> Result<ClientId, NotAccepted> {
+    /// A client was accepted, on a listener that asks for durable writes or not. Errors with what to tell it before it is
+    /// closed.
+    pub fn accepted(&mut self, now: Now, service: ServiceId, durable: bool) -> Result<ClientId, NotAccepted> {
         let slot = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut);
         let s = slot.filter(|s| !s.draining).ok_or(NO_SERVICE)?;
         if s.clients >= s.policy.clients_max {
@@ -227,7 +229,8 @@ impl Worker {
         let ident = s.policy.upstream_user.clone().map(crate::session::Ident::new);
         let id = self.next_session;
         self.next_session += self.session_step;
-        Ok(self.clients.insert(Client::new(service, id, ident, now)))
+        let durable = durable && s.policy.durable.replicas > 0;
+        Ok(self.clients.insert(Client::new(service, id, ident, durable, now)))
     }
 
     /// How many clients there are.
@@ -302,6 +305,9 @@ impl Worker {
                     let id = self.dirty_ups.pop()?;
                     if let Some(u) = self.ups.get_mut(id) {
                         u.dirty = false;
+                        if u.withholding.is_some() {
+                            self.wait_behind(id);
+                        }
                         return Some(Dst::Up(id));
                     }
                 }
@@ -377,7 +383,7 @@ impl Worker {
                 let c = &mut all[i].1;
                 match up.key.class {
                     Class::Pinned => c.pinned_now += 1,
-                    Class::Plain | Class::Probe => c.lanes_now += 1,
+                    Class::Plain | Class::Durable | Class::Probe => c.lanes_now += 1,
                 }
             }
         }

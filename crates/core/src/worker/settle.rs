@@ -173,6 +173,7 @@ impl Worker {
             match slot.apply {
                 Apply::WaitMark => up.wait_denied = kind == b'-',
                 Apply::Offset => self.offset_told(id, frame),
+                Apply::Replicas => self.replicas_told(now, id, frame),
                 _ => {}
             }
             return self.after_settle(id);
@@ -443,7 +444,7 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
             return Cow::Owned(instead.into());
         }
         _ if error => {}
-        Apply::None | Apply::Name | Apply::WaitMark | Apply::Offset => {}
+        Apply::None | Apply::Name | Apply::WaitMark | Apply::Offset | Apply::Replicas | Apply::Follow => {}
         Apply::Select(db) => s.db = db,
         Apply::Auth(ident) => s.ident = Some(ident),
         Apply::Hello(hello) => {

@@ -4,6 +4,7 @@ use crate::topology::snapshot::{Gate, ServiceView, ShardView, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
 
+mod durable;
 mod withheld;
 
 const SERVICE: ServiceId = ServiceId(0);
@@ -86,7 +87,7 @@ impl Rig {
     }
 
     fn client(&mut self) -> ClientId {
-        self.w.accepted(self.now, SERVICE).expect("there is room")
+        self.w.accepted(self.now, SERVICE, false).expect("there is room")
     }
 
     fn says(&mut self, c: ClientId, text: &str) {

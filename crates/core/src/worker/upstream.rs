@@ -17,6 +17,9 @@ use alloc::vec::Vec;
 pub enum Class {
     /// Shared: carries many sessions' commands interleaved.
     Plain,
+    /// Shared: carries writes that replicas must have before they are acknowledged, and what their sessions ask behind
+    /// them.
+    Durable,
     /// Shared: carries what changes a session and not data (`AUTH`, `HELLO`, `SELECT` …), so that its own state does
     /// not matter.
     Probe,
@@ -105,7 +108,7 @@ impl Up {
 fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
-        None if matches!(slot.apply, Apply::Name | Apply::Offset) => Access::Neither,
+        None if slot.apply == Apply::Name || slot.apply.proves() => Access::Neither,
         None => Access::Write,
     }
 }
@@ -129,6 +132,9 @@ impl Worker {
             return Some(there[i]);
         }
         let id = self.open(now, at, key, ident)?;
+        if key.class == Class::Durable {
+            self.await_replicas(id);
+        }
         self.shard(at.0, at.1).lanes.entry(key).or_default().push(id);
         Some(id)
     }
@@ -157,6 +163,9 @@ impl Worker {
             }
         };
         self.ups[id].pinned_by = Some(by);
+        if self.clients.get(by).is_some_and(|c| c.durable) {
+            self.await_replicas(id);
+        }
         Some(id)
     }
 
@@ -205,6 +214,7 @@ impl Worker {
         up.ident = session.ident.clone();
         up.names = session.names.as_deref().cloned().unwrap_or_default();
         up.pinned_by = None;
+        up.withholding = None;
         let (service, shard, key, term) = (up.service, up.shard, up.key, up.term);
         let shard = self.shard(service, shard);
         if shard.view.term == term {
@@ -379,7 +389,7 @@ impl Worker {
                 match shard.sends(up.term, now) {
                     [true, true] => up.ledger.unsent(),
                     [false, false] if shard.may_ask(up.term, now) && !up.relay => {
-                        up.ledger.unsent_while(|slot| slot.apply == Apply::Offset)
+                        up.ledger.unsent_while(|slot| slot.apply.proves())
                     }
                     [false, false] => &[],
                     _ if up.relay => &[],

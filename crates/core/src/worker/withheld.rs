@@ -1,15 +1,18 @@
 //! Replies that are here, and may not be shown before something is proven of their writes.
 //!
-//! When the gate for writes closes while writes are under way, they finish on the old master. Whether its successor has
+//! *At a sign.* When the gate for writes closes while writes are under way, they finish on the old master. Whether its successor has
 //! them is not known yet: a `ROLE` goes behind them on the same connection and tells up to which offset of the
 //! replication stream they reach; the view tells up to where the successor has it ([`ShardView::kept`]). What it has is
 //! shown, also when the gate opens again for the same proven master; of what it does not have the client is told so.
+//!
+//! *Durable writes* wait for the answer to a `WAIT` behind them (`durable`).
 //!
 //! A client's replies keep their order: what comes behind a withheld reply waits with it. As long as a reply needs a
 //! proof it is owed, so that its session stays where it is, and no more than `in_flight_max` can wait.
 //!
 //! [`ShardView::kept`]: crate::topology::snapshot::ShardView::kept
-use super::{ClientId, UpId, Worker};
+use super::durable::Waiting;
+use super::{ClientId, Counters, UpId, Worker};
 use crate::command::{Access, Act};
 use crate::hold::Pass;
 use crate::ledger::{Apply, Owner, Slot};
@@ -110,12 +113,40 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Withholding {
     batch: Batch,
+    pub(super) until: Until,
+}
+
+/// What its replies wait for.
+#[derive(Debug)]
+pub(super) enum Until {
+    /// The node that succeeds the master has the writes, or the same master is proven again.
+    Kept,
+    /// Replicas have them.
+    Durable(Waiting),
 }
 
 impl Withholding {
+    pub(super) fn new(number: u64, up: UpId, term: Term, until: Until) -> Withholding {
+        Withholding { batch: Batch::new(number, up, term), until }
+    }
+
     /// What is said when it is not proven.
     pub(super) fn unproven(&self) -> &'static [u8] {
-        reply::UNPROVEN
+        match self.until {
+            Until::Kept => reply::UNPROVEN,
+            Until::Durable(_) => reply::NOT_DURABLE_LOST,
+        }
+    }
+
+    /// Whether replies wait.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.clients.is_empty()
+    }
+
+    /// The replies that wait; those that arrive from now on are another batch.
+    pub(super) fn take(&mut self, number: u64) -> Batch {
+        let next = Batch::new(number, self.batch.up, self.batch.term);
+        core::mem::replace(&mut self.batch, next)
     }
 }
 
@@ -154,7 +185,7 @@ impl Worker {
             }
             let tx = up.pinned_by.and_then(|c| self.clients.get(c)).is_some_and(|c| c.session.tx != Tx::None);
             self.next_batch += 1;
-            up.withholding = Some(Withholding { batch: Batch::new(self.next_batch, id, term) });
+            up.withholding = Some(Withholding::new(self.next_batch, id, term, Until::Kept));
             // Nothing can be asked within a request that was sent in part, or streams in, or within a transaction.
             let within = !up.ledger.unsent().is_empty() || up.ledger.streams_in() || up.ledger.ends_in_tx(tx);
             if !within {
@@ -183,7 +214,14 @@ impl Worker {
             batch.clients.push(client);
         }
         let at = (up.service, up.shard);
-        self.service(at.0).counters.withheld += 1;
+        match &mut withholding.until {
+            Until::Kept => self.service(at.0).counters.withheld += 1,
+            Until::Durable(waiting) => {
+                if waiting.answered() {
+                    self.mark_up(id);
+                }
+            }
+        }
         self.bound_output(client);
         if self.shard(at.0, at.1).writes() == Pass::Refuse {
             self.prove(at);
@@ -196,8 +234,7 @@ impl Worker {
         let (at, offset) = ((up.service, up.shard), master_offset(frame));
         let Some(withholding) = up.withholding.as_mut().filter(|_| offset.is_some()) else { return };
         self.next_batch += 1;
-        let next = Batch::new(self.next_batch, id, withholding.batch.term);
-        let batch = core::mem::replace(&mut withholding.batch, next);
+        let batch = withholding.take(self.next_batch);
         self.shard(at.0, at.1).withheld.push(Batch { offset, ..batch });
         self.prove(at);
     }
@@ -232,32 +269,45 @@ impl Worker {
     /// The gate is open again, for the same master, or will not open in time.
     fn end_withholding(&mut self, id: UpId, term: Term, gate: Pass) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        let Some(Withholding { batch }) = up.withholding.take() else { return };
+        let Some(withholding) = up.withholding.as_mut().filter(|w| matches!(w.until, Until::Kept)) else {
+            return;
+        };
+        self.next_batch += 1;
+        let batch = withholding.take(self.next_batch);
         if gate == Pass::Go && batch.term == term {
+            up.withholding = None;
             return self.resolve_batch(batch, None);
         }
         // What is still to come is not shown either.
-        self.next_batch += 1;
-        up.withholding = Some(Withholding { batch: Batch::new(self.next_batch, id, term) });
         self.resolve_batch(batch, Some(reply::UNPROVEN));
     }
 
     /// A connection is gone before it told what would prove its writes.
     pub(super) fn never_proven(&mut self, withholding: Withholding) {
         let text = withholding.unproven();
-        self.resolve_batch(withholding.batch, Some(text));
+        match withholding.until {
+            Until::Kept => self.resolve_batch(withholding.batch, Some(text)),
+            Until::Durable(_) => self.durable_batch(withholding.batch, Some(text)),
+        }
     }
 
-    /// The replies of a batch are shown, or `instead` in the place of each.
     fn resolve_batch(&mut self, batch: Batch, instead: Option<&[u8]>) {
+        self.end_batch(batch, instead, |c, n| c.uncertain += if instead.is_some() { n } else { 0 });
+    }
+
+    /// The replies of a batch are shown, or `instead` in the place of each; they are counted for their service.
+    pub(super) fn end_batch(
+        &mut self,
+        batch: Batch,
+        instead: Option<&[u8]>,
+        count: impl Fn(&mut Counters, u64),
+    ) {
         for client in batch.clients {
             let Some(c) = self.clients.get_mut(client) else { continue };
             let service = c.service;
             let Some(withheld) = &mut c.withheld else { continue };
             let n = withheld.resolve(batch.number, instead);
-            if instead.is_some() {
-                self.service(service).counters.uncertain += u64::from(n);
-            }
+            count(&mut self.service(service).counters, u64::from(n));
             self.show(client);
             for _ in 0..n {
                 self.owed_less(client, batch.up);

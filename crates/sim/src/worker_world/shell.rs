@@ -177,7 +177,7 @@ impl World {
     }
 
     fn accepted(&mut self, link: LinkId) {
-        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE) else { return };
+        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE, false) else { return };
         let conn = Conn {
             dst: Dst::Client(id),
             connecting: false,
