@@ -1,7 +1,7 @@
 //! What a configuration would do, in plain words: for `pointsman check`.
 use crate::units::show_duration;
 use crate::{Config, Service};
-use pointsman_core::policy::{Allow, Policy};
+use pointsman_core::policy::{Allow, Durable, Policy};
 use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode};
 use std::fmt::Write;
 
@@ -27,6 +27,7 @@ fn service_sentences(service: &Service) -> Vec<String> {
     let mut sentences = vec![format!("accepts clients on {}.", listed(&service.listen))];
     sentences.extend(source_sentences(&service.topology));
     sentences.extend(hold_sentences(&service.topology));
+    sentences.extend(durable_sentence(service));
     sentences.extend(client_sentences(&service.policy));
     sentences
 }
@@ -120,6 +121,21 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
     vec![format!(
         "without a master, {who} {hold}; then they get -MASTERDOWN until there is one. Clients stay connected."
     )]
+}
+
+fn durable_sentence(service: &Service) -> Option<String> {
+    let Durable { replicas, timeout } = service.policy.durable;
+    let have = match replicas {
+        0 => return None,
+        1 => "a replica has it".into(),
+        n => format!("{n} replicas have it"),
+    };
+    let whose = match &service.durable_listen[..] {
+        [] => String::new(),
+        some => format!(" of a client on {}", listed(some)),
+    };
+    let timeout = show_duration(timeout);
+    Some(format!("acknowledges a write{whose} when {have}; after {timeout} it gets -NOTDURABLE instead."))
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {

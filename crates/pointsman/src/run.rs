@@ -6,7 +6,7 @@
 //! The main thread decides nothing about traffic: it waits for signals and for what the admin listener asks.
 use crate::admin::{self, Running, Sample, ServerHandle, ServiceSample, WorkerLoad};
 use crate::control::{self, Publisher};
-use crate::data::accept::{Acceptor, Listener};
+use crate::data::accept::{Acceptor, Door, Listener};
 use crate::data::{Outbox, Workers};
 use crate::{clock, log};
 use pointsman_config::{Change, Config, Flags, Listen, Service, diff, from_flags};
@@ -180,7 +180,7 @@ impl Process {
         let mut bound = Vec::new();
         for service in &config.services {
             for listen in &service.listen {
-                bound.push((service.id(), listen.clone(), bind(service, listen)?));
+                bound.push((door(service, listen), listen.clone(), bind(service, listen)?));
             }
         }
         let admin = config.admin.map(bind_admin).transpose()?;
@@ -195,10 +195,10 @@ impl Process {
         let control = control::start(topologies(&config), publisher.clone()).map_err(thread_error)?;
         let _ = outbox.0.set(control.clone());
         let mut open = BTreeMap::new();
-        for (id, (service, listen, listener)) in (0..).zip(bound) {
+        for (id, (door, listen, listener)) in (0..).zip(bound) {
             let shown = listener.addr().map_or_else(|| listen.to_string(), |addr| addr.to_string());
-            tracing::info!(service = %name_of(&config, service), "listening on {shown}");
-            acceptor.open(service, id, listener);
+            tracing::info!(service = %name_of(&config, door.service), "listening on {shown}");
+            acceptor.open(door, id, listener);
             open.insert(Where::of(&listen), Open { id, shown });
         }
         let next_listener = open.len() as u64;
@@ -281,7 +281,7 @@ impl Process {
         let mut bound = Vec::new();
         for (at, (service, listen)) in &wanted {
             if !state.open.contains_key(at) {
-                bound.push((at.clone(), service.id(), bind(service, listen)?));
+                bound.push((at.clone(), door(service, listen), bind(service, listen)?));
             }
         }
         self.workers.configure(&policies(&new));
@@ -292,17 +292,17 @@ impl Process {
                 return false;
             };
             // An address that another service has now is handed over without being closed.
-            self.acceptor.assign(open.id, service.id());
+            self.acceptor.assign(open.id, door(service, listen));
             if let Listen::Unix { path, mode } = listen {
                 let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode));
             }
             true
         });
-        for (at, service, listener) in bound {
+        for (at, door, listener) in bound {
             let id = state.next_listener;
             state.next_listener += 1;
             let shown = listener.addr().map_or_else(|| at.to_string(), |addr| addr.to_string());
-            self.acceptor.open(service, id, listener);
+            self.acceptor.open(door, id, listener);
             state.open.insert(at, Open { id, shown });
         }
         self.log.set_level(new.log.level);
@@ -383,6 +383,11 @@ impl Running for Process {
 fn changes_state(event: &status::Event) -> bool {
     use status::EventKind::{Down, Fence, Grant, Hold, Release};
     matches!(event.kind, Down | Fence | Grant | Hold | Release)
+}
+
+/// For whom a listener of a service accepts clients.
+fn door(service: &Service, listen: &Listen) -> Door {
+    Door { service: service.id(), durable: service.is_durable(listen) }
 }
 
 fn bind(service: &Service, listen: &Listen) -> Result<Listener, String> {
