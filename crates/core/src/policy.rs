@@ -89,7 +89,7 @@ pub struct Durable {
 
 impl Default for Durable {
     fn default() -> Durable {
-        Durable { replicas: 0, timeout: Duration::from_secs(1) }
+        Durable { replicas: 0, timeout: Duration::from_secs(5) }
     }
 }
 
