@@ -60,7 +60,11 @@ fn a_write_is_acknowledged_only_when_so_many_replicas_have_it() {
     d.replicas_stop(1);
     let reply = c.call(&["SET", "a", "2"]).unwrap();
     assert!(is_error(&reply, "NOTDURABLE"), "{reply:?}");
-    assert_eq!(d.on_master(&["GET", "a"]).text().unwrap(), "2", "it is on the master, and was not sent again");
+    assert_eq!(
+        d.on_master(&["GET", "a"]).text().unwrap(),
+        "2",
+        "it is on the master, and was not sent again"
+    );
     // Who does not ask for it does not wait for it.
     assert_eq!(d.proxy.client().call(&["SET", "a", "3"]).unwrap(), ok());
     d.replicas_go_on();

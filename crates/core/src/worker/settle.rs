@@ -241,13 +241,17 @@ impl Worker {
         }
         let executed = kind != b'-' || slot.entry.is_none_or(|e| !e.proves);
         let unproven = unproven.filter(|_| needs_proof(&slot, frame));
+        let (mut uncertain, service) = (0, c.service);
         if executed {
-            c.overtaken(slot.seq);
+            uncertain = c.overtaken(slot.seq);
             if slot.entry.is_none_or(|e| e.access == Access::Write) {
                 c.session.last_write = Some(term);
             }
         }
         c.redo_at(slot.seq, Then::Answer(unproven.unwrap_or(frame).into()));
+        let counters = &mut self.service(service).counters;
+        counters.uncertain += uncertain + u64::from(unproven == Some(reply::UNPROVEN));
+        counters.not_durable += u64::from(unproven == Some(reply::NOT_DURABLE_LOST));
     }
 
     /// A node that is no usable master refused a command: it is held, and sent again (invariant 6).
