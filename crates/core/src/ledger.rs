@@ -189,10 +189,13 @@ impl Ledger {
         self.ring.len() - self.head
     }
 
-    /// Of these, those before the last request, if that is kept as a whole.
+    /// Of these, those before the last request, if that is kept as a whole; what Pointsman asks behind it is none.
     pub fn len_before_last(&self) -> usize {
-        match self.slots.back() {
-            Some(last) if !last.streams => (self.last_start() - self.base) as usize,
+        match self.slots.iter().rposition(|s| !s.apply.proves()) {
+            Some(last) if !self.slots[last].streams => {
+                let start = last.checked_sub(1).map_or(self.base, |before| self.slots[before].end);
+                (start - self.base) as usize
+            }
             _ => self.len(),
         }
     }

@@ -187,7 +187,10 @@ impl Worker {
             self.next_batch += 1;
             up.withholding = Some(Withholding::new(self.next_batch, id, term, Until::Kept));
             // Nothing can be asked within a request that was sent in part, or streams in, or within a transaction.
-            let within = !up.ledger.unsent().is_empty() || up.ledger.streams_in() || up.ledger.ends_in_tx(tx);
+            // What was asked before and not answered is as good, if nothing came behind it.
+            let asked = up.ledger.slots().last().is_some_and(|s| s.apply == Apply::Offset);
+            let within =
+                asked || !up.ledger.unsent().is_empty() || up.ledger.streams_in() || up.ledger.ends_in_tx(tx);
             if !within {
                 let mut role = Vec::new();
                 reply::request(&mut role, &[b"ROLE"]);
