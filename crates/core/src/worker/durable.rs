@@ -13,7 +13,7 @@ use super::upstream::Up;
 use super::withheld::{Batch, Until, Withholding, needs_proof};
 use super::{Class, UpId, Worker};
 use crate::Now;
-use crate::command::{Access, Entry};
+use crate::command::{Access, Act, Entry};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::{parse_i64, reply};
 use crate::session::Tx;
@@ -43,6 +43,13 @@ impl Client {
     pub(super) fn shared_class(&self, entry: Option<&Entry>) -> Class {
         let writes = entry.is_none_or(|e| e.access == Access::Write);
         if self.durable && writes { Class::Durable } else { Class::Plain }
+    }
+
+    /// Whether a command on its own connection would keep out, or stop, the `WAIT` behind a durable write before it.
+    pub(super) fn keeps_wait_out(&self, entry: Option<&Entry>) -> bool {
+        let keeps =
+            |e: &Entry| matches!(e.act, Act::Multi | Act::Subscribe(_) | Act::Block | Act::BlockIfAsked);
+        self.durable && entry.is_none_or(keeps)
     }
 
     /// Whether what it asks next goes over the shared connection of this class that it has.

@@ -452,7 +452,9 @@ impl Worker {
         let c = &self.clients[id];
         let at = (c.service, SHARD);
         if let Place::Pinned(up) = c.place {
-            let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
+            let unclear = matches!(route, Route::Relay)
+                || c.keeps_wait_out(entry)
+                || entry.is_some_and(|e| self.unclear(c, up, e));
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
         if c.owed > 0 && matches!(route, Route::Probe { bytes: Cow::Owned(_), .. }) {
@@ -510,15 +512,10 @@ impl Worker {
         match e.act {
             // A transaction that was just begun has not been told yet that what it watched is lost.
             Act::Exec => c.session.watch == Watch::Lost,
-            // The WAIT behind a durable write must not stand in it.
-            Act::Multi => c.durable,
             // How many replies it has: as many as there are subscriptions then, or one if it is queued. And WAIT brings
             // its mark neither into a transaction nor to a subscriber.
             Act::Unsubscribe(_) | Act::Wait => true,
             Act::Subscribe(_) => {
-                if c.durable {
-                    return true;
-                }
                 let of_tx = |e: &Entry| matches!(e.act, Act::Multi | Act::Exec | Act::Discard);
                 self.ups.get(up).is_some_and(|u| u.ledger.owes(of_tx))
             }

@@ -150,12 +150,10 @@ impl Withholding {
     }
 }
 
-/// Whether a reply says something that is true only as long as its write is not lost.
+/// Whether a reply says something that is true only as long as its write is not lost. An error acknowledges nothing.
 pub(super) fn needs_proof(slot: &Slot, frame: &[u8]) -> bool {
     let writes = slot.entry.is_none_or(|e| e.access == Access::Write && e.act != Act::Wait);
-    let error = frame.first() == Some(&b'-');
-    let refused = error && (slot.entry.is_some_and(|e| e.proves) || frame.starts_with(b"-EXECABORT"));
-    writes && !slot.begun && !refused
+    writes && !slot.begun && frame.first() != Some(&b'-')
 }
 
 /// The offset in a master's answer to `ROLE`.
@@ -203,10 +201,9 @@ impl Worker {
 
     /// A write's reply has arrived on a connection that withholds them.
     pub(super) fn withhold(&mut self, id: UpId, client: ClientId, term: Term, slot: Slot, frame: &[u8]) {
-        let queued = frame == reply::QUEUED
-            && self.clients.get(client).is_some_and(|c| matches!(c.session.tx, Tx::Open(_)));
         let shown = self.settle_in_order(client, term, slot, frame, frame[0], false);
-        if queued {
+        // Within a transaction nothing is executed.
+        if self.clients.get(client).is_some_and(|c| matches!(c.session.tx, Tx::Open(_))) {
             self.deliver(client, &shown);
             return self.owed_less(client, id);
         }

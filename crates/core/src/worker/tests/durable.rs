@@ -154,12 +154,29 @@ fn a_transaction_waits_on_its_own_connection_behind_its_end() {
     assert_eq!(r.turn(up), ["*1|$5|MULTI|", SET].concat());
     r.answers(up, "+OK|+QUEUED|");
     assert_eq!((r.hears(c), r.turn(up)), ("+OK|+QUEUED|".into(), String::new()));
+    r.says(c, "NOSUCH a|");
+    assert_eq!(r.turn(up), "*2|$6|NOSUCH|$1|a|");
+    r.answers(up, "-ERR unknown command|");
+    assert_eq!((r.hears(c), r.turn(up)), ("-ERR unknown command|".into(), String::new()));
     r.says(c, "EXEC|MULTI|");
     assert_eq!(r.turn(up), "*1|$4|EXEC|");
     r.answers(up, "*1|+OK|");
     assert_eq!((r.hears(c), r.turn(up)), (String::new(), [PING, WAIT].concat()));
     r.answers(up, "+PONG|:2|");
     assert_eq!((r.hears(c), r.turn(up)), ("*1|+OK|".into(), "*1|$5|MULTI|".into()));
+}
+
+#[test]
+fn nothing_blocks_behind_a_write_that_replicas_are_waited_for() {
+    let mut r = durable();
+    let c = r.durable_client();
+    r.says(c, "MULTI|EXEC|BLPOP l 0|");
+    let up = r.up();
+    assert_eq!(r.turn(up), "*1|$5|MULTI|*1|$4|EXEC|");
+    r.answers(up, "+OK|*0|");
+    assert_eq!((r.hears(c), r.turn(up)), ("+OK|".into(), [PING, WAIT].concat()));
+    r.answers(up, "+PONG|:2|");
+    assert_eq!((r.hears(c), r.turn(up)), ("*0|".into(), "*3|$5|BLPOP|$1|l|$1|0|".into()));
 }
 
 #[test]
@@ -226,17 +243,4 @@ fn a_wait_that_a_closing_gate_takes_back_comes_again() {
     assert_eq!(r.turn(up), WAIT);
     r.answers(up, "+OK|:2|");
     assert_eq!(r.hears(c), "+OK|");
-}
-
-#[test]
-fn a_script_waits_although_no_error_of_it_proves_anything() {
-    let mut r = durable();
-    let c = r.durable_client();
-    r.says(c, "EVAL x 0|");
-    let up = r.up();
-    r.turn(up);
-    r.answers(up, "-ERR user_script: late|");
-    assert_eq!(r.hears(c), "");
-    r.answers(up, ":2|");
-    assert_eq!(r.hears(c), "-ERR user_script: late|");
 }
