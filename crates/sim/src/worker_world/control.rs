@@ -295,6 +295,15 @@ impl World {
             let reads = self.rng.chance(80);
             self.job(Job::Hold { reads });
         }
+        if self.rng.chance(50) {
+            // It is slow just now, and answers what is under way when another one may have been promoted.
+            let from = self.control.master;
+            let until = self.in_ms(1, 150);
+            self.servers[from].stopped_until = self.servers[from].stopped_until.max(until);
+            if self.rng.chance(50) {
+                self.stall_a_replica(to);
+            }
+        }
         for _ in 0..self.rng.below(4) {
             let at = self.in_ms(0, 120);
             self.control.later(at, Job::Kept { to });

@@ -188,7 +188,7 @@ impl World {
         let nodes = rng.between(2, 3) as usize;
         if rng.chance(40) {
             // Whoever is promoted has it.
-            let timeout = Duration::from_millis(rng.between(20, 600));
+            let timeout = Duration::from_millis(rng.between(5, 250));
             policy.durable = Durable { replicas: nodes as u32 - 1, timeout };
         }
         let policy = policy;

@@ -106,7 +106,7 @@ impl World {
     /// A replica falls behind.
     pub(super) fn stall_a_replica(&mut self, who: usize) {
         self.report.count("replicas that fall behind", 1);
-        let until = self.now + std::time::Duration::from_millis(self.rng.between(5, 400));
+        let until = self.now + std::time::Duration::from_millis(self.rng.between(5, 1_200));
         self.servers[who].replication.stalled_until = until;
     }
 }
