@@ -6,7 +6,7 @@ mod scene;
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
 use scene::load::{Load, Tally};
-use scene::{DEADLINE, Proxy, eventually, is_error, ok};
+use scene::{DEADLINE, Proxy, eventually, is_error, ok, said};
 use std::net::SocketAddr;
 
 const WRITERS: usize = 8;
@@ -141,6 +141,20 @@ fn failover(cause: impl FnOnce(&Deployment)) -> Tally {
     let tally = load.finish(&deployment.nodes[new]);
     println!("{tally:?}");
     tally
+}
+
+#[test]
+fn a_probe_tells_whether_there_are_replicas_for_it() {
+    let deployment = Deployment::start(Options { nodes: 2, ..Options::default() }).unwrap();
+    let check = |replicas: usize| {
+        let proxy = Proxy::before_sentinels(&deployment, &format!("durable = {replicas}"));
+        said(&["check", "-c", proxy.config.to_str().unwrap(), "--probe"])
+    };
+    let (good, text, _) = check(1);
+    assert!(good && text.contains("acknowledges a write when a replica has it"), "{text}");
+    assert!(text.contains("all replicas that there are") && text.contains("run on the master's host"), "{text}");
+    let (good, text, _) = check(2);
+    assert!(!good && text.contains("durable = 2, but 1 replicas follow the master"), "{text}");
 }
 
 #[test]
