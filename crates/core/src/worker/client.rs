@@ -214,17 +214,21 @@ const BUFFERS_KEPT: usize = 256;
 impl Worker {
     /// Gives a client bytes, behind those that are withheld from it. One that does not read them is closed at its limit.
     pub(super) fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        if let Some(withheld) = &mut c.withheld {
-            withheld.push_behind(bytes);
-            return self.bound_output(id);
-        }
-        self.give(id, bytes);
+        self.put::<false>(id, bytes);
     }
 
     /// Gives a client bytes at once.
     pub(super) fn give(&mut self, id: ClientId, bytes: &[u8]) {
+        self.put::<true>(id, bytes);
+    }
+
+    #[inline]
+    fn put<const AT_ONCE: bool>(&mut self, id: ClientId, bytes: &[u8]) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if !AT_ONCE && let Some(withheld) = &mut c.withheld {
+            withheld.push_behind(bytes);
+            return self.bound_output(id);
+        }
         if c.out.capacity() == 0
             && let Some(buffer) = self.buffers.pop()
         {
