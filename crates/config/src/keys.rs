@@ -358,6 +358,16 @@ pub const KEYS: &[Key] = &[
         "Whether a command that only reads is sent again when its connection broke before the reply. `false` answers it with `-UNCERTAIN`, as any other.")
         .default("true"),
 
+    Key::new(Service, "durable", Count(0, 16), "1",
+        "A write is acknowledged to its client only when so many replicas have it (`WAIT`); 0: when the master has it. Docs: guide/durable-writes.md.")
+        .default("0"),
+    Key::new(Service, "durable_timeout", Duration(10 * MS, M), "\"500ms\"",
+        "How long a write waits for these replicas before it is answered with `-NOTDURABLE`: the master has executed it, and it may be lost if the master fails. After a switch the Sentinels take up to 3 s to make the other replicas follow the new master. It has a meaning only with `durable`.")
+        .default("\"5s\""),
+    Key::new(Service, "durable_listen", List, "[\"0.0.0.0:6380\"]",
+        "More listeners, as in `listen`. With them only the writes of their clients are durable, so that an application chooses by the port; without them, those of all clients. It has a meaning only with `durable`.")
+        .default("[]"),
+
     Key::new(Service, "lanes", Count(1, 64), "2",
         "Shared connections that each worker opens to the master for each kind of session (user, database, protocol version).")
         .default("1"),

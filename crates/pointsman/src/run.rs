@@ -6,7 +6,7 @@
 //! The main thread decides nothing about traffic: it waits for signals and for what the admin listener asks.
 use crate::admin::{self, Running, Sample, ServerHandle, ServiceSample, WorkerLoad};
 use crate::control::{self, Account, Publisher};
-use crate::data::accept::{Acceptor, Listener};
+use crate::data::accept::{Acceptor, Door, Listener};
 use crate::data::{Outbox, Workers};
 use crate::events::{self, Journal};
 use crate::{clock, log};
@@ -227,7 +227,7 @@ impl Process {
         let mut bound = Vec::new();
         for service in &config.services {
             for listen in &service.listen {
-                bound.push((service.id(), listen.clone(), bind(service, listen)?));
+                bound.push((door(service, listen), listen.clone(), bind(service, listen)?));
             }
         }
         let admin = config.admin.map(bind_admin).transpose()?;
@@ -250,10 +250,10 @@ impl Process {
             control::start(topologies(&config), publisher.clone(), journal.clone()).map_err(thread_error)?;
         let _ = outbox.0.set(control.clone());
         let mut open = BTreeMap::new();
-        for (id, (service, listen, listener)) in (0..).zip(bound) {
+        for (id, (door, listen, listener)) in (0..).zip(bound) {
             let shown = listener.addr().map_or_else(|| listen.to_string(), |addr| addr.to_string());
-            tracing::info!(service = %name_of(&config, service), "listening on {shown}");
-            acceptor.open(service, id, listener);
+            tracing::info!(service = %name_of(&config, door.service), "listening on {shown}");
+            acceptor.open(door, id, listener);
             open.insert(Where::of(&listen), Open { id, shown });
         }
         let next_listener = open.len() as u64;
@@ -370,7 +370,7 @@ impl Process {
         let mut bound = Vec::new();
         for (at, (service, listen)) in &wanted {
             if !open.contains_key(at) {
-                bound.push((at.clone(), service.id(), bind(service, listen)?));
+                bound.push((at.clone(), door(service, listen), bind(service, listen)?));
             }
         }
         self.workers.configure(&policies(&new));
@@ -381,17 +381,17 @@ impl Process {
                 return false;
             };
             // An address that another service has now is handed over without being closed.
-            self.acceptor.assign(open.id, service.id());
+            self.acceptor.assign(open.id, door(service, listen));
             if let Listen::Unix { path, mode } = listen {
                 let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode));
             }
             true
         });
-        for (at, service, listener) in bound {
+        for (at, door, listener) in bound {
             let id = next_listener;
             next_listener += 1;
             let shown = listener.addr().map_or_else(|| at.to_string(), |addr| addr.to_string());
-            self.acceptor.open(service, id, listener);
+            self.acceptor.open(door, id, listener);
             open.insert(at, Open { id, shown });
         }
         self.log.set_level(new.log.level);
@@ -479,6 +479,11 @@ impl Running for Process {
         let span = self.control.resume(self.service_id(service)?)?;
         Ok(format!("service '{service}' goes on after {} ms", span.as_millis()))
     }
+}
+
+/// For whom a listener of a service accepts clients.
+fn door(service: &Service, listen: &Listen) -> Door {
+    Door { service: service.id(), durable: service.is_durable(listen) }
 }
 
 fn bind(service: &Service, listen: &Listen) -> Result<Listener, String> {

@@ -10,6 +10,7 @@
 //! otherwise a release keeps the term.
 use super::demote::Demotions;
 use super::judge::{Facts, Grant, Verdict, Wait};
+use super::kept::Stream;
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
 use super::observation::{Observation, Seen, Target, TargetKind};
@@ -103,6 +104,8 @@ pub struct Topology {
     /// A hold that is wanted.
     pub(super) paused: Option<Pause>,
     pub(super) demotions: Demotions,
+    /// What the term's master wrote, and who has it.
+    pub(super) stream: Stream,
     /// Why it serves.
     pub(super) serving: Arc<str>,
     /// Until when writes may go on without another word of the Sentinels.
@@ -147,6 +150,7 @@ impl Topology {
             grant: None,
             last: None,
             deposed: None,
+            stream: Stream::default(),
             held: Some(held),
             paused: None,
             demotions: Demotions::default(),
@@ -413,6 +417,7 @@ impl Topology {
             (None, None) => {}
         }
         self.last = self.grant.clone();
+        self.stream.note(self.term, self.grant.as_ref().and_then(|g| g.lineage.as_ref()));
         // What was given up still matters if the old master gets its grant back.
         if let (Judge::Sentinels(s), None) = (&mut self.judge, promotion) {
             s.forget_aborts();

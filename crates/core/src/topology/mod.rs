@@ -8,6 +8,7 @@
 //! [`outlook`] is what a switchover gets to see. [`snapshot`] is what the data plane gets to see.
 mod demote;
 mod judge;
+mod kept;
 mod lease;
 mod listed;
 pub mod machine;

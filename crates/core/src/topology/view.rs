@@ -44,6 +44,7 @@ impl Topology {
             writes_until,
             reads_until: writes_until
                 .filter(|_| self.settings.fencing.without_lease == WithoutLease::HoldAll),
+            kept: self.kept(now),
             replicas: self.replicas().into(),
             writes,
             reads,
@@ -64,7 +65,7 @@ impl Topology {
                 != (view.term, &view.master, view.writes, view.reads)
             || renews(now, before.writes_until, view.writes_until)
             || renews(now, before.reads_until, view.reads_until)
-            || before.hold_max != view.hold_max
+            || (before.hold_max, before.kept) != (view.hold_max, view.kept)
             || !same_health(&before.replicas, &view.replicas)
             || (!same_lag && since >= LAG_EVERY)
             || (before.why != view.why && since >= WHY_EVERY);

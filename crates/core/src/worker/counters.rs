@@ -25,6 +25,14 @@ pub struct Counters {
     pub resent: u64,
     /// Commands that were answered with `-UNCERTAIN`.
     pub uncertain: u64,
+    /// Replies that were withheld until a successor was known to have their writes.
+    pub withheld: u64,
+    /// Durable writes that were acknowledged: replicas have them.
+    pub durable: u64,
+    /// Durable writes that were answered with `-NOTDURABLE`.
+    pub not_durable: u64,
+    /// `WAIT`s that were sent behind durable writes.
+    pub waits: u64,
     /// Commands that were answered with `-MASTERDOWN`.
     pub masterdown: u64,
     /// Commands that were refused by policy.
@@ -67,6 +75,10 @@ impl Counters {
         self.in_flight_now += o.in_flight_now;
         self.resent += o.resent;
         self.uncertain += o.uncertain;
+        self.withheld += o.withheld;
+        self.durable += o.durable;
+        self.not_durable += o.not_durable;
+        self.waits += o.waits;
         self.masterdown += o.masterdown;
         self.refused += o.refused;
         self.malformed += o.malformed;

@@ -230,8 +230,14 @@ pub const STATISTICS: &[Statistic] = &[
         "Commands that are on their way on shared connections now: not answered yet by the master."),
     Statistic::counter("resent_commands", Service(|s, _| whole(s.counters.resent)),
         "Commands that were sent again: they only read, or were certainly not executed."),
+    Statistic::counter("withheld", Service(|s, _| whole(s.counters.withheld)),
+        "Replies to writes that were on their way at a sign of a switch, and waited until the successor was known to have the write."),
+    Statistic::counter("durable_writes", Service(|s, _| whole(s.counters.durable)),
+        "Durable writes that were acknowledged: replicas have them."),
+    Statistic::counter("durable_waits", Service(|s, _| whole(s.counters.waits)),
+        "`WAIT`s that were sent for durable writes: writes divided by these is how many share one."),
     Statistic::counter("errors", Service(errors),
-        "What went wrong, by kind. Commands: uncertain (answered `-UNCERTAIN`, the outcome is unknown), masterdown (answered `-MASTERDOWN`, not executed), refused (by policy), malformed. Clients: client_limit (not accepted, there were too many), overrun (closed, they did not read their replies), cut (closed, the connection that their state demanded was lost). Upstream: upstream_failed (connections that could not be made or set up).").by(&["kind"]),
+        "What went wrong, by kind. Commands: uncertain (answered `-UNCERTAIN`, the outcome is unknown), not_durable (durable writes answered `-NOTDURABLE`: the master executed them, replicas are not known to have them), masterdown (answered `-MASTERDOWN`, not executed), refused (by policy), malformed. Clients: client_limit (not accepted, there were too many), overrun (closed, they did not read their replies), cut (closed, the connection that their state demanded was lost). Upstream: upstream_failed (connections that could not be made or set up).").by(&["kind"]),
     Statistic::counter("signs", Service(|s, _| whole(s.counters.signs)),
         "Times that a worker held by itself, because it saw a sign that the master may have changed: a connection broke, a node said `-READONLY` or `-LOADING` …"),
     Statistic::counter("client_received", Service(|s, _| whole(s.counters.client_bytes_in)),
@@ -331,6 +337,7 @@ fn errors(service: &ServiceSample, _: Now) -> Points<'_> {
     let c = &service.counters;
     kinds(&[
         ("uncertain", c.uncertain),
+        ("not_durable", c.not_durable),
         ("masterdown", c.masterdown),
         ("refused", c.refused),
         ("malformed", c.malformed),
