@@ -19,15 +19,14 @@ impl Topology {
     /// The view as the workers are to see it.
     pub(super) fn compose(&self, now: Now) -> ShardView {
         let hold_max = self.hold_max();
-        let shut = self.held.as_ref().map(|h| match h.since + hold_max {
+        let shut = |since: Now| match since + hold_max {
             until if now >= until => Gate::Refuse,
-            until => Gate::Hold { since: h.since, until },
-        });
-        let writes = shut.unwrap_or(Gate::Open);
-        let may_read = |h: &Held| self.grant.is_some() && (h.lapsed || !self.settings.hold_reads);
+            until => Gate::Hold { since, until },
+        };
+        let writes = self.held.as_ref().map_or(Gate::Open, |h| shut(h.since));
         let reads = match &self.held {
-            Some(h) if h.reads && may_read(h) => Gate::Open,
-            _ => writes,
+            Some(h) if !self.serves_reads(h) => shut(h.reads_since),
+            _ => Gate::Open,
         };
         let why = match &self.held {
             Some(h) => h.why.as_str().into(),
@@ -47,6 +46,11 @@ impl Topology {
             hold_max,
             why,
         }
+    }
+
+    /// Whether reads go on during this hold.
+    pub(super) fn serves_reads(&self, h: &Held) -> bool {
+        h.reads && self.grant.is_some() && (h.lapsed || !self.settings.hold_reads)
     }
 
     /// Tells the workers, if there is something that they should know.

@@ -151,6 +151,22 @@ fn writes_end_down_after_the_last_word_of_those_out_of_sight_and_reads_go_on() {
 }
 
 #[test]
+fn reads_that_went_on_without_a_lease_have_a_whole_hold_when_they_have_to_wait_too() {
+    let mut b = with(CALM);
+    b.hear(13_000 * MS, &[(1, CALM)]);
+    let v = b.view();
+    assert!(v.writes == Gate::Refuse && v.reads.is_open(), "{v:?}");
+    b.node(11, Seen::Gone(Gone::Closed));
+    let v = b.view();
+    assert!(
+        v.writes == Gate::Refuse
+            && matches!(v.reads, Gate::Hold { until, .. } if until > b.now + 10_000 * MS)
+    );
+    b.hear(300 * MS, &[(1, CALM), (2, CALM), (3, CALM)]);
+    assert!(b.serves(11) && b.view().reads.is_open());
+}
+
+#[test]
 fn the_machine_says_at_the_moment_of_its_end_that_a_lease_has_ended() {
     let mut b = with(CALM);
     let until = b.view().writes_until.unwrap();
