@@ -1,6 +1,7 @@
 //! The topology machine under seeded random Sentinels, nodes, partitions, clock jumps, restarts and lies.
 //! `PMAN_SEED=n cargo test -p pointsman-sim` replays one seed and prints its story; `PMAN_SEEDS=n` runs more.
-use pointsman_sim::topology::drive::{Blindfold, Outcome, run, run_dark};
+use pointsman_sim::topology::blindfold::Blindfold;
+use pointsman_sim::topology::drive::{Outcome, run, run_dark};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().expect("a number"))

@@ -81,6 +81,8 @@ enum Judge {
 /// A hold of the service.
 pub(super) struct Held {
     pub(super) since: Now,
+    /// Since when reads wait too; as long as they do not: the last look.
+    pub(super) reads_since: Now,
     pub(super) why: String,
     pub(super) reads: bool,
     /// It holds for want of a lease: whether reads go on does not depend on `hold_reads`.
@@ -137,6 +139,7 @@ impl Topology {
     pub fn new(now: Now, settings: Settings) -> Topology {
         let judge = judge_for(now, &settings);
         let held = Held {
+            reads_since: now,
             since: now,
             why: "the master is not known yet".into(),
             reads: false,
@@ -348,6 +351,9 @@ impl Topology {
             }
         }
         self.lease = self.grant.as_ref().and_then(|g| self.sentinels()?.lease(&self.nodes, &g.key));
+        if self.held.as_ref().is_some_and(|h| self.serves_reads(h)) {
+            self.held.iter_mut().for_each(|h| h.reads_since = now);
+        }
         self.run_out(now);
         self.end_pause(now);
         self.demote(now);
@@ -512,7 +518,8 @@ impl Topology {
             (h.why, h.reads) = (why, reads);
             return;
         }
-        self.held = Some(Held { since: now, why: why.clone(), reads, lapsed: false, down: false });
+        self.held =
+            Some(Held { since: now, reads_since: now, why: why.clone(), reads, lapsed: false, down: false });
         self.tell(now, EventKind::Hold, why);
     }
 

@@ -19,17 +19,20 @@ impl Topology {
     /// The view as the workers are to see it.
     pub(super) fn compose(&self, now: Now) -> ShardView {
         let hold_max = self.hold_max();
-        let shut = self.held.as_ref().map(|h| match h.since + hold_max {
+        let shut = |since: Now| match since + hold_max {
             until if now >= until => Gate::Refuse,
-            until => Gate::Hold { since: h.since, until },
-        });
-        let writes = shut.or(self.paused_gate()).unwrap_or(Gate::Open);
-        let may_read = |h: &Held| self.grant.is_some() && (h.lapsed || !self.settings.hold_reads);
+            until => Gate::Hold { since, until },
+        };
+        let writes = match &self.held {
+            Some(h) => shut(h.since),
+            None => self.paused_gate().unwrap_or(Gate::Open),
+        };
         let reads = match &self.held {
             _ if self.paused_until().is_some() => writes,
-            Some(h) if h.reads && may_read(h) => Gate::Open,
+            Some(h) if self.serves_reads(h) => Gate::Open,
+            Some(h) => shut(h.reads_since),
             None if self.grant.is_some() && !self.settings.hold_reads => Gate::Open,
-            _ => writes,
+            None => writes,
         };
         let why = match (&self.held, &self.paused) {
             (Some(h), _) => h.why.as_str().into(),
@@ -51,6 +54,11 @@ impl Topology {
             hold_max,
             why,
         }
+    }
+
+    /// Whether reads go on during this hold.
+    pub(super) fn serves_reads(&self, h: &Held) -> bool {
+        h.reads && self.grant.is_some() && (h.lapsed || !self.settings.hold_reads)
     }
 
     /// Tells the workers, if there is something that they should know.

@@ -1,4 +1,5 @@
 //! Plays the observers between a model world and a real topology machine.
+use super::blindfold::Blindfold;
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
@@ -18,34 +19,6 @@ use std::time::Duration;
 pub(super) const INTERVAL: u64 = 300;
 pub(super) const HURRY: u64 = 60;
 pub(super) const TIMEOUT: u64 = 500;
-
-/// What the machine is kept from knowing: each must be caught by a checker. They stand for a product in which the
-/// corresponding rule is missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Blindfold {
-    /// Nothing: the product as it is.
-    None,
-    /// All views seem to be of one epoch.
-    Epochs,
-    /// Every node seems to say master.
-    Roles,
-    /// Each Sentinel seems to be the only one.
-    Majority,
-    /// No failover seems to go on.
-    Stages,
-    /// Restarted processes seem to be the same.
-    RunIds,
-    /// Every node that says master seems to have been promoted out of the granted one's history.
-    Lineage,
-    /// Every failover seems to have been ordered, so that nobody need have voted.
-    Votes,
-    /// A Sentinel that gave up a failover, or died, seems to go on with it.
-    Leaders,
-    /// There are no leases.
-    Leases,
-    /// A Sentinel that refuses connections may be alive.
-    Refusals,
-}
 
 /// How a run ended.
 #[derive(Clone, Debug, Default)]
@@ -165,7 +138,7 @@ fn id_of(s: usize) -> Box<str> {
     format!("id{s}").into()
 }
 
-fn index(t: &Target) -> usize {
+pub(super) fn index(t: &Target) -> usize {
     index_of(&t.at)
 }
 
@@ -378,7 +351,8 @@ impl Drive {
         if !w.on {
             return;
         }
-        let pulses = w.target.kind == TargetKind::Sentinel;
+        // Who sees each failover at once is seldom misled by epochs: that rule is for the others.
+        let pulses = w.target.kind == TargetKind::Sentinel && self.blindfold != Blindfold::Epochs;
         let whole = w.hurry || !pulses || self.now >= w.asked + INTERVAL;
         let every = if w.hurry || pulses { HURRY } else { INTERVAL };
         self.put(self.now + every, Event::Poll(t));
@@ -617,34 +591,6 @@ impl Drive {
         if let Some((v, leader)) = vote.as_ref().zip(leader) {
             self.votes.insert((voter, by), (v.epoch, leader));
         }
-    }
-
-    /// Whether the grant rests on this one's promotion.
-    fn leads(&self, from: &Target) -> bool {
-        from.kind == TargetKind::Sentinel && self.provisional.is_some() && self.leaders.contains(&index(from))
-    }
-
-    fn blind(&self, from: &Target, mut seen: Seen) -> Seen {
-        match (&mut seen, self.blindfold) {
-            (Seen::View(v), Blindfold::Epochs) => v.epoch = 1,
-            (Seen::View(v), Blindfold::Stages) => v.stage = Stage::Calm,
-            (Seen::Flags(f), Blindfold::Stages) => f.stage = Stage::Calm,
-            (Seen::Flags(f), Blindfold::Epochs) => f.epoch = 1,
-            (Seen::Flags(f), Blindfold::Votes) => f.forced = true,
-            (Seen::Flags(f), Blindfold::Leaders) if self.leads(from) => f.stage = Stage::Acts,
-            (Seen::Report(r), Blindfold::Roles) => (r.role, r.loading) = (Role::Master, false),
-            (Seen::View(v), Blindfold::Votes) => v.forced = true,
-            (Seen::View(v), Blindfold::Leaders) if self.leads(from) => v.stage = Stage::Acts,
-            (Seen::Gone(_), Blindfold::Leaders) if self.leads(from) => seen = Seen::Pong(true),
-            (Seen::Report(r), Blindfold::Lineage) if r.role == Role::Master => {
-                if let (Some(l), Some((_, replid))) = (&mut r.lineage, &self.served) {
-                    l.replid2 = Some(replid.clone()).filter(|id| *id != l.replid);
-                }
-            }
-            (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
-            _ => {}
-        }
-        seen
     }
 
     /// Does what the machine wants done.
