@@ -1,7 +1,7 @@
 //! What a configuration would do, in plain words: for `pointsman check`.
 use crate::units::{show_duration, show_size};
 use crate::{Config, EventsFile, Service};
-use pointsman_core::policy::{Allow, Policy};
+use pointsman_core::policy::{Allow, Durable, Policy};
 use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
 
@@ -28,6 +28,7 @@ fn service_sentences(service: &Service) -> Vec<String> {
     sentences.extend(source_sentences(&service.topology));
     sentences.extend(hold_sentences(&service.topology));
     sentences.extend(lease_sentence(&service.topology));
+    sentences.extend(durable_sentence(service));
     sentences.extend(client_sentences(&service.policy));
     sentences
 }
@@ -135,6 +136,21 @@ fn lease_sentence(settings: &Settings) -> Option<String> {
         false => "also if they refuse connections",
     };
     Some(format!("while Sentinels that it does not hear could have elected another master, {what}; {dead}."))
+}
+
+fn durable_sentence(service: &Service) -> Option<String> {
+    let Durable { replicas, timeout } = service.policy.durable;
+    let have = match replicas {
+        0 => return None,
+        1 => "a replica has it".into(),
+        n => format!("{n} replicas have it"),
+    };
+    let whose = match &service.durable_listen[..] {
+        [] => String::new(),
+        some => format!(" of a client on {}", listed(some)),
+    };
+    let timeout = show_duration(timeout);
+    Some(format!("acknowledges a write{whose} when {have}; after {timeout} it gets -NOTDURABLE instead."))
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {

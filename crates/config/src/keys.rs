@@ -345,6 +345,9 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "trust", Word(&["promotion", "majority"]), "\"majority\"",
         "What a grant may begin with. `promotion`: as soon as a node was seen to be promoted, with all that led to it, about a second before a majority of the Sentinels names it; the grant is provisional until they do. What that risks: if the Sentinel that led the failover dies in that second, the others may choose another node, and what was written in between is lost. `majority`: only when a majority names the node.")
         .default("\"promotion\"").only(Way::Sentinels),
+    Key::new(Service, "demote", Bool, "false",
+        "Whether a deposed master that still says master is told to follow the new one (`REPLICAOF`), as soon as a majority of the Sentinels names that, instead of some 10 s later by them: what clients write to it directly meanwhile is lost.")
+        .default("true").only(Way::Sentinels),
     Key::new(Service, "without_lease", Word(&["hold_writes", "hold_all", "go_on"]), "\"hold_all\"",
         "What happens when Sentinels that are out of sight, but not dead, could have elected another master by now. `hold_writes`: writes wait, reads go on. `hold_all`: everything waits. `go_on`: nothing waits; what is then written to a master that was deposed in the dark is lost.")
         .default("\"hold_writes\"").only(Way::Sentinels),
@@ -354,6 +357,16 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "resend_reads", Bool, "false",
         "Whether a command that only reads is sent again when its connection broke before the reply. `false` answers it with `-UNCERTAIN`, as any other.")
         .default("true"),
+
+    Key::new(Service, "durable", Count(0, 16), "1",
+        "A write is acknowledged to its client only when so many replicas have it (`WAIT`); 0: when the master has it. Docs: guide/durable-writes.md.")
+        .default("0"),
+    Key::new(Service, "durable_timeout", Duration(10 * MS, M), "\"500ms\"",
+        "How long a write waits for these replicas before it is answered with `-NOTDURABLE`: the master has executed it, and it may be lost if the master fails. After a switch the Sentinels take up to 3 s to make the other replicas follow the new master. It has a meaning only with `durable`.")
+        .default("\"5s\""),
+    Key::new(Service, "durable_listen", List, "[\"0.0.0.0:6380\"]",
+        "More listeners, as in `listen`. With them only the writes of their clients are durable, so that an application chooses by the port; without them, those of all clients. It has a meaning only with `durable`.")
+        .default("[]"),
 
     Key::new(Service, "lanes", Count(1, 64), "2",
         "Shared connections that each worker opens to the master for each kind of session (user, database, protocol version).")

@@ -21,6 +21,7 @@ pub mod resp;
 pub mod route;
 pub mod session;
 pub mod spread;
+pub mod switchover;
 pub mod time;
 pub mod topology;
 pub mod worker;

@@ -78,6 +78,21 @@ impl Default for Limits {
     }
 }
 
+/// How many replicas must have a write before it is acknowledged, for listeners that ask for durable writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Durable {
+    /// So many; 0: none, whatever a listener asks for.
+    pub replicas: u32,
+    /// How long they are waited for.
+    pub timeout: Duration,
+}
+
+impl Default for Durable {
+    fn default() -> Durable {
+        Durable { replicas: 0, timeout: Duration::from_secs(5) }
+    }
+}
+
 /// What a worker must know of one service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
@@ -101,6 +116,8 @@ pub struct Policy {
     pub pass_readonly: bool,
     /// Whether a command that only reads is sent again when its connection broke before the reply.
     pub resend_reads: bool,
+    /// What durable writes wait for.
+    pub durable: Durable,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
     /// Which of the commands that are refused by default are allowed.
@@ -123,6 +140,7 @@ impl Policy {
             connect_timeout: Duration::from_secs(2),
             pass_readonly: false,
             resend_reads: true,
+            durable: Durable::default(),
             upstream_user: None,
             allow: Allow::Default,
             limits: Limits::default(),

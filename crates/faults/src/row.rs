@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Isolate,
     /// `SENTINEL FAILOVER`.
     Failover,
+    /// `pointsman switchover`, while another load writes to the master directly.
+    Switchover,
     /// `kill -9` of two of three Sentinels.
     MostSentinels,
     /// `kill -9` of all Sentinels.
@@ -137,6 +139,14 @@ pub(crate) const ROWS: &[Row] = &[
         name: "F4",
         about: "SENTINEL FAILOVER",
         fault: Failover,
+        errors: Errors::None,
+        pause: AtMost(300),
+        ..ROW
+    },
+    Row {
+        name: "F4s",
+        about: "pointsman switchover, while others write to the master directly",
+        fault: Switchover,
         errors: Errors::None,
         pause: AtMost(300),
         ..ROW

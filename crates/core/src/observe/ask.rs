@@ -69,7 +69,7 @@ impl Question {
     }
 }
 
-fn array(words: &[&[u8]], out: &mut Vec<u8>) {
+pub(crate) fn array(words: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
     for w in words {
         out.extend_from_slice(format!("${}\r\n", w.len()).as_bytes());
@@ -79,7 +79,7 @@ fn array(words: &[&[u8]], out: &mut Vec<u8>) {
 }
 
 /// Text from outside, made fit for a log line: printable, and short.
-pub(super) fn readable(bytes: &[u8]) -> String {
+pub(crate) fn readable(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(200)];
     format!("{}", cut.escape_ascii())
 }

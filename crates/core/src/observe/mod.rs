@@ -3,11 +3,11 @@
 //! An [`Observer`] has one connection to one target. Its shell connects when told to, moves bytes, and reports what
 //! happened; all that decides is here. A Sentinel has two observers: one that polls, which makes us right, and one that
 //! listens to its events, which makes us fast.
-mod ask;
+pub(crate) mod ask;
 mod events;
-mod node;
-mod reply;
-mod sentinel;
+pub(crate) mod node;
+pub(crate) mod reply;
+pub(crate) mod sentinel;
 
 use crate::Now;
 use crate::policy::Credential;

@@ -122,6 +122,6 @@ fn info_role(value: &Value) -> Option<(Role, u64)> {
 }
 
 /// A field of an `INFO` answer.
-fn info<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn info<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.text()?.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
 }

@@ -23,6 +23,7 @@ fn settings() -> Settings {
         hold_max: None,
         hold_reads: true,
         trust: Trust::Promotion,
+        demote: true,
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }

@@ -109,6 +109,8 @@ pub struct Settings {
     pub hold_reads: bool,
     /// What a grant may begin with, where Sentinels decide.
     pub trust: Trust,
+    /// Whether a deposed master that still says master is told to follow the new one, where Sentinels decide.
+    pub demote: bool,
     /// What Sentinels out of sight mean for writes, where Sentinels decide.
     pub fencing: Fencing,
 }
@@ -158,6 +160,7 @@ impl Settings {
             hold_max: None,
             hold_reads: true,
             trust: Trust::Promotion,
+            demote: true,
             fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
         }
     }

@@ -120,6 +120,8 @@ pub struct Status {
     pub at: Now,
     /// Since when it holds, if it does.
     pub held_since: Option<Now>,
+    /// Until when an operator has paused it at most, if one has.
+    pub paused_until: Option<Now>,
     /// The current grant's number.
     pub term: Term,
     /// The node that the grant names.
@@ -212,6 +214,7 @@ impl Topology {
             why: view.why.clone(),
             at: self.looked_at(),
             held_since: self.held_since(),
+            paused_until: self.paused_until(),
             term: self.term,
             master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
             epoch,

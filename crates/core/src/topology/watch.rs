@@ -57,6 +57,7 @@ impl Topology {
         let last = self.grant.as_ref().or(self.last.as_ref()).map(|g| g.key.clone());
         self.nodes.prune(last.as_ref());
         let busy = self.held.is_some()
+            || self.is_switching()
             || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
         if !self.watches_all() {
             let sentinels = self.sentinels().into_iter().flat_map(|s| s.map.keys());

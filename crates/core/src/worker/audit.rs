@@ -47,7 +47,7 @@ impl Worker {
         for (id, c) in &self.clients {
             self.audit_client(id, c, &owed)?;
             audit.input_max = audit.input_max.max(c.waiting());
-            audit.out_max = audit.out_max.max(c.unwritten().len());
+            audit.out_max = audit.out_max.max(c.unread());
             audit.owed_max = audit.owed_max.max(c.owed as usize);
             audit.clients.push((id, c.unwritten().len(), c.asked));
         }
@@ -93,7 +93,8 @@ impl Worker {
                 return Err(format!("{id:?} is not set up, and never given up"));
             }
             let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
-            let kept_back = |s: &&Slot| !shard.was_open(access(s)) && s.apply != Apply::Name;
+            let ours = |s: &Slot| s.apply == Apply::Name || s.apply.proves();
+            let kept_back = |s: &&Slot| !shard.was_open(access(s)) && !ours(s);
             // What has begun to stream cannot be taken back, nor what passes uncounted.
             let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);
             if let Some(slot) = unsent.find(kept_back) {
@@ -127,6 +128,7 @@ impl Worker {
             Place::Free => None,
             Place::Lane(up) | Place::Pinned(up) => Some(up),
         };
+        let n = n + c.unproven() as usize;
         if n != c.owed as usize || at.is_some() && at != place {
             return Err(format!("{id:?} counts {} replies at {:?}, {n} are owed at {at:?}", c.owed, c.place));
         }
@@ -142,7 +144,7 @@ impl Worker {
             Wait::InFlight => c.owed == 0,
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
-            Wait::Output => c.unwritten().is_empty(),
+            Wait::Output => c.unread() == 0,
         };
         // One that is closed once it has read its replies waits for nothing else.
         if unmet && !c.closing {

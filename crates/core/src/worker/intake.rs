@@ -306,7 +306,7 @@ impl Worker {
         if c.owed >= lim.in_flight_max {
             return Routed::Blocked(Wait::InFlight);
         }
-        if c.unwritten().len() >= lim.client_output_soft {
+        if c.unread() >= lim.client_output_soft {
             return Routed::Blocked(Wait::Output);
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)
@@ -356,7 +356,7 @@ impl Worker {
         let u = self.ups.get_mut(up)?;
         let s = self.services[usize::from(c.service.0)].as_mut()?;
         let shard = &s.shards[usize::from(SHARD.0)];
-        let usual = u.key.class == Class::Plain
+        let usual = c.goes_over(u.key.class, entry.access)
             && !shard.line.is_leaving()
             && u.term == shard.view.term
             && u.ledger.len() < s.policy.limits.ring_max
@@ -368,6 +368,7 @@ impl Worker {
         c.newest = c.asked;
         let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
         u.ledger.push(req.bytes(), slot);
+        u.note_write(Some(entry));
         c.owed += 1;
         s.counters.commands += 1;
         if !u.dirty {
@@ -451,7 +452,9 @@ impl Worker {
         let c = &self.clients[id];
         let at = (c.service, SHARD);
         if let Place::Pinned(up) = c.place {
-            let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
+            let unclear = matches!(route, Route::Relay)
+                || c.keeps_wait_out(entry)
+                || entry.is_some_and(|e| self.unclear(c, up, e));
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
         if c.owed > 0 && matches!(route, Route::Probe { bytes: Cow::Owned(_), .. }) {
@@ -461,7 +464,7 @@ impl Worker {
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
             Route::Probe { .. } => (Class::Probe, c.session.ident_id()),
-            Route::Shared(_) => (Class::Plain, c.session.ident_id()),
+            Route::Shared(_) => (c.shared_class(entry), c.session.ident_id()),
             _ => (Class::Pinned, c.session.ident_id()),
         };
         let (proto, db) =
@@ -470,7 +473,9 @@ impl Worker {
         if let Place::Lane(up) = c.place
             && let Some(u) = self.ups.get(up)
         {
-            if u.key == key {
+            // What a session asks behind a durable write goes the same way.
+            let behind = c.owed > 0 && u.key == LaneKey { class: Class::Durable, ..key };
+            if u.key == key || behind && class == Class::Plain {
                 return self.room(id, up);
             }
             if c.owed > 0 {
@@ -592,6 +597,7 @@ impl Worker {
             }
             Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
         }
+        u.note_write(entry);
         let service = c.service;
         self.service(service).counters.commands += 1;
         self.mark_up(up);

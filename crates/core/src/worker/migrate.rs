@@ -47,7 +47,7 @@ impl Client {
 
     /// Whether it can go now.
     fn leaves(&self) -> bool {
-        self.may_leave() && self.owed == 0 && self.wait == Wait::No
+        self.may_leave() && self.owed == 0 && self.withheld.is_none() && self.wait == Wait::No
     }
 
     fn may_move(&self, now: Now) -> bool {

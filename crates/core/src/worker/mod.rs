@@ -6,6 +6,7 @@
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //!   migrate (clients that go to another worker, or come from one)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
@@ -17,6 +18,7 @@
 mod audit;
 mod client;
 mod counters;
+mod durable;
 mod intake;
 mod line;
 mod lost;
@@ -27,6 +29,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod withheld;
 
 pub use audit::Audit;
 pub use counters::Counters;
@@ -148,6 +151,8 @@ pub struct Worker {
     leaving: Vec<ClientId>,
     leave_by: Now,
     buffers: Vec<Vec<u8>>,
+    /// Numbers what is withheld together.
+    next_batch: u64,
     next_session: u64,
     session_step: u64,
     next_sweep: Now,
@@ -170,6 +175,7 @@ impl Worker {
             leaving: Vec::new(),
             leave_by: Now::ZERO,
             buffers: Vec::new(),
+            next_batch: 0,
             next_session: first,
             session_step: step,
             next_sweep: Now::ZERO,
@@ -222,8 +228,9 @@ impl Worker {
         self.run_ready(now);
     }
 
-    /// A client was accepted. Errors with what to tell it before it is closed.
-    pub fn accepted(&mut self, now: Now, service: ServiceId) -> Result<ClientId, NotAccepted> {
+    /// A client was accepted, on a listener that asks for durable writes or not. Errors with what to tell it before it is
+    /// closed.
+    pub fn accepted(&mut self, now: Now, service: ServiceId, durable: bool) -> Result<ClientId, NotAccepted> {
         let slot = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut);
         let s = slot.filter(|s| !s.draining).ok_or(NO_SERVICE)?;
         if s.clients >= s.policy.clients_max {
@@ -235,7 +242,8 @@ impl Worker {
         let ident = s.policy.upstream_user.clone().map(crate::session::Ident::new);
         let id = self.next_session;
         self.next_session += self.session_step;
-        Ok(self.clients.insert(Client::new(service, id, ident, now)))
+        let durable = durable && s.policy.durable.replicas > 0;
+        Ok(self.clients.insert(Client::new(service, id, ident, durable, now)))
     }
 
     /// How many clients there are.
@@ -319,6 +327,9 @@ impl Worker {
                     let id = self.dirty_ups.pop()?;
                     if let Some(u) = self.ups.get_mut(id) {
                         u.dirty = false;
+                        if u.withholding.is_some() {
+                            self.wait_behind(id);
+                        }
                         return Some(Dst::Up(id));
                     }
                 }
@@ -395,7 +406,10 @@ impl Worker {
                 let c = &mut all[i].1;
                 match up.key.class {
                     Class::Pinned => c.pinned_now += 1,
-                    Class::Plain | Class::Probe => c.lanes_now += 1,
+                    Class::Plain | Class::Durable | Class::Probe => {
+                        c.lanes_now += 1;
+                        c.in_flight_now += up.ledger.owed() as u64;
+                    }
                 }
             }
         }

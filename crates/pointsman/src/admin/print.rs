@@ -75,6 +75,9 @@ fn facts(s: &Service, rate: Option<f64>) -> Vec<(&'static str, String)> {
         let left = duration((s.hold_max_s - held).max(0.0));
         facts.push(("hold", format!("for {} already, {left} left", duration(held))));
     }
+    if let Some(left) = s.paused_left_s {
+        facts.push(("paused", format!("by an operator, for {} more at most", duration(left))));
+    }
     if let Some(left) = s.lease_s {
         let text = match duration(left) {
             _ if left <= 0.0 => "over: the Sentinels could have elected another master unseen".to_owned(),

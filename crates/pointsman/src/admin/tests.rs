@@ -6,7 +6,7 @@ use super::*;
 use crate::events::Line;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, Term};
 use pointsman_core::topology::status::{Event, EventKind, NodeStatus, SentinelStatus, State};
-use pointsman_core::topology::story::{Mark, MarkKind, Reign, Story};
+use pointsman_core::topology::story::{Granted, Mark, MarkKind, Story};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -67,6 +67,7 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         why: why.into(),
         at: at(),
         held_since: (state != State::Serving).then(|| ago(3_200)),
+        paused_until: None,
         term: Term(4),
         master: (state == State::Serving).then(|| node_address(2)),
         epoch: Some(13),
@@ -95,6 +96,10 @@ fn counters() -> Counters {
         held_now: 1008,
         resent: 1009,
         uncertain: 1010,
+        withheld: 1024,
+        durable: 1025,
+        not_durable: 1026,
+        waits: 1027,
         masterdown: 1011,
         refused: 1012,
         malformed: 1013,
@@ -108,6 +113,7 @@ fn counters() -> Counters {
         ups_failed: 1021,
         lanes_now: 1022,
         pinned_now: 1023,
+        in_flight_now: 1024,
     }
 }
 
@@ -175,11 +181,11 @@ fn tally() -> Tally {
         by: "worker".into(),
         text: "broken".into(),
     };
-    let reign = |term, n| Reign { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
+    let granted = |term, n| Granted { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
     let story = Story {
         began: ago(9_000),
-        from: reign(3, 1),
-        to: reign(4, 2),
+        from: granted(3, 1),
+        to: granted(4, 2),
         marks: marks.map(mark).collect(),
         left_out: 0,
         behind: Some(0),
@@ -246,5 +252,21 @@ impl Running for Fake {
 
     fn trust(&self, service: &str) -> Result<String, String> {
         Ok(format!("trusted {service}"))
+    }
+
+    fn switchover(&self, service: &str, order: Order) -> Result<String, String> {
+        Err(format!("{service}: {order:?}"))
+    }
+
+    fn account(&self, service: &str) -> Option<Account> {
+        (service == "cache").then(Account::default)
+    }
+
+    fn pause(&self, service: &str, span: Duration) -> Result<String, String> {
+        Ok(format!("paused {service} for {span:?}"))
+    }
+
+    fn resume(&self, service: &str) -> Result<String, String> {
+        Ok(format!("resumed {service}"))
     }
 }

@@ -10,6 +10,7 @@
 //! At the end of a turn clients may leave for another worker's loop, and at its beginning some may arrive (`migrate`).
 pub(super) mod migrate;
 
+use super::accept::Door;
 use super::transport::Stream;
 use super::{Message, Outbox, Shared};
 use crate::clock;
@@ -17,7 +18,7 @@ use migrate::Moves;
 use mio::event::Event as Ready;
 use mio::{Events, Poll, Token, Waker};
 use pointsman_core::Now;
-use pointsman_core::topology::snapshot::{Endpoint, ServiceId};
+use pointsman_core::topology::snapshot::Endpoint;
 use pointsman_core::worker::{ClientId, Dst, Effect, How, Side, UpId, Worker};
 use slab::Slab;
 use slotmap::SecondaryMap;
@@ -232,7 +233,7 @@ impl EventLoop {
 
     fn message(&mut self, now: Now, message: Message) {
         match message {
-            Message::Accepted(service, stream) => self.accepted(now, service, stream),
+            Message::Accepted(door, stream) => self.accepted(now, door, stream),
             Message::Snapshot(snapshot) => self.worker.snapshot(now, snapshot),
             Message::Configure(policies) => self.worker.configure(now, &policies),
             Message::Count(tell) => tell(self.worker.counters()),
@@ -243,8 +244,8 @@ impl EventLoop {
         }
     }
 
-    fn accepted(&mut self, now: Now, service: ServiceId, mut stream: Stream) {
-        let id = match self.worker.accepted(now, service) {
+    fn accepted(&mut self, now: Now, door: Door, mut stream: Stream) {
+        let id = match self.worker.accepted(now, door.service, door.durable) {
             Ok(id) => id,
             Err(refused) => {
                 // The socket is new: its buffer takes a line.

@@ -35,7 +35,7 @@ type Tell = Box<dyn FnOnce(Vec<(ServiceId, Counters)>) + Send>;
 /// What is sent to a worker.
 enum Message {
     /// A client was accepted.
-    Accepted(ServiceId, Stream),
+    Accepted(accept::Door, Stream),
     /// A new view of all services.
     Snapshot(Arc<Snapshot>),
     /// The policies of all services.
@@ -135,11 +135,11 @@ impl Workers {
     }
 
     /// Hands a client that was accepted to a worker.
-    pub fn accepted(&self, service: ServiceId, stream: Stream) {
+    pub fn accepted(&self, door: accept::Door, stream: Stream) {
         let loads = self.handles.iter().map(|h| h.shared.load());
         if let Some(h) = spread::newcomer(loads).map(|i| &self.handles[i]) {
             h.shared.clients.fetch_add(1, Ordering::Relaxed);
-            h.send(Message::Accepted(service, stream));
+            h.send(Message::Accepted(door, stream));
         }
     }
 

@@ -1,4 +1,5 @@
 //! Plays the observers between a model world and a real topology machine.
+use super::blindfold::Blindfold;
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
@@ -19,34 +20,6 @@ pub(super) const INTERVAL: u64 = 300;
 pub(super) const HURRY: u64 = 60;
 pub(super) const TIMEOUT: u64 = 500;
 
-/// What the machine is kept from knowing: each must be caught by a checker. They stand for a product in which the
-/// corresponding rule is missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Blindfold {
-    /// Nothing: the product as it is.
-    None,
-    /// All views seem to be of one epoch.
-    Epochs,
-    /// Every node seems to say master.
-    Roles,
-    /// Each Sentinel seems to be the only one.
-    Majority,
-    /// No failover seems to go on.
-    Stages,
-    /// Restarted processes seem to be the same.
-    RunIds,
-    /// Every node that says master seems to have been promoted out of the granted one's history.
-    Lineage,
-    /// Every failover seems to have been ordered, so that nobody need have voted.
-    Votes,
-    /// A Sentinel that gave up a failover, or died, seems to go on with it.
-    Leaders,
-    /// There are no leases.
-    Leases,
-    /// A Sentinel that refuses connections may be alive.
-    Refusals,
-}
-
 /// How a run ended.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -60,6 +33,8 @@ pub struct Outcome {
     pub confirmed: u64,
     /// Releases to the same master.
     pub releases: u64,
+    /// Deposed masters that were told whom to follow.
+    pub demotions: u64,
     /// Stories that are over.
     pub stories: u64,
     /// What the machine told, with times, for people.
@@ -98,6 +73,8 @@ pub struct Drive {
     pub(super) world: World,
     pub(super) topology: Topology,
     pub(super) rng: Rng,
+    /// For what is wanted: of its own, so that it does not shift what breaks.
+    pub(super) whims: Rng,
     pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
@@ -111,6 +88,8 @@ pub struct Drive {
     pub(super) votes: BTreeMap<(usize, usize), (u64, usize)>,
     /// Whom each selected in the failover that it is leading, and when that was heard.
     pub(super) selected: BTreeMap<usize, (usize, u64)>,
+    /// Whether each last said that it was ordered to fail over.
+    pub(super) forced: BTreeMap<usize, bool>,
     /// Whose replica each node last said that it was.
     pub(super) followed: BTreeMap<usize, usize>,
     /// The last node that was served with a majority's word, and its history.
@@ -137,6 +116,9 @@ pub struct Drive {
     pub(super) wakes_at: u64,
     pub(super) trusts_at: u64,
     pub(super) announces: bool,
+    /// Until when an operator has paused the service.
+    pub(super) paused_until: Option<u64>,
+    pub(super) paused_since: u64,
     pub(super) outcome: Outcome,
 }
 
@@ -156,7 +138,7 @@ fn id_of(s: usize) -> Box<str> {
     format!("id{s}").into()
 }
 
-fn index(t: &Target) -> usize {
+pub(super) fn index(t: &Target) -> usize {
     index_of(&t.at)
 }
 
@@ -212,6 +194,7 @@ impl Drive {
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
+            demote: true,
             fencing: Fencing {
                 without_lease: match blindfold {
                     Blindfold::Leases => WithoutLease::GoOn,
@@ -237,6 +220,7 @@ impl Drive {
             reports: BTreeMap::new(),
             votes: BTreeMap::new(),
             selected: BTreeMap::new(),
+            forced: BTreeMap::new(),
             followed: BTreeMap::new(),
             served: None,
             provisional: None,
@@ -255,6 +239,9 @@ impl Drive {
             wakes_at: 0,
             trusts_at: 0,
             announces: rng.chance(50) || dark,
+            paused_until: None,
+            paused_since: 0,
+            whims: Rng::new(!seed),
             outcome: Outcome::default(),
             rng,
         }
@@ -364,7 +351,8 @@ impl Drive {
         if !w.on {
             return;
         }
-        let pulses = w.target.kind == TargetKind::Sentinel;
+        // Who sees each failover at once is seldom misled by epochs: that rule is for the others.
+        let pulses = w.target.kind == TargetKind::Sentinel && self.blindfold != Blindfold::Epochs;
         let whole = w.hurry || !pulses || self.now >= w.asked + INTERVAL;
         let every = if w.hurry || pulses { HURRY } else { INTERVAL };
         self.put(self.now + every, Event::Poll(t));
@@ -563,6 +551,9 @@ impl Drive {
     /// What the checkers remember of what was delivered.
     fn note(&mut self, i: usize, sent: Now, seen: &Seen, honest: bool) {
         let sent = sent.as_micros() / 1000;
+        if let Seen::View(v) = seen {
+            self.forced.insert(i, v.forced);
+        }
         match seen {
             Seen::View(v) if honest => {
                 let over = v.stage < Stage::Acts && self.selected.get(&i).is_some_and(|(_, at)| sent > *at);
@@ -602,34 +593,6 @@ impl Drive {
         }
     }
 
-    /// Whether the grant rests on this one's promotion.
-    fn leads(&self, from: &Target) -> bool {
-        from.kind == TargetKind::Sentinel && self.provisional.is_some() && self.leaders.contains(&index(from))
-    }
-
-    fn blind(&self, from: &Target, mut seen: Seen) -> Seen {
-        match (&mut seen, self.blindfold) {
-            (Seen::View(v), Blindfold::Epochs) => v.epoch = 1,
-            (Seen::View(v), Blindfold::Stages) => v.stage = Stage::Calm,
-            (Seen::Flags(f), Blindfold::Stages) => f.stage = Stage::Calm,
-            (Seen::Flags(f), Blindfold::Epochs) => f.epoch = 1,
-            (Seen::Flags(f), Blindfold::Votes) => f.forced = true,
-            (Seen::Flags(f), Blindfold::Leaders) if self.leads(from) => f.stage = Stage::Acts,
-            (Seen::Report(r), Blindfold::Roles) => (r.role, r.loading) = (Role::Master, false),
-            (Seen::View(v), Blindfold::Votes) => v.forced = true,
-            (Seen::View(v), Blindfold::Leaders) if self.leads(from) => v.stage = Stage::Acts,
-            (Seen::Gone(_), Blindfold::Leaders) if self.leads(from) => seen = Seen::Pong(true),
-            (Seen::Report(r), Blindfold::Lineage) if r.role == Role::Master => {
-                if let (Some(l), Some((_, replid))) = (&mut r.lineage, &self.served) {
-                    l.replid2 = Some(replid.clone()).filter(|id| *id != l.replid);
-                }
-            }
-            (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
-            _ => {}
-        }
-        seen
-    }
-
     /// Does what the machine wants done.
     pub(super) fn obey(&mut self) {
         while let Some(act) = self.topology.poll() {
@@ -659,6 +622,9 @@ impl Drive {
                     self.check_view(&view);
                     self.view = view;
                 }
+                Act::Demote { node, to } => self.demote(&node, &to),
+                // It was told at once.
+                Act::Spare(_) => {}
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
                     self.check_story(&e);

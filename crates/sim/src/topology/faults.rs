@@ -57,6 +57,9 @@ impl Drive {
         if self.rng.chance(20) {
             self.sign();
         }
+        if self.whims.chance(15) {
+            self.pause_or_resume();
+        }
         // Some faults come close together.
         let next = if self.rng.chance(40) { self.rng.between(1, 300) } else { self.rng.between(300, 2500) };
         self.put(now + next, Event::Fault);

@@ -223,7 +223,7 @@ impl World {
     }
 
     /// `REPLICAOF`.
-    fn demote(&mut self, now: u64, n: usize, of: usize) {
+    pub fn demote(&mut self, now: u64, n: usize, of: usize) {
         let node = &mut self.nodes[n];
         if n != of && node.of != Some(of) {
             node.of = Some(of);

@@ -18,6 +18,7 @@ mod machine;
 mod majority;
 mod promotion;
 mod story;
+mod wanted;
 mod without_sentinels;
 
 const MS: Duration = Duration::from_millis(1);
@@ -42,6 +43,7 @@ fn settings(source: Source) -> Settings {
         hold_max: None,
         hold_reads: true,
         trust: Trust::Promotion,
+        demote: true,
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }

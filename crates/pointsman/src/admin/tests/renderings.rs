@@ -148,6 +148,10 @@ fn every_counter_of_the_workers_is_shown() {
         held_now,
         resent,
         uncertain,
+        withheld,
+        durable,
+        not_durable,
+        waits,
         masterdown,
         refused,
         malformed,
@@ -160,7 +164,8 @@ fn every_counter_of_the_workers_is_shown() {
         ups_opened,
         ups_failed,
         lanes_now,
-        pinned_now
+        pinned_now,
+        in_flight_now
     );
     let series = parse(&metrics(sample()));
     let distinct: HashSet<u64> = all.iter().map(|(_, n)| *n).collect();
