@@ -89,7 +89,7 @@ fn counters() -> Counters {
         clients_refused: 1002,
         clients_overrun: 1003,
         clients_cut: 1004,
-        clients_moved: 1040,
+        clients_moved: 1090,
         clients_now: 1005,
         commands: 1006,
         held: 1007,
@@ -113,7 +113,7 @@ fn counters() -> Counters {
         ups_failed: 1021,
         lanes_now: 1022,
         pinned_now: 1023,
-        in_flight_now: 1024,
+        in_flight_now: 1028,
     }
 }
 
