@@ -75,6 +75,8 @@ pub struct Drive {
     pub(super) rng: Rng,
     /// For what is wanted: of its own, so that it does not shift what breaks.
     pub(super) whims: Rng,
+    /// Whether somebody pauses the service: in some runs, as it hides what would be seen.
+    pub(super) pauses: bool,
     pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
@@ -194,7 +196,8 @@ impl Drive {
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
-            demote: true,
+            // Who is told at once does not stay behind for a missing rule to be seen by.
+            demote: blindfold == Blindfold::None && !dark,
             fencing: Fencing {
                 without_lease: match blindfold {
                     Blindfold::Leases => WithoutLease::GoOn,
@@ -242,6 +245,7 @@ impl Drive {
             paused_until: None,
             paused_since: 0,
             whims: Rng::new(!seed),
+            pauses: !dark && seed % 4 == 3,
             outcome: Outcome::default(),
             rng,
         }

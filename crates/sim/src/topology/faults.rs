@@ -57,7 +57,7 @@ impl Drive {
         if self.rng.chance(20) {
             self.sign();
         }
-        if self.whims.chance(15) {
+        if self.pauses && self.whims.chance(15) {
             self.pause_or_resume();
         }
         // Some faults come close together.
