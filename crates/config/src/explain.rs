@@ -1,6 +1,6 @@
 //! What a configuration would do, in plain words: for `pointsman check`.
-use crate::units::show_duration;
-use crate::{Config, Service};
+use crate::units::{show_duration, show_size};
+use crate::{Config, EventsFile, Service};
 use pointsman_core::policy::{Allow, Policy};
 use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
@@ -187,7 +187,17 @@ fn process_sentences(config: &Config) -> Vec<String> {
     };
     let stop =
         format!("when told to stop, gives clients {} to finish.", show_duration(config.shutdown_grace));
-    vec![workers, admin, stop]
+    let events = match &config.events.file {
+        EventsFile::Off => "keeps events in memory only.".into(),
+        file => {
+            let at = match file {
+                EventsFile::At(path) => path.display().to_string(),
+                _ => "the state directory (STATE_DIRECTORY, else /var/lib/pointsman) if there is one".into(),
+            };
+            format!("keeps up to {} of events in {at}.", show_size(config.events.size_max))
+        }
+    };
+    vec![workers, admin, events, stop]
 }
 
 /// `a`, `a and b`, `a, b and c`.
@@ -236,6 +246,7 @@ refuse connections are dead, and cannot.
 The process
   - serves clients with as many threads as there are cores.
   - serves health, status and metrics on http://127.0.0.1:9400.
+  - keeps up to 8MiB of events in the state directory (STATE_DIRECTORY, else /var/lib/pointsman) if there is one.
   - when told to stop, gives clients 30s to finish.
 ";
         assert_eq!(text, expected);

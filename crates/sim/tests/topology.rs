@@ -21,19 +21,21 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         return;
     }
     let seeds = number("PMAN_SEEDS").unwrap_or(2000);
-    let (mut grants, mut releases, mut promotions, mut confirmed) = (0, 0, 0, 0);
+    let (mut grants, mut releases, mut promotions, mut confirmed, mut stories) = (0, 0, 0, 0, 0);
     for seed in 0..seeds {
         let o = run(seed, Blindfold::None);
         assert!(o.failure.is_none(), "{}", describe(seed, &o));
         grants += o.grants;
         releases += o.releases;
+        stories += o.stories;
         promotions += o.promotions;
         confirmed += o.confirmed;
     }
     println!(
-        "{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases"
+        "{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases, {stories} stories"
     );
     assert!(2 * grants > 3 * seeds && 2 * releases > seeds, "the simulation must be eventful");
+    assert!(stories > 2 * seeds, "what happens must be told");
     assert!(4 * promotions > seeds && 2 * confirmed > promotions, "there must be promotions");
     assert!(10 * (promotions - confirmed) > promotions, "some must come to nothing");
 }

@@ -18,7 +18,7 @@ use super::sentinels::Sentinels;
 use super::settings::{Settings, Source, Trust};
 use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
-use super::view::endpoint;
+use super::teller::Teller;
 use super::watch::{ASK_EVERY, CHASE_EVERY, configured_nodes, observed_differently};
 use crate::Now;
 use alloc::boxed::Box;
@@ -113,6 +113,7 @@ pub struct Topology {
     pub(super) watched: BTreeSet<Target>,
     /// Whether Sentinels, and nodes, are asked often.
     pub(super) hurrying: (bool, bool),
+    pub(super) teller: Teller,
     pub(super) acts: VecDeque<Act>,
 }
 
@@ -152,6 +153,7 @@ impl Topology {
             published_at: now,
             watched: BTreeSet::new(),
             hurrying: (false, false),
+            teller: Teller::default(),
             acts: VecDeque::new(),
             settings,
         };
@@ -166,6 +168,7 @@ impl Topology {
     pub fn observe(&mut self, now: Now, o: Observation) {
         let Observation { from, sent, seen } = o;
         let announced = matches!(seen, Seen::Announced(_));
+        self.hear(now, &from, &seen);
         match (from.kind, &mut self.judge) {
             (TargetKind::Sentinel, Judge::Sentinels(s)) => {
                 s.observe(now, &from.at, sent, seen, &mut self.nodes)
@@ -185,6 +188,7 @@ impl Topology {
     /// A worker saw a sign that the grant may have ended. The node is asked at once; a view whose proof began after
     /// the sign follows, or the reason why there is none.
     pub fn sign(&mut self, now: Now, sign: &Sign) {
+        self.note_sign(now, sign);
         let Some(grant) = self.grant.as_ref().filter(|_| sign.term == self.term) else { return };
         self.owed = self.owed.max(Some(sign.at));
         if grant.proven_at <= sign.at {
@@ -334,6 +338,7 @@ impl Topology {
         self.ask(now);
         self.chase(now);
         self.publish(now);
+        self.follow(now);
     }
 
     fn verdict(&mut self, now: Now) -> Verdict {
@@ -508,18 +513,6 @@ impl Topology {
         h.down = true;
         let text = format!("commands get an error: the hold ran out after {} ms: {}", max.as_millis(), h.why);
         self.tell(now, EventKind::Down, text);
-    }
-
-    fn tell(&mut self, now: Now, kind: EventKind, text: String) {
-        self.acts.push_back(Act::Story(Event {
-            service: self.settings.id,
-            name: self.settings.name.clone(),
-            at: now,
-            kind,
-            term: self.term,
-            master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
-            text: text.into(),
-        }));
     }
 
     fn tell_news(&mut self, now: Now) {

@@ -1,5 +1,6 @@
 //! The status and the events for a person: at 3 a.m., on a narrow terminal, without colours.
-use super::report::{Line, Node, Report, Sentinel, Service};
+use super::report::{Node, Report, Sentinel, Service};
+use crate::events::Line;
 use std::fmt::Write;
 
 /// The status as text; `before` is an earlier look at the same process, for how many commands there are a second.

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub confirmed: u64,
     /// Releases to the same master.
     pub releases: u64,
+    /// Stories that are over.
+    pub stories: u64,
     /// What the machine told, with times, for people.
     pub log: Vec<String>,
 }
@@ -605,7 +607,9 @@ impl Drive {
                 }
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
+                    self.check_story(&e);
                     self.outcome.grants += u64::from(e.kind == EventKind::Grant);
+                    self.outcome.stories += u64::from(matches!(e.kind, EventKind::Switch | EventKind::Held));
                     self.new_era |= e.kind == EventKind::Era;
                     self.outcome.confirmed += u64::from(e.text.contains("no longer provisional"));
                     self.outcome.releases += u64::from(e.kind == EventKind::Release);

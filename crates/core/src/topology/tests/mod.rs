@@ -17,6 +17,7 @@ mod lease;
 mod machine;
 mod majority;
 mod promotion;
+mod story;
 mod without_sentinels;
 
 const MS: Duration = Duration::from_millis(1);

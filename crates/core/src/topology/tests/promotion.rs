@@ -21,7 +21,7 @@ fn selected(node: u16) -> Seen {
 }
 
 impl Bench {
-    fn ordered(&mut self, port: u16, node: u16, epoch: u64) {
+    pub(super) fn ordered(&mut self, port: u16, node: u16, epoch: u64) {
         self.sentinel(
             port,
             Seen::View(View {
