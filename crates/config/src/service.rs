@@ -8,7 +8,9 @@ use crate::reader::{Placed, Spot, Table};
 use crate::secret::credential;
 use crate::units::show_size;
 use pointsman_core::policy::{Allow, Durable, Limits, Policy};
-use pointsman_core::topology::settings::{Failback, HostPort, Settings, Source, StaticNode, Trust};
+use pointsman_core::topology::settings::{
+    Failback, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
+};
 use pointsman_core::topology::snapshot::ServiceId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -155,6 +157,12 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     if table.word("trust") == Some("majority") {
         settings.trust = Trust::Majority;
     }
+    settings.fencing.without_lease = match table.word("without_lease") {
+        Some("hold_all") => WithoutLease::HoldAll,
+        Some("go_on") => WithoutLease::GoOn,
+        _ => WithoutLease::HoldWrites,
+    };
+    table.flag("refused_is_dead", &mut settings.fencing.refused_is_dead);
     settings
 }
 
