@@ -7,7 +7,7 @@ use crate::reader::{Placed, Spot, Table};
 use crate::secret::credential;
 use crate::units::show_size;
 use pointsman_core::policy::{Allow, Limits, Policy};
-use pointsman_core::topology::settings::{Failback, HostPort, Settings, Source, StaticNode, Trust};
+use pointsman_core::topology::settings::{Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust};
 use pointsman_core::topology::snapshot::ServiceId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -62,6 +62,7 @@ pub(crate) fn read(table: &Table<'_>, id: ServiceId) -> Draft {
     let (listen, listen_spots) = listeners(table).into_iter().map(|l| (l.value, l.spot)).unzip();
     let topology = topology(table, id, &name);
     let mut policy = policy(table, id, &name);
+    policy.tells_writes = topology.guard.is_some();
     policy.pass_readonly = matches!(topology.source, Source::Static { .. });
     let service = Service { name: name.into(), listen, policy, topology };
     Draft { service, name: table.spot("name"), listen: listen_spots }
@@ -141,7 +142,18 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     if table.word("trust") == Some("majority") {
         settings.trust = Trust::Majority;
     }
+    settings.guard = guard(table, settings.guard);
     settings
+}
+
+/// The guard as written; `default` without a word of it.
+fn guard(table: &Table<'_>, default: Option<Guarding>) -> Option<Guarding> {
+    let mut on = true;
+    table.flag("guard", &mut on);
+    let mut guarding = default.unwrap_or_default();
+    table.duration("guard_interval", &mut guarding.every);
+    table.duration("guard_wait", &mut guarding.wait);
+    default.and(on.then_some(guarding))
 }
 
 /// How it is known who is master. All keys of the other ways are read as well, for the mistakes in them.

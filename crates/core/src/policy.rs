@@ -101,6 +101,8 @@ pub struct Policy {
     pub pass_readonly: bool,
     /// Whether a command that only reads is sent again when its connection broke before the reply.
     pub resend_reads: bool,
+    /// Whether the control plane wants to know that writes flow (its guard does).
+    pub tells_writes: bool,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
     /// Which of the commands that are refused by default are allowed.
@@ -123,6 +125,7 @@ impl Policy {
             connect_timeout: Duration::from_secs(2),
             pass_readonly: false,
             resend_reads: true,
+            tells_writes: false,
             upstream_user: None,
             allow: Allow::Default,
             limits: Limits::default(),

@@ -130,6 +130,7 @@ fn settings(source: Source) -> Settings {
         hold_max: None,
         hold_reads: true,
         trust: Trust::Promotion,
+        guard: None,
     }
 }
 

@@ -8,6 +8,7 @@
 //! against a grant, only answers to questions that were sent later release it. *Terms are for fences*: a new term
 //! begins when another node is granted, or another process at the same address, or one that was demoted in between;
 //! otherwise a release keeps the term.
+use super::guard::Guard;
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
@@ -89,6 +90,7 @@ pub struct Topology {
     pub(super) held: Option<Held>,
     /// Why it serves.
     pub(super) serving: Arc<str>,
+    pub(super) guard: Guard,
     doubt_at: Now,
     sign_at: Now,
     /// Until when a sign alone does not make all workers hold.
@@ -121,6 +123,7 @@ impl Topology {
             deposed: None,
             held: Some(held),
             serving: "".into(),
+            guard: Guard::default(),
             doubt_at: Now::ZERO,
             sign_at: Now::ZERO,
             grace_until: Now::ZERO,
@@ -158,6 +161,7 @@ impl Topology {
                     l.rate(n);
                 }
             }
+            (TargetKind::Guard, _) => self.guard_hear(now, &from.at, sent, seen),
             (TargetKind::Sentinel, _) => return,
         }
         self.ask_wanted |= announced;
@@ -209,6 +213,7 @@ impl Topology {
                 self.acts.push_back(Act::Unwatch(t));
             }
         }
+        self.guard_renew();
         match (&mut self.judge, &before.source, &self.settings.source) {
             (
                 Judge::Sentinels(s),
@@ -292,6 +297,7 @@ impl Topology {
         self.looked_at = now;
         // Trust ends with its time. A withdrawn grant makes way for the next; that is one more look.
         self.trusted_until = self.trusted_until.filter(|t| now < *t);
+        self.guard_look(now);
         for _ in 0..3 {
             match self.verdict(now) {
                 Verdict::Serve { key, epoch, promotion } => {
@@ -432,6 +438,10 @@ impl Topology {
     }
 
     fn release(&mut self, now: Now) {
+        if let Some(why) = self.guard.holds() {
+            let why = why.into();
+            return self.hold(now, why, true);
+        }
         let Some(held) = self.held.take() else { return };
         let ms = now.since(held.since).as_millis();
         let key = self.grant.as_ref().map(|g| format!("{} is proven again", g.key)).unwrap_or_default();
@@ -482,7 +492,7 @@ impl Topology {
         self.tell(now, EventKind::Down, text);
     }
 
-    fn tell(&mut self, now: Now, kind: EventKind, text: String) {
+    pub(super) fn tell(&mut self, now: Now, kind: EventKind, text: String) {
         self.acts.push_back(Act::Story(Event {
             service: self.settings.id,
             name: self.settings.name.clone(),

@@ -109,6 +109,23 @@ pub struct Settings {
     pub hold_reads: bool,
     /// What a grant may begin with, where Sentinels decide.
     pub trust: Trust,
+    /// How it is noticed that no replica acknowledges any more, where Sentinels decide; `None`: it is not looked for.
+    pub guard: Option<Guarding>,
+}
+
+/// How the guard probes (`topology::guard`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Guarding {
+    /// How often, while writes flow.
+    pub every: Duration,
+    /// How long a replica may take to acknowledge.
+    pub wait: Duration,
+}
+
+impl Default for Guarding {
+    fn default() -> Guarding {
+        Guarding { every: Duration::from_millis(100), wait: Duration::from_millis(150) }
+    }
 }
 
 /// What proves a new master, where Sentinels decide.
@@ -127,7 +144,6 @@ impl Settings {
         Settings {
             id,
             name: name.into(),
-            source,
             sentinel_credential: None,
             node_credential: None,
             interval: Duration::from_millis(250),
@@ -135,6 +151,8 @@ impl Settings {
             hold_max: None,
             hold_reads: true,
             trust: Trust::Promotion,
+            guard: matches!(source, Source::Sentinels { .. }).then(Guarding::default),
+            source,
         }
     }
 }

@@ -83,6 +83,7 @@ impl Topology {
         let known = |t: &Target| match t.kind {
             TargetKind::Sentinel => sentinels.is_some_and(|m| m.contains_key(&t.at)),
             TargetKind::Node => self.nodes.map.contains_key(&t.at),
+            TargetKind::Guard => false,
         };
         let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
         self.watched.len() == n && self.watched.iter().all(known)

@@ -400,7 +400,7 @@ impl Worker {
         let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
         u.ledger.push(req.bytes(), slot);
         c.owed += 1;
-        s.counters.commands += 1;
+        s.count(entry.access);
         if !u.dirty {
             u.dirty = true;
             self.dirty_ups.push(up);
@@ -624,7 +624,7 @@ impl Worker {
             Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
         }
         let service = c.service;
-        self.service(service).counters.commands += 1;
+        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
     }
 
@@ -666,7 +666,7 @@ impl Worker {
             Here::QueuedLost => reply::QUEUED,
             Here::WaitLost => reply::WAIT_LOST,
         };
-        self.service(service).counters.commands += 1;
+        self.service(service).count(Access::Neither);
         self.deliver(id, text);
         Routed::Taken
     }
@@ -757,7 +757,7 @@ impl Worker {
         let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
         u.ledger.push(bytes, slot);
         let service = c.service;
-        self.service(service).counters.commands += 1;
+        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
         Some(Routed::Taken)
     }

@@ -4,7 +4,9 @@ mod renderings;
 
 use super::*;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, Term};
-use pointsman_core::topology::status::{EventKind, NodeStatus, SentinelStatus, State};
+use pointsman_core::topology::status::{
+    EventKind, GuardState, GuardStatus, NodeStatus, SentinelStatus, State,
+};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -73,6 +75,7 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         sentinels: Vec::new(),
         majority: 0,
         nodes: Vec::new(),
+        guard: GuardStatus { state: GuardState::Armed, why: None, trips: 2 },
         problems: Vec::new(),
     }
 }
@@ -86,6 +89,7 @@ fn counters() -> Counters {
         clients_cut: 1004,
         clients_now: 1005,
         commands: 1006,
+        writes: 1019,
         held: 1007,
         held_now: 1008,
         resent: 1009,

@@ -4,6 +4,7 @@ use super::world::FAILOVER_TIMEOUT;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{Role, Stage, TargetKind};
 use pointsman_core::topology::snapshot::{Gate, ShardView};
+use pointsman_core::topology::status::GuardState;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -122,10 +123,10 @@ impl Drive {
         });
         let chose = |s: &usize| self.selected.get(s).is_some_and(|(m, _)| *m == n);
         let lying = |s: &usize| {
-            let w = &self.world.sentinels[*s];
-            w.liar && chose(s) && may(s, self.world.says(self.now, *s).forced)
+            let says = self.world.says(self.now, *s);
+            self.world.sentinels[*s].liar && (chose(s) || says.selected == Some(n)) && may(s, says.forced)
         };
-        // A liar can be elected; what it announces, and what the others say of it, is true.
+        // A liar can be elected; what it announces, and what the others say of it, is true, and a lie can be by chance.
         let liars = (0..self.world.sentinels.len()).filter(lying);
         let leaders: Vec<usize> = leaders.map(|(s, _)| *s).chain(liars).collect();
         if leaders.is_empty() { Err("no Sentinel may have promoted it".into()) } else { Ok(leaders) }
@@ -169,6 +170,7 @@ impl Drive {
         }
         self.check_astray();
         self.check_provisional();
+        self.check_guard();
     }
 
     /// Writes are not open for long by a promotion alone, nor while its leader is known to have given it up.
@@ -229,7 +231,8 @@ impl Drive {
         }
         let granted = self.view.master.as_ref().filter(|_| self.view.writes.is_open()).map(node_of);
         let truth = self.world.truth(self.now).map(|(n, _)| n);
-        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none());
+        let armed = || !self.guarded || self.guard_state() == GuardState::Armed;
+        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none()) && armed();
         if !right {
             self.steady_since = None;
         } else if self.now - *self.steady_since.get_or_insert(self.now) >= STEADY_FOR {

@@ -1,11 +1,12 @@
 //! Plays the observers between a model world and a real topology machine.
 use super::check::FAULTS_FOR;
+use super::guard::{self, Truth};
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{
-    Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
-    Vote,
+    Announced, Attached, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target,
+    TargetKind, View, Vote,
 };
 use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
 use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardView, Term};
@@ -42,6 +43,12 @@ pub enum Blindfold {
     Votes,
     /// A Sentinel that gave up a failover, or died, seems to go on with it.
     Leaders,
+    /// Some replica seems to acknowledge always: the guard never trips.
+    Silence,
+    /// No replica seems to acknowledge: it is never armed again.
+    Acknowledgements,
+    /// No Sentinel seems to have heard the master: it does not leave.
+    Pongs,
 }
 
 /// How a run ended.
@@ -124,6 +131,8 @@ pub struct Drive {
     pub(super) wakes_at: u64,
     pub(super) trusts_at: u64,
     pub(super) announces: bool,
+    pub(super) guarded: bool,
+    pub(super) truth: Truth,
     pub(super) outcome: Outcome,
 }
 
@@ -134,8 +143,12 @@ pub(super) fn ms(d: u64) -> Duration {
 pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
     match kind {
         TargetKind::Sentinel => HostPort { host: format!("10.0.1.{i}").into(), port: 26379 },
-        TargetKind::Node => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
+        TargetKind::Node | TargetKind::Guard => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
     }
+}
+
+fn attached((i, acknowledged): (usize, u64)) -> Attached {
+    Attached { at: host(TargetKind::Node, i), acknowledged }
 }
 
 /// A Sentinel's run id.
@@ -194,8 +207,9 @@ impl Drive {
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
+            guard: rng.chance(80).then(guard::guarding),
         };
-        let now = 1000;
+        let (now, guarded) = (1000, settings.guard.is_some());
         let topology = Topology::new(Now::from_millis(now), settings);
         let view = topology.view();
         Drive {
@@ -227,6 +241,8 @@ impl Drive {
             wakes_at: 0,
             trusts_at: 0,
             announces: rng.chance(50),
+            guarded,
+            truth: Truth::default(),
             outcome: Outcome::default(),
             rng,
         }
@@ -295,6 +311,7 @@ impl Drive {
             Event::Replicate => {
                 self.world.replicate(now);
                 self.put(now + 50, Event::Replicate);
+                self.write();
             }
             Event::Poll(t) => self.poll(t),
             Event::Ask(t, sent) => self.answer(t, sent),
@@ -328,9 +345,16 @@ impl Drive {
         if !w.on {
             return;
         }
-        let every = if w.hurry { HURRY } else { INTERVAL };
+        let every = match w.target.kind {
+            TargetKind::Guard => guard::EVERY,
+            _ if w.hurry => HURRY,
+            _ => INTERVAL,
+        };
+        let asks = w.hurry || w.target.kind != TargetKind::Guard;
         self.put(self.now + every, Event::Poll(t));
-        self.ask(t);
+        if asks {
+            self.ask(t);
+        }
     }
 
     fn ask(&mut self, t: usize) {
@@ -343,7 +367,7 @@ impl Drive {
         let i = index(target);
         let (at, alive, stopped, run) = match target.kind {
             TargetKind::Sentinel => (i, self.world.sentinels[i].alive, self.world.sentinels[i].stopped, 0),
-            TargetKind::Node => match self.world.nodes.get(i) {
+            TargetKind::Node | TargetKind::Guard => match self.world.nodes.get(i) {
                 Some(n) => (self.world.node_at(i), n.alive, n.stopped, n.run),
                 // A lie: nobody answers there.
                 None => (self.world.us(), true, true, 0),
@@ -356,6 +380,9 @@ impl Drive {
     fn answer(&mut self, t: usize, sent: u64) {
         if !self.targets[t].on || sent < self.targets[t].answered {
             return;
+        }
+        if self.targets[t].target.kind == TargetKind::Guard {
+            return self.probe(t, sent, index(&self.targets[t].target));
         }
         let (at, alive, stopped, run) = self.reachable(t);
         if !self.world.reach(at, self.world.us()) || (alive && stopped) {
@@ -383,7 +410,7 @@ impl Drive {
         }
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent),
-            TargetKind::Node => self.answer_node(t, sent),
+            TargetKind::Node | TargetKind::Guard => self.answer_node(t, sent),
         }
         self.targets[t].answered = sent;
     }
@@ -405,7 +432,7 @@ impl Drive {
             others: self.world.others(self.now, s) as u32,
             down_after: ms(DOWN_AFTER),
             failover_timeout: ms(FAILOVER_TIMEOUT),
-            pong_age: ms(10),
+            pong_age: ms(self.world.pong_age(self.now, s)),
         };
         let view = if liar { self.lie(view) } else { view };
         self.letter(t, sent, Seen::View(view), !liar);
@@ -466,6 +493,7 @@ impl Drive {
             run_id: Some(format!("{i}-{}", n.run).into()),
             lineage: Some(lineage),
             offset: n.offset,
+            attached: self.world.attached(i).into_iter().map(attached).collect(),
         };
         self.letter(t, sent, Seen::Report(report), true);
     }
@@ -492,7 +520,7 @@ impl Drive {
     }
 
     /// Sends an observation on its way. `honest`: the checkers may believe it.
-    fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
+    pub(super) fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
         self.post.push(Some((Now::from_millis(sent), seen, honest)));
         // Connections keep their order: what is sent in one moment arrives in one.
         self.put(self.now + 1, Event::Hear(t, self.post.len() - 1));
@@ -570,6 +598,9 @@ impl Drive {
                     l.replid2 = Some(replid.clone()).filter(|id| *id != l.replid);
                 }
             }
+            (Seen::Acknowledged(yes), Blindfold::Silence) => *yes = true,
+            (Seen::Acknowledged(yes), Blindfold::Acknowledgements) => *yes = false,
+            (Seen::View(v), Blindfold::Pongs) => v.pong_age = Duration::MAX,
             (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
             _ => {}
         }
@@ -590,7 +621,9 @@ impl Drive {
                 Act::Hurry(target, on) => {
                     if let Some(t) = self.of(&target) {
                         self.targets[t].hurry = on;
-                        self.put(self.now, Event::Ask(t, self.now));
+                        if on || target.kind != TargetKind::Guard {
+                            self.put(self.now, Event::Ask(t, self.now));
+                        }
                     }
                 }
                 Act::Publish(view) => {

@@ -7,4 +7,5 @@
 mod check;
 pub mod drive;
 mod faults;
+mod guard;
 pub mod world;

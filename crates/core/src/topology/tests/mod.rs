@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod guard;
 mod holds;
 mod machine;
 mod majority;
@@ -39,6 +40,7 @@ fn settings(source: Source) -> Settings {
         hold_max: None,
         hold_reads: true,
         trust: Trust::Promotion,
+        guard: Some(Guarding::default()),
     }
 }
 
@@ -57,6 +59,7 @@ fn master(run: &str, l: Option<Lineage>) -> Seen {
         run_id: Some(run.into()),
         lineage: l,
         offset: 100,
+        attached: Vec::new(),
     })
 }
 
@@ -68,6 +71,7 @@ fn replica(run: &str, of: u16, id: &str) -> Seen {
         run_id: Some(run.into()),
         lineage: lineage(id, None),
         offset: 90,
+        attached: Vec::new(),
     })
 }
 
@@ -114,6 +118,11 @@ impl Bench {
     }
 
     fn flags(&mut self, port: u16, node: u16, epoch: u64, stage: Stage) {
+        self.sees(port, node, epoch, stage, 100 * MS);
+    }
+
+    /// A Sentinel's view, with the age of its last pong of the master.
+    fn sees(&mut self, port: u16, node: u16, epoch: u64, stage: Stage, pong_age: Duration) {
         self.sentinel(
             port,
             Seen::View(View {
@@ -125,7 +134,7 @@ impl Bench {
                 others: 2,
                 down_after: 1000 * MS,
                 failover_timeout: 180_000 * MS,
-                pong_age: 100 * MS,
+                pong_age,
             }),
         );
     }
