@@ -141,6 +141,15 @@ impl Way {
             Way::Static => "`[[service.node]]`",
         }
     }
+
+    /// The key that chooses it, if it is a key.
+    pub fn key(self) -> Option<&'static str> {
+        match self {
+            Way::Sentinels => Some("sentinels"),
+            Way::Roles => Some("nodes"),
+            Way::Static => None,
+        }
+    }
 }
 
 /// One key. Literals are TOML, as one would write them.
@@ -256,7 +265,7 @@ pub const KEYS: &[Key] = &[
         .default("\"0660\""),
 
     Key::new(Service, "sentinels", List, "[\"10.0.0.11:26379\", \"10.0.0.12:26379\", \"10.0.0.13:26379\"]",
-        "The master is the node that a majority of these Sentinels names, if it agrees. Further Sentinels are discovered from them. One of `sentinels`, `nodes` and `[[service.node]]` is required.")
+        "The master is the node that a majority of the known Sentinels names, if it agrees. Known are these, and those that they list, until for 10 minutes nobody has seen them up. If fewer than three are given and they count others that they do not list, those count too before the first grant. One of `sentinels`, `nodes` and `[[service.node]]` is required.")
         .only(Way::Sentinels).input("--sentinel"),
     Key::new(Service, "master", Text, "\"mymaster\"",
         "The name that the Sentinels give to the deployment (`sentinel monitor NAME …`). Required with `sentinels`.")
@@ -355,7 +364,7 @@ pub const KEYS: &[Key] = &[
         "A connection to a node that is not made and set up (AUTH, HELLO, SELECT, ROLE) in this time is given up.")
         .default("\"2s\""),
     Key::new(Service, "allow", List, "[\"DEBUG\", \"CLIENT|PAUSE\"]",
-        "Commands that are refused by default and now are not, by name, or by name and subcommand. Refused is what breaks the deployment or the proxy under everyone: SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, SYNC, PSYNC, REPLCONF, CLIENT|PAUSE, CLIENT|UNPAUSE, DEBUG, MODULE|LOAD, MODULE|UNLOAD, and the subcommands of CLUSTER that change it.")
+        "Commands that are refused by default and now are not, by name, or by name and subcommand; a name that no command has is an error. Refused is what breaks the deployment or the proxy under everyone: SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, SYNC, PSYNC, REPLCONF, CLIENT|PAUSE, CLIENT|UNPAUSE, DEBUG, MODULE|LOAD, MODULE|UNLOAD, and the subcommands of CLUSTER that change it.")
         .default("[]"),
     Key::new(Service, "transparent", Bool, "true",
         "Refuse no command at all. Then `allow` has no meaning.")

@@ -7,6 +7,7 @@
 //! that every key would be described twice.
 
 mod address;
+mod allow;
 mod diff;
 mod error;
 mod explain;

@@ -228,6 +228,18 @@ impl<'r> Table<'r> {
         self.values.contains_key(name)
     }
 
+    /// How to say a key to who can write it here: in a file by its name, without one by its flag or variable.
+    pub(crate) fn said(&self, name: &str) -> String {
+        let input = keys::find(self.section, name).map_or("", |key| key.input);
+        let name = if self.start.is_none() && !input.is_empty() { input } else { name };
+        format!("`{name}`")
+    }
+
+    /// Whether it was made of flags.
+    pub(crate) fn is_flags(&self) -> bool {
+        self.start.is_none()
+    }
+
     /// Notes that a required key is missing.
     pub(crate) fn missing(&self, name: &str) {
         let key = self.key(name);

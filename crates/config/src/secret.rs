@@ -17,8 +17,9 @@ pub(crate) fn credential(table: &Table<'_>, user: &str, password: &str, file: &s
             let remedy = format!("remove it; the user is `default` without `{user}`");
             table.reader.wrong(*spot, format!("`{user}` is empty"), remedy);
         } else if !table.has(password) && !table.has(file) {
-            let remedy = format!("add `{password}` or `{file}`");
-            table.reader.wrong(*spot, format!("`{user}` has no password"), remedy);
+            let (password, file) = (table.said(password), table.said(file));
+            let problem = format!("{} has no password", table.said(user));
+            table.reader.wrong(*spot, problem, format!("add {password} or {file}"));
         }
     }
     Some(Credential { user: name.map(|n| n.value.into_bytes().into()), secret: secret? })
@@ -26,7 +27,7 @@ pub(crate) fn credential(table: &Table<'_>, user: &str, password: &str, file: &s
 
 fn secret(table: &Table<'_>, password: &str, file: &str) -> Option<Box<[u8]>> {
     if table.has(password) && table.has(file) {
-        let problem = format!("the secret is given twice: `{password}` and `{file}`");
+        let problem = format!("the secret is given twice: {} and {}", table.said(password), table.said(file));
         table.reader.wrong(table.spot(file), problem, "keep one of the two");
         return None;
     }

@@ -1,6 +1,7 @@
 //! One `[[service]]`, read and checked. What is wrong is noted with the reader, and reading goes on with a stand-in to
 //! find further mistakes: a service that was read with errors never gets out of this crate.
 use crate::address::{Listen, Wrong, parse_host_port, parse_listen};
+use crate::allow::command_name;
 use crate::error::quoted;
 use crate::keys::{Section, Way};
 use crate::reader::{Placed, Spot, Table};
@@ -175,17 +176,12 @@ fn way(table: &Table<'_>) -> Way {
     let ways = [(Way::Sentinels, "sentinels"), (Way::Roles, "nodes"), (Way::Static, Section::Node.name())];
     let written: Vec<_> = ways.into_iter().filter(|(_, name)| table.has(name)).collect();
     let Some(&(way, first)) = written.first() else {
-        if table.has("master") {
-            let remedy = "add sentinels = [\"10.0.0.11:26379\", …]";
-            table.reader.wrong(table.spot("master"), "`master` has a meaning only with `sentinels`", remedy);
-        } else {
-            let remedy = "add `sentinels` and `master`, or `nodes`, or a `[[service.node]]` for each node";
-            table.reader.wrong(table.spot("sentinels"), "it is not said how the master is known", remedy);
-        }
+        no_way(table);
         return Way::Sentinels;
     };
     for (_, other) in &written[1..] {
-        let problem = format!("`{first}` and `{other}` both say how the master is known");
+        let problem =
+            format!("{} and {} both say how the master is known", table.said(first), table.said(other));
         table.reader.wrong(table.spot(other), problem, "keep one of the two");
     }
     if written.len() == 1 {
@@ -197,15 +193,29 @@ fn way(table: &Table<'_>) -> Way {
     way
 }
 
+fn no_way(table: &Table<'_>) {
+    if table.has("master") {
+        let (master, sentinels) = (table.said("master"), table.said("sentinels"));
+        let example = if table.is_flags() { "10.0.0.11:26379,…" } else { "= [\"10.0.0.11:26379\", …]" };
+        let problem = format!("{master} has a meaning only with {sentinels}");
+        let remedy = format!("add {} {example}", sentinels.trim_matches('`'));
+        table.reader.wrong(table.spot("master"), problem, remedy);
+        return;
+    }
+    let remedy = if table.is_flags() {
+        "add `--sentinel` and `--master`, or `--node`; or describe the service in a file and give that with `--config`"
+    } else {
+        "add `sentinels` and `master`, or `nodes`, or a `[[service.node]]` for each node"
+    };
+    table.reader.wrong(table.spot("sentinels"), "it is not said how the master is known", remedy);
+}
+
 fn refuse_keys_of_other_ways(table: &Table<'_>, way: Way) {
     for key in Section::Service.keys().filter(|key| table.has(key.name)) {
         if let Some(only) = key.only.filter(|only| *only != way) {
-            let problem = format!("`{}` has a meaning only with {}", key.name, only.written());
-            table.reader.wrong(
-                table.spot(key.name),
-                problem,
-                format!("remove it: there is {}", way.written()),
-            );
+            let said = |way: Way| way.key().map_or_else(|| way.written().into(), |key| table.said(key));
+            let problem = format!("{} has a meaning only with {}", table.said(key.name), said(only));
+            table.reader.wrong(table.spot(key.name), problem, format!("remove it: there is {}", said(way)));
         }
     }
 }
@@ -316,24 +326,6 @@ fn allow(table: &Table<'_>) -> Allow {
             Allow::These(commands.into_iter().map(|c| c.value).collect())
         }
     }
-}
-
-fn command_name(text: &str) -> Result<Box<str>, Wrong> {
-    let word = |w: &str| {
-        let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        !w.is_empty() && w.bytes().all(letter)
-    };
-    let parts: Vec<&str> = text.split('|').collect();
-    if parts.len() > 2 || !parts.iter().all(|w| word(w)) {
-        let meant = text.split_whitespace().take(2).collect::<Vec<_>>().join("|").to_uppercase();
-        let meant = if meant.contains('|') { meant } else { "CLIENT|PAUSE".into() };
-        let problem = format!("{} is not the name of a command", quoted(text));
-        return Err((
-            problem,
-            format!("write a command, or a command and its subcommand: {}", quoted(&meant)),
-        ));
-    }
-    Ok(text.to_ascii_uppercase().into())
 }
 
 fn read_limits(table: &Table<'_>, limits: &mut Limits) {

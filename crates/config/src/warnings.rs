@@ -1,4 +1,5 @@
 //! What is allowed, and probably not meant: for `pointsman check` and the log at start.
+use crate::allow::refuses;
 use crate::units::show_duration;
 use crate::{Config, Listen, Service};
 use pointsman_core::policy::Allow;
@@ -41,6 +42,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
         source(&mut found, &service.topology.source);
         times(&mut found, service);
         exposure(&mut found, service);
+        idle_names(&mut found, service);
     }
     found.warnings
 }
@@ -113,6 +115,19 @@ fn times(found: &mut Found, service: &Service) {
     }
 }
 
+fn idle_names(found: &mut Found, service: &Service) {
+    let Allow::These(commands) = &service.policy.allow else { return };
+    let idle: Vec<&str> = commands.iter().map(|c| &**c).filter(|c| !refuses(c)).collect();
+    if !idle.is_empty() {
+        let problem = format!("{} is never refused, with this or without", idle.join(", "));
+        found.add(
+            "allow",
+            problem,
+            "`allow` only adds to what passes anyway: restrict clients with the nodes' ACL",
+        );
+    }
+}
+
 fn exposure(found: &mut Found, service: &Service) {
     let open: Vec<String> = service.listen.iter().filter(|l| !l.is_local()).map(Listen::to_string).collect();
     if service.listen.iter().any(|l| matches!(l, Listen::Tcp(address) if address.port() == 0)) {
@@ -178,6 +193,7 @@ mod tests {
             (SOUND.replace("127.0.0.1:1", "127.0.0.1:0"), "listen"),
             (format!("{open}transparent = true"), "transparent"),
             (format!("{open}allow = [\"DEBUG\"]"), "allow"),
+            (format!("{SOUND}allow = [\"get\", \"CLUSTER\"]"), "allow"),
             (format!("{open}upstream_password = \"x\""), "upstream_user"),
             (format!("{listen}nodes = [\"a:1\"]"), "nodes"),
             (format!("{listen}nodes = [\"a:1\", \"b:1\"]"), "nodes"),
@@ -196,6 +212,11 @@ mod tests {
     #[test]
     fn what_is_dangerous_on_a_network_is_fine_on_loopback() {
         assert_eq!(keys(&format!("{SOUND}transparent = true\nupstream_password = \"x\"")), [""; 0]);
+    }
+
+    #[test]
+    fn names_that_allow_something_are_no_doubt() {
+        assert_eq!(keys(&format!("{SOUND}allow = [\"debug\", \"CLUSTER\", \"client|pause\"]")), [""; 0]);
     }
 
     #[test]

@@ -105,7 +105,20 @@ fn a_wrong_flag_is_named() {
         ),
         (
             Flags { nodes: strings(&["a:1"]), ..with_sentinels() },
-            "--node: `sentinels` and `nodes` both say how the master is known; keep one of the two",
+            "--node: `--sentinel` and `--node` both say how the master is known; keep one of the two",
+        ),
+        (
+            Flags { nodes: Vec::new(), ..with_nodes() },
+            "--sentinel: it is not said how the master is known; add `--sentinel` and `--master`, or `--node`; \
+             or describe the service in a file and give that with `--config`",
+        ),
+        (
+            Flags { sentinels: Vec::new(), ..with_sentinels() },
+            "--master: `--master` has a meaning only with `--sentinel`; add --sentinel 10.0.0.11:26379,…",
+        ),
+        (
+            Flags { master: Some("m".into()), ..with_nodes() },
+            "--master: `--master` has a meaning only with `--sentinel`; remove it: there is `--node`",
         ),
         (
             Flags { workers: Some("many".into()), ..with_nodes() },
@@ -127,7 +140,7 @@ fn a_wrong_flag_is_named() {
     let errors = from_flags(&with_nodes(), &env).expect_err("no password");
     assert_eq!(
         errors.to_string(),
-        "POINTSMAN_USER: `user` has no password; add `password` or `password_file`"
+        "POINTSMAN_USER: `POINTSMAN_USER` has no password; add `POINTSMAN_PASSWORD` or `POINTSMAN_PASSWORD_FILE`"
     );
 }
 

@@ -104,6 +104,14 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
              write a command, or a command and its subcommand: \"CONFIG|SET\"",
         ),
         (
+            "allow = [\"client|puase\"]",
+            "p.toml:5:10: there is no command \"client|puase\"; did you mean \"CLIENT|PAUSE\"?",
+        ),
+        (
+            "allow = [\"DEBUG\", \"shutdwon\"]",
+            "p.toml:5:19: there is no command \"shutdwon\"; did you mean \"SHUTDOWN\"?",
+        ),
+        (
             "allow = [\"DEBUG\"]\ntransparent = true",
             "p.toml:5:1: `allow` has no meaning with transparent = true, which allows all; keep one of the two",
         ),

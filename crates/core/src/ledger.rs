@@ -175,6 +175,14 @@ impl Ledger {
         self.ring.len() - self.head
     }
 
+    /// Of these, those before the last request, if that is kept as a whole.
+    pub fn len_before_last(&self) -> usize {
+        match self.slots.back() {
+            Some(last) if !last.streams => (self.last_start() - self.base) as usize,
+            _ => self.len(),
+        }
+    }
+
     /// Whether nothing is owed and nothing is to be sent.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.len() == 0
@@ -225,8 +233,7 @@ impl Ledger {
     pub fn retract(&mut self) -> Vec<(Slot, Box<[u8]>)> {
         let mut out = Vec::new();
         loop {
-            let n = self.slots.len();
-            let start = if n < 2 { self.base } else { self.slots[n - 2].end };
+            let start = self.last_start();
             let Some(slot) = self.slots.back() else { break };
             if start < self.sent || slot.streams {
                 break;
@@ -276,6 +283,12 @@ impl Ledger {
                 slot.apply = Apply::None;
             }
         }
+    }
+
+    /// Where the last request begins.
+    fn last_start(&self) -> u64 {
+        let n = self.slots.len();
+        if n < 2 { self.base } else { self.slots[n - 2].end }
     }
 
     fn append(&mut self, bytes: &[u8]) {

@@ -28,10 +28,10 @@ use clap::Parser;
 
 use guard::Guard;
 use play::Stage;
+use pointsman::sandbox::deployment::server_program;
 use report::{Report, gist};
 use row::ROWS;
 
-const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
 /// Between the starts of two rounds, so that they do not all elect at once.
 const STAGGER: Duration = Duration::from_millis(700);
 
@@ -84,9 +84,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         println!("skipped: network namespaces cannot be made here: {why}");
         return Ok(true);
     }
-    let Some(redis) = SERVERS.into_iter().find(|server| version(Path::new(server)).is_some()) else {
-        return Err("neither redis-server nor valkey-server is in PATH".into());
-    };
+    let redis = server_program()?;
     let pointsman = match &arguments.pointsman {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("pointsman"),
@@ -101,7 +99,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let stage = Stage {
         guard,
         pointsman: pointsman.canonicalize()?,
-        redis: redis.into(),
+        redis: redis.clone(),
         lines: arguments.lines.clone(),
         outage: Duration::from_secs(outage),
         after: Duration::from_secs(after),
@@ -113,7 +111,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         ("load", "8 writers, together 290 SET/s, 4 readers with 145 GET/s".into()),
         ("configuration", lines),
         ("proxy", pointsman_version),
-        ("server", version(Path::new(redis)).unwrap_or_default()),
+        ("server", version(&redis).unwrap_or_default()),
     ];
     publish(&report, arguments)
 }

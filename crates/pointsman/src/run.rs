@@ -9,7 +9,7 @@ use crate::control::{self, Publisher};
 use crate::data::accept::{Acceptor, Listener};
 use crate::data::{Outbox, Workers};
 use crate::{clock, log};
-use pointsman_config::{Change, Config, Flags, Listen, Service, diff, from_flags};
+use pointsman_config::{Change, Config, Flags, Listen, Service, diff, from_flags, warnings};
 use pointsman_core::Now;
 use pointsman_core::policy::Policy;
 use pointsman_core::topology::settings::Settings;
@@ -118,6 +118,10 @@ struct Process {
     stopping: AtomicBool,
     /// What each worker counted when it last answered.
     counted: Mutex<Vec<Vec<(ServiceId, Counters)>>>,
+    /// One reload at a time. What a reload reads and binds may take long: it holds no other lock meanwhile.
+    reloading: Mutex<()>,
+    /// A SIGHUP waits for its reload to begin.
+    reload_waits: AtomicBool,
     /// What a reload changes.
     state: Mutex<State>,
 }
@@ -132,6 +136,7 @@ struct State {
 }
 
 /// A listener that is open.
+#[derive(Clone)]
 struct Open {
     /// The number that the acceptor knows it by.
     id: u64,
@@ -189,6 +194,9 @@ impl Process {
             }
         }
         let admin = config.admin.map(bind_admin).transpose()?;
+        for warning in warnings(&config) {
+            tracing::warn!("{warning}");
+        }
         let cores = || thread::available_parallelism().map_or(1, |n| n.get());
         let n = if config.workers == 0 { cores() } else { config.workers };
         let outbox = Arc::new(ToControl::default());
@@ -218,6 +226,8 @@ impl Process {
             publisher,
             log,
             stopping: AtomicBool::new(false),
+            reloading: Mutex::new(()),
+            reload_waits: AtomicBool::new(false),
             state: Mutex::new(state),
         });
         let running: Arc<dyn Running> = process.clone();
@@ -227,16 +237,39 @@ impl Process {
     }
 
     /// Waits for signals, and does what they ask for.
-    fn wait(&self, mut signals: Signals) {
+    fn wait(self: Arc<Process>, mut signals: Signals) {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                // What became of it is logged there.
-                let _ = self.reload();
+                self.clone().reload_apart();
                 continue;
             }
             self.stop();
             return;
         }
+    }
+
+    /// Reloads on a thread of its own: a file that hangs keeps no other signal waiting.
+    fn reload_apart(self: Arc<Process>) {
+        if self.reload_waits.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let reload = {
+            let this = self.clone();
+            move || {
+                let turn = this.alone();
+                this.reload_waits.store(false, Ordering::Relaxed);
+                // What became of it is logged there.
+                let _ = this.reload_in(&turn);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("reload".into()).spawn(reload) {
+            self.reload_waits.store(false, Ordering::Relaxed);
+            tracing::error!("the configuration is not read again: cannot start a thread: {error}");
+        }
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.reloading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Accepts no more, lets clients finish within the grace, and ends the threads.
@@ -273,10 +306,27 @@ impl Process {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A reload, in its turn.
+    fn reload_in(&self, turn: &MutexGuard<'_, ()>) -> Result<String, String> {
+        let outcome = self.apply(turn);
+        match &outcome {
+            Ok(text) => tracing::info!("configuration read again: {text}"),
+            Err(text) => tracing::error!("the configuration is not applied, nothing changed: {text}"),
+        }
+        let mut state = self.state();
+        state.reloads += u64::from(outcome.is_ok());
+        state.reload_error = outcome.as_ref().err().cloned();
+        outcome
+    }
+
     /// Reads the configuration again and applies what changed; on an error nothing changes.
-    fn apply(&self, state: &mut State) -> Result<String, String> {
+    fn apply(&self, _: &MutexGuard<'_, ()>) -> Result<String, String> {
+        let (config, mut open, mut next_listener) = {
+            let state = self.state();
+            (state.config.clone(), state.open.clone(), state.next_listener)
+        };
         let new = from_flags(&self.flags, &environment).map_err(|e| e.to_string())?;
-        let (new, change) = diff(&state.config, new).map_err(|e| e.to_string())?;
+        let (new, change) = diff(&config, new).map_err(|e| e.to_string())?;
         if change.is_empty() {
             return Ok("nothing changed".into());
         }
@@ -285,13 +335,13 @@ impl Process {
         // Whatever can fail comes first.
         let mut bound = Vec::new();
         for (at, (service, listen)) in &wanted {
-            if !state.open.contains_key(at) {
+            if !open.contains_key(at) {
                 bound.push((at.clone(), service.id(), bind(service, listen)?));
             }
         }
         self.workers.configure(&policies(&new));
         self.control.reconfigure(topologies(&new));
-        state.open.retain(|at, open| {
+        open.retain(|at, open| {
             let Some((service, listen)) = wanted.get(at) else {
                 self.acceptor.close(open.id);
                 return false;
@@ -304,15 +354,16 @@ impl Process {
             true
         });
         for (at, service, listener) in bound {
-            let id = state.next_listener;
-            state.next_listener += 1;
+            let id = next_listener;
+            next_listener += 1;
             let shown = listener.addr().map_or_else(|| at.to_string(), |addr| addr.to_string());
             self.acceptor.open(service, id, listener);
-            state.open.insert(at, Open { id, shown });
+            open.insert(at, Open { id, shown });
         }
         self.log.set_level(new.log.level);
-        let text = said(&state.config, &new, &change);
-        state.config = new;
+        let text = said(&config, &new, &change);
+        let mut state = self.state();
+        (state.config, state.open, state.next_listener) = (new, open, next_listener);
         Ok(text)
     }
 }
@@ -364,17 +415,7 @@ impl Running for Process {
     }
 
     fn reload(&self) -> Result<String, String> {
-        let mut state = self.state();
-        let outcome = self.apply(&mut state);
-        match &outcome {
-            Ok(text) => {
-                state.reloads += 1;
-                tracing::info!("configuration read again: {text}");
-            }
-            Err(text) => tracing::error!("the configuration is not applied, nothing changed: {text}"),
-        }
-        state.reload_error = outcome.as_ref().err().cloned();
-        outcome
+        self.reload_in(&self.alone())
     }
 
     fn trust(&self, service: &str) -> Result<String, String> {

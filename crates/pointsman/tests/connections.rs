@@ -182,6 +182,30 @@ fn who_leaves_while_blocked_pops_nothing() {
 }
 
 #[test]
+fn who_leaves_while_blocked_and_not_read_is_missed() {
+    let server = Server::start(&Options::default());
+    let proxy = Proxy::start_with(&server, "[service.limits]\nin_flight = 10");
+    let mut observer = Observer::of(&server);
+    let before = observer.connections();
+    // More than is kept of what waits, of a command each, behind what never ends.
+    let more = b"SET after 1\r\n".repeat((1 << 20) / 13 + 1000);
+    let [mut leaves, mut ends] = [Raw::connect(proxy.addr()), Raw::connect(proxy.addr())];
+    for client in [&mut leaves, &mut ends] {
+        client.send(b"BLPOP queue 0\r\n");
+    }
+    eventually("both are blocked", || observer.blocked() == 2);
+    for client in [&mut leaves, &mut ends] {
+        client.send(&more);
+    }
+    drop(leaves);
+    ends.shut();
+    eventually("nobody is blocked", || observer.blocked() == 0);
+    eventually("their connections are closed", || observer.connections() <= before + 1);
+    assert_eq!(shown(&ends.rest().expect("its end")), "");
+    assert_eq!(observer.get("after"), "");
+}
+
+#[test]
 fn who_leaves_in_the_middle_disturbs_nobody() {
     let (_server, proxy, mut observer) = start(&Options::default());
     let before = observer.connections();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
+use pointsman::sandbox::deployment::server_program;
 use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
 use pointsman_core::topology::snapshot::{
     Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term,
@@ -21,11 +22,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(dir: &std::path::Path, program: &str, port: u16, lines: &str) -> Server {
+    /// A node, or a Sentinel.
+    fn start(dir: &std::path::Path, sentinel: bool, port: u16, lines: &str) -> Server {
         let file = dir.join(format!("{port}.conf"));
         let conf = format!("port {port}\nbind 127.0.0.1\ndir {}\ndaemonize no\n{lines}", dir.display());
         std::fs::write(&file, conf).unwrap();
-        let child = Command::new(program).arg(&file).stdout(Stdio::null()).spawn().unwrap();
+        let mut command = Command::new(server_program().unwrap());
+        command.arg(&file).args(sentinel.then_some("--sentinel"));
+        let child = command.stdout(Stdio::null()).spawn().unwrap();
         Server { port, child }
     }
 
@@ -80,12 +84,7 @@ impl Deployment {
             let sub = dir.path().join(format!("n{i}"));
             std::fs::create_dir(&sub).unwrap();
             let of = if i == 0 { String::new() } else { format!("replicaof 127.0.0.1 {master}\n") };
-            Server::start(
-                &sub,
-                "redis-server",
-                *port,
-                &format!("save \"\"\nrepl-diskless-sync-delay 0\n{of}"),
-            )
+            Server::start(&sub, false, *port, &format!("save \"\"\nrepl-diskless-sync-delay 0\n{of}"))
         };
         let nodes: Vec<Server> = ports[..3].iter().enumerate().map(node).collect();
         until("replicas are in sync", Duration::from_secs(20), || {
@@ -97,7 +96,7 @@ impl Deployment {
                 "sentinel monitor mymaster 127.0.0.1 {master} 2\nsentinel down-after-milliseconds mymaster 1000\n\
                  sentinel failover-timeout mymaster 10000\n"
             );
-            Server::start(dir.path(), "redis-sentinel", *port, &lines)
+            Server::start(dir.path(), true, *port, &lines)
         };
         let sentinels: Vec<Server> = ports[3..].iter().map(sentinel).collect();
         until("Sentinels know each other and the replicas", Duration::from_secs(30), || {
@@ -278,13 +277,13 @@ fn before_the_deployment_is_up_it_holds_and_says_why_and_then_finds_it() {
         status(&handle).problems.iter().any(|p| p.contains("refuses connections"))
     });
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Server::start(dir.path(), "redis-server", port, "save \"\"\n");
+    let mut node = Server::start(dir.path(), false, port, "save \"\"\n");
     let view = seen.wait("a grant", Duration::from_secs(10), open);
     assert_eq!(port_of(&view), Some(port));
     // Restarted at the same address: proven again, in a new term.
     node.kill9();
     seen.wait("a hold", Duration::from_secs(2), |v| !open(v));
-    let _node = Server::start(dir.path(), "redis-server", port, "save \"\"\n");
+    let _node = Server::start(dir.path(), false, port, "save \"\"\n");
     let view = seen.wait("a grant", Duration::from_secs(10), open);
     assert_eq!(view.term, Term(2));
     seen.check();

@@ -10,10 +10,11 @@ use scene::load::Load;
 use scene::{
     DEADLINE, Proxy, Raw, bulk, eventually, get, http, is_end, is_error, ok, pointsman, said, until,
 };
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn one_node(options: Options) -> Deployment {
@@ -154,6 +155,40 @@ fn who_does_not_finish_is_closed_when_the_grace_is_over() {
     let status = until("it ends", || proxy.ended());
     assert!(status.success() && begin.elapsed() > Duration::from_secs(1), "{status}");
     eventually("the pop is gone", || deployment.nodes[0].info("clients", "blocked_clients").unwrap() == "0");
+}
+
+#[test]
+fn a_reload_that_hangs_delays_nothing_but_itself() {
+    let deployment = one_node(Options::default());
+    let listen = free_addr().unwrap();
+    let text = service("cache", &[listen.to_string()], &deployment, "");
+    let mut proxy = Proxy::start_with(&deployment, listen, &text);
+    proxy.wait_state("serving");
+    // A pipe without a writer, as a file on a server that does not answer.
+    let whole = std::fs::read_to_string(&proxy.config).unwrap();
+    let pipe = || {
+        std::fs::remove_file(&proxy.config).unwrap();
+        assert!(Command::new("mkfifo").arg(&proxy.config).status().unwrap().success());
+    };
+    pipe();
+    let (admin, config) = (proxy.admin, proxy.config.clone());
+    let reload = std::thread::spawn(move || http(admin, "POST", "/api/reload").unwrap());
+    // Whoever opens the other end knows that it has begun; until something comes it hangs.
+    let mut other_end = std::fs::OpenOptions::new().write(true).open(&config).unwrap();
+    assert_eq!(proxy.service("cache")["state"], "serving");
+    assert_eq!(get(admin, "/readyz").unwrap().0, 200);
+    assert!(get(admin, "/metrics").unwrap().1.contains("service=\"cache\""));
+    assert_eq!(proxy.client().call(&["SET", "k", "v"]).unwrap(), ok());
+    assert!(!reload.is_finished());
+    other_end.write_all(whole.as_bytes()).unwrap();
+    drop(other_end);
+    let (code, body) = reload.join().unwrap();
+    assert!(code == 200 && body.contains("nothing changed"), "{code} {body}");
+    // A signal to reload, too, keeps none to stop waiting.
+    proxy.signal(Signal::HUP);
+    let _other_end = std::fs::OpenOptions::new().write(true).open(&config).unwrap();
+    proxy.signal(Signal::TERM);
+    assert!(until("it ends", || proxy.ended()).success());
 }
 
 /// Runs the program with this file, which it refuses: its last line.

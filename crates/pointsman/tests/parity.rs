@@ -50,6 +50,21 @@ fn protocol_errors() {
 }
 
 #[test]
+fn what_follows_a_closing_quote_is_a_mistake_as_for_most_servers() {
+    let pair = Pair::start(&Options::default(), &[]);
+    let mut front = Raw::connect(pair.proxy.addr());
+    front.send(b"'a'b\r\n");
+    let words = front.rest().expect("it is closed");
+    assert_eq!(words, b"-ERR Protocol error: unbalanced quotes in request\r\n");
+    let mut bare = Raw::connect(pair.bare.addr());
+    bare.send(b"'a'b\r\nPING\r\n");
+    // Valkey 9.1 takes it for one argument, as a shell does.
+    let lenient = b"-ERR unknown command 'ab'";
+    let same = bare.next().expect("a reply");
+    assert!(same == words || same.starts_with(lenient), "{:?}", String::from_utf8_lossy(&same));
+}
+
+#[test]
 fn inline_requests_have_a_limit() {
     let long = "x".repeat(70_000);
     same(&format!(

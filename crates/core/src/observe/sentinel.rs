@@ -158,7 +158,8 @@ fn peer(value: &Value) -> Option<Peer> {
     let epoch = value.number("voted-leader-epoch");
     let leader = value.field("voted-leader").filter(|l| *l != "?");
     let vote = leader.zip(epoch).map(|(leader, epoch)| Vote { leader: leader.into(), epoch });
-    Some(Peer { id: value.field("runid").unwrap_or("").into(), at, up: up(value), vote })
+    let pong_age = value.number("last-ok-ping-reply").map_or(Duration::MAX, Duration::from_millis);
+    Some(Peer { id: value.field("runid").unwrap_or("").into(), at, up: up(value), pong_age, vote })
 }
 
 fn listed(value: &Value) -> Option<Listed> {

@@ -95,7 +95,10 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
     assert_eq!(seen, [Seen::Connected("10.0.0.1:26379".parse().unwrap())]);
     assert!(!format!("{o:?}").contains("s3cret"), "the secret is not kept in the questions");
     let words = ["name", "x", "ip", "10.0.0.2", "port", "26379", "runid", "id2", "flags", "s_down,sentinel"];
-    let peer = bulk(&[&words[..], &["voted-leader", "id1", "voted-leader-epoch", "7"]].concat());
+    let peer = bulk(
+        &[&words[..], &["voted-leader", "id1", "voted-leader-epoch", "7", "last-ok-ping-reply", "4321"]]
+            .concat(),
+    );
     let slave = bulk(&["ip", "redis-1.svc", "port", "6380", "flags", "slave,promoted"]);
     o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}").as_bytes());
     let seen = drain(&mut o).1;
@@ -103,7 +106,10 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
     let listed = HostPort { host: "redis-1.svc".into(), port: 6380 };
     let host = HostPort { host: "10.0.0.2".into(), port: 26379 };
     let vote = Some(Vote { leader: "id1".into(), epoch: 7 });
-    assert_eq!(seen[1], Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false, vote }])));
+    assert_eq!(
+        seen[1],
+        Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false, pong_age: 4321 * MS, vote }]))
+    );
     assert_eq!(seen[2], Seen::Replicas(Vec::from([Listed { at: listed, selected: true }])));
 }
 

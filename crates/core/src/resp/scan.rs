@@ -618,18 +618,36 @@ mod tests {
         })
     }
 
-    /// Feeds `bytes` in pieces that end at `cuts`, as a connection's buffer sees them.
-    fn in_pieces(bytes: &[u8], cuts: &[usize], mut next: impl FnMut(&[u8]) -> Option<usize>) -> Vec<usize> {
-        let (mut buf, mut lens, mut from) = (Vec::new(), Vec::new(), 0);
+    /// What a scan makes of the front of a buffer.
+    enum Front {
+        /// A frame of this length.
+        Frame(usize),
+        /// No frame yet; so many bytes were passed on.
+        Passed(usize),
+    }
+
+    /// Feeds `bytes` in pieces that end at `cuts`, as a connection's buffer sees them; the lengths of the frames.
+    fn in_pieces(bytes: &[u8], cuts: &[usize], mut next: impl FnMut(&[u8]) -> Front) -> Vec<usize> {
+        let (mut buf, mut lens, mut from, mut passed) = (Vec::new(), Vec::new(), 0, 0);
         let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
         cuts.push(bytes.len());
         cuts.sort_unstable();
         for cut in cuts {
             buf.extend_from_slice(&bytes[from..cut]);
             from = cut;
-            while let Some(len) = next(&buf) {
-                lens.push(len);
-                buf.drain(..len);
+            loop {
+                match next(&buf) {
+                    Front::Frame(len) => {
+                        lens.push(passed + len);
+                        passed = 0;
+                        buf.drain(..len);
+                    }
+                    Front::Passed(n) => {
+                        passed += n;
+                        buf.drain(..n);
+                        break;
+                    }
+                }
             }
         }
         lens
@@ -637,97 +655,41 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_of_requests_frames_the_same(
+        fn however_requests_arrive_and_are_passed_on_they_frame_the_same(
             requests in prop::collection::vec(request(), 1..8),
             cuts in prop::collection::vec(any::<usize>(), 0..40),
+            pass_on in any::<bool>(),
         ) {
             let (bytes, lim, mut scan) = (requests.concat(), Limits::default(), RequestScan::default());
             let lens = in_pieces(&bytes, &cuts, |buf| match scan.next(buf, &lim, false).expect("valid") {
-                RequestStep::More => None,
-                RequestStep::Array { len } | RequestStep::Inline { len } | RequestStep::Empty { len } => Some(len),
+                RequestStep::More => {
+                    let n = if pass_on { scan.passed(buf.len()) } else { 0 };
+                    scan.forwarded(n);
+                    Front::Passed(n)
+                }
+                RequestStep::Array { len } | RequestStep::Inline { len } | RequestStep::Empty { len } => {
+                    Front::Frame(len)
+                }
             });
             prop_assert_eq!(lens, requests.iter().map(Vec::len).collect::<Vec<_>>());
         }
 
         #[test]
-        fn any_split_of_replies_frames_the_same(
+        fn however_replies_arrive_and_are_passed_on_they_frame_the_same(
             replies in prop::collection::vec(reply(), 1..8),
             cuts in prop::collection::vec(any::<usize>(), 0..40),
+            pass_on in any::<bool>(),
         ) {
             let (bytes, lim, mut scan) = (replies.concat(), Limits::default(), ReplyScan::default());
             let lens = in_pieces(&bytes, &cuts, |buf| match scan.next(buf, &lim).expect("valid") {
-                ReplyStep::More => None,
-                ReplyStep::Frame { len, .. } => Some(len),
+                ReplyStep::More => {
+                    let n = if pass_on { scan.passed(buf.len()) } else { 0 };
+                    scan.forwarded(n);
+                    Front::Passed(n)
+                }
+                ReplyStep::Frame { len, .. } => Front::Frame(len),
             });
             prop_assert_eq!(lens, replies.iter().map(Vec::len).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn replies_that_are_passed_on_as_they_arrive_frame_the_same(
-            replies in prop::collection::vec(reply(), 1..8),
-            cuts in prop::collection::vec(any::<usize>(), 0..40),
-        ) {
-            let (bytes, lim, mut scan) = (replies.concat(), Limits::default(), ReplyScan::default());
-            let (mut lens, mut so_far) = (Vec::new(), 0);
-            let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
-            cuts.push(bytes.len());
-            cuts.sort_unstable();
-            let (mut buf, mut from) = (Vec::new(), 0);
-            for cut in cuts {
-                buf.extend_from_slice(&bytes[from..cut]);
-                from = cut;
-                loop {
-                    match scan.next(&buf, &lim).expect("valid") {
-                        ReplyStep::More => {
-                            let n = scan.passed(buf.len());
-                            scan.forwarded(n);
-                            so_far += n;
-                            buf.drain(..n);
-                            break;
-                        }
-                        ReplyStep::Frame { len, .. } => {
-                            lens.push(so_far + len);
-                            so_far = 0;
-                            buf.drain(..len);
-                        }
-                    }
-                }
-            }
-            prop_assert_eq!(lens, replies.iter().map(Vec::len).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn requests_that_are_passed_on_as_they_arrive_frame_the_same(
-            requests in prop::collection::vec(request(), 1..8),
-            cuts in prop::collection::vec(any::<usize>(), 0..40),
-        ) {
-            let (bytes, lim, mut scan) = (requests.concat(), Limits::default(), RequestScan::default());
-            let (mut lens, mut so_far) = (Vec::new(), 0);
-            let mut cuts: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
-            cuts.push(bytes.len());
-            cuts.sort_unstable();
-            let (mut buf, mut from) = (Vec::new(), 0);
-            for cut in cuts {
-                buf.extend_from_slice(&bytes[from..cut]);
-                from = cut;
-                loop {
-                    match scan.next(&buf, &lim, false).expect("valid") {
-                        RequestStep::More => {
-                            let n = scan.passed(buf.len());
-                            scan.forwarded(n);
-                            so_far += n;
-                            buf.drain(..n);
-                            break;
-                        }
-                        RequestStep::Array { len } | RequestStep::Inline { len } | RequestStep::Empty { len } => {
-                            lens.push(so_far + len);
-                            so_far = 0;
-                            buf.drain(..len);
-                        }
-                    }
-                }
-            }
-            prop_assert_eq!(lens, requests.iter().map(Vec::len).collect::<Vec<_>>());
         }
 
         #[test]

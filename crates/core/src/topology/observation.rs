@@ -184,6 +184,8 @@ pub struct Peer {
     pub at: HostPort,
     /// Whether that Sentinel sees it up.
     pub up: bool,
+    /// How old its last good pong to that Sentinel was (`last-ok-ping-reply`).
+    pub pong_age: Duration,
     /// What it answered to that Sentinel when it was asked for its vote (`voted-leader`).
     pub vote: Option<Vote>,
 }

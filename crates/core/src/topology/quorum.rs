@@ -23,8 +23,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// How long a single Sentinel can hold writes by a sign that nothing else supports.
-const MOMENT: Duration = Duration::from_millis(500);
+/// How long a single Sentinel can hold writes by a sign that nothing else supports: with the proof that then releases
+/// them, half a second at most.
+const MOMENT: Duration = Duration::from_millis(450);
 /// How long a single Sentinel can hold writes by naming, at a higher epoch, a node that does not answer us or that has
 /// nothing to do with the present master. Longer than two hello periods (2 s): what is true has spread by then.
 const GOSSIP: Duration = Duration::from_secs(5);
@@ -146,7 +147,8 @@ impl Sentinels {
             .filter_map(|s| s.vote(f.oldest))
             .map(|v| (f.nodes.key(&v.master), v.epoch))
             .collect();
-        let winner = votes.iter().find(|v| votes.iter().filter(|o| o == v).count() >= self.need())?;
+        let need = if f.last.is_none() { self.need_first(f.oldest) } else { self.need() };
+        let winner = votes.iter().find(|v| votes.iter().filter(|o| o == v).count() >= need)?;
         Some(Choice { key: winner.0.clone(), epoch: winner.1 })
     }
 
@@ -190,6 +192,14 @@ impl Sentinels {
             return Verdict::trouble(why);
         }
         let said: Vec<String> = self.counted().map(|(at, s)| account(f, at, s)).collect();
+        let need = self.need_first(f.oldest);
+        if f.last.is_none() && need > self.need() {
+            return Verdict::trouble(format!(
+                "{need} Sentinels must name a master, as those that are known count others that they do not tell \
+                 (add them to `sentinels`): {}",
+                said.join(", ")
+            ));
+        }
         let why =
             format!("no majority of the {} known Sentinels names a master: {}", self.known, said.join(", "));
         Verdict::trouble(why)

@@ -20,6 +20,9 @@ const DROPPED_AFTER: Duration = Duration::from_secs(600);
 /// A Sentinel must have shown no failover for this long before a lone `+try-failover` of its holds again.
 const QUIET_FOR: Duration = Duration::from_secs(5);
 
+/// So many configured Sentinels are believed without regard to how many others they count.
+const CONFIGURED_ENOUGH: usize = 3;
+
 /// One Sentinel.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sentinel {
@@ -44,6 +47,8 @@ pub(super) struct Sentinel {
     /// Which Sentinels have listed it, and when last.
     listed: BTreeMap<HostPort, Now>,
     gave_list: bool,
+    /// How many others its last list told.
+    told: u32,
     /// When it last answered us or was seen up by another.
     up_at: Now,
     pub(super) stage: Stage,
@@ -185,6 +190,11 @@ impl Sentinel {
     }
 }
 
+/// When the lister last saw this peer up.
+fn seen_up(now: Now, peer: &Peer) -> Now {
+    if peer.up { now } else { now - peer.pong_age }
+}
+
 /// The Sentinels of one service.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sentinels {
@@ -224,6 +234,22 @@ impl Sentinels {
     /// How many votes are a majority.
     pub(super) fn need(&self) -> usize {
         self.known / 2 + 1
+    }
+
+    /// How many votes begin the first grant, when not all Sentinels may be known yet. Where one or two are configured and
+    /// do not tell who the others are that they count (`num-other-sentinels`), those others count as well: as many as
+    /// more than half of those that answer agree on, so that a misled one cannot add a crowd. Three that are configured
+    /// and agree need no count of anybody.
+    pub(super) fn need_first(&self, oldest: Now) -> usize {
+        if self.map.values().filter(|s| s.configured && !s.alias).count() >= CONFIGURED_ENOUGH {
+            return self.need();
+        }
+        let untold = |(s, v): (&Sentinel, &View)| if v.others > s.told { v.others as usize + 1 } else { 0 };
+        let mut claims: Vec<usize> =
+            self.map.values().filter_map(|s| Some(untold((s, s.vote(oldest)?)))).collect();
+        claims.sort_unstable();
+        let claimed = claims.get(claims.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+        self.need().max(claimed / 2 + 1)
     }
 
     pub(super) fn counted(&self) -> impl Iterator<Item = (&HostPort, &Sentinel)> {
@@ -285,15 +311,13 @@ impl Sentinels {
 
     fn peers(&mut self, now: Now, lister: &HostPort, list: &[Peer]) {
         if let Some(s) = self.map.get_mut(lister) {
-            s.gave_list = true;
+            (s.gave_list, s.told) = (true, u32::try_from(list.len()).unwrap_or(u32::MAX));
         }
         for peer in list {
             let at = self.place(now, peer);
             if let Some(s) = at.and_then(|at| self.map.get_mut(&at)) {
                 s.listed.insert(lister.clone(), now);
-                if peer.up {
-                    s.up_at = now;
-                }
+                s.up_at = s.up_at.max(seen_up(now, peer));
                 if let Some(vote) = &peer.vote {
                     s.note_vote(lister, vote.clone());
                 }
@@ -302,7 +326,8 @@ impl Sentinels {
         self.recount(now);
     }
 
-    /// Where the record of `peer` is; made if it is new and up.
+    /// Where the record of `peer` is; made if it is new, and up or was so lately. One that is down counts too: who lists it
+    /// may be the one that is cut off.
     fn place(&mut self, now: Now, peer: &Peer) -> Option<HostPort> {
         let by_id = self.map.iter().find(|(_, s)| !peer.id.is_empty() && s.id.as_deref() == Some(&*peer.id));
         if let Some((at, s)) = by_id {
@@ -322,11 +347,13 @@ impl Sentinels {
         if let Some((at, _)) = self.map.iter().find(by_address) {
             return Some(at.clone());
         }
-        if !peer.up || self.map.len() >= SENTINELS_MAX || peer.at.port == 0 || peer.at.host.is_empty() {
+        let up_at = seen_up(now, peer);
+        let forgotten = !peer.up && peer.pong_age >= DROPPED_AFTER;
+        if forgotten || self.map.len() >= SENTINELS_MAX || peer.at.port == 0 || peer.at.host.is_empty() {
             return None;
         }
         let id = Some(peer.id.clone()).filter(|id| !id.is_empty());
-        self.map.insert(peer.at.clone(), Sentinel { id, addr, up_at: now, ..Sentinel::default() });
+        self.map.insert(peer.at.clone(), Sentinel { id, addr, up_at, ..Sentinel::default() });
         Some(peer.at.clone())
     }
 

@@ -1,6 +1,7 @@
 //! What must hold between the parts of a worker after every call, and how much is kept. The simulator asks after each
 //! turn; it costs a walk over everything.
 use super::client::{Client, Place, Wait};
+use super::upstream::Up;
 use super::{Class, ClientId, UpId, Worker};
 use crate::ledger::Owner;
 use alloc::collections::BTreeMap;
@@ -14,8 +15,14 @@ pub struct Audit {
     pub input_max: usize,
     /// Bytes that a client has not read.
     pub out_max: usize,
-    /// Bytes of requests that an upstream connection keeps.
+    /// Bytes of requests that an upstream connection keeps before the last one, which is taken as a whole.
     pub ring_max: usize,
+    /// Bytes that an upstream connection keeps while a request streams into it, or uncounted bytes pass.
+    pub stream_max: usize,
+    /// Bytes of a request that is kept as a whole.
+    pub request_max: usize,
+    /// Bytes that wait on connections that are set up.
+    pub unsent: usize,
     /// Commands of a client that are in flight.
     pub owed_max: usize,
     /// Pinned connections.
@@ -29,6 +36,11 @@ impl Worker {
     pub fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit::default();
         let owed = self.audit_ups(&mut audit)?;
+        if let Some((_, id)) =
+            self.coming_up.iter().find(|(_, id)| self.ups.get(*id).is_none_or(Up::is_ready))
+        {
+            return Err(format!("{id:?} is to be given up, but set up or gone"));
+        }
         for (id, c) in &self.clients {
             self.audit_client(id, c, &owed)?;
             audit.input_max = audit.input_max.max(c.waiting());
@@ -65,7 +77,17 @@ impl Worker {
     fn audit_ups(&self, audit: &mut Audit) -> Result<BTreeMap<ClientId, (UpId, usize)>, String> {
         let mut owed: BTreeMap<ClientId, (UpId, usize)> = BTreeMap::new();
         for (id, up) in &self.ups {
-            audit.ring_max = audit.ring_max.max(up.ledger.len());
+            let (kept, before) = (up.ledger.len(), up.ledger.len_before_last());
+            match up.ledger.slots().last() {
+                Some(s) if s.streams => audit.stream_max = audit.stream_max.max(kept),
+                _ => audit.ring_max = audit.ring_max.max(before),
+            }
+            audit.request_max = audit.request_max.max(kept - before);
+            if up.is_ready() {
+                audit.unsent += up.ledger.unsent().len();
+            } else if !self.coming_up.iter().any(|(_, coming)| *coming == id) {
+                return Err(format!("{id:?} is not set up, and never given up"));
+            }
             audit.kept += up.ledger.owed() + up.starved.len();
             for slot in up.ledger.slots() {
                 let Owner::Client(client) = slot.owner else { continue };

@@ -3,6 +3,7 @@ use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::hold::{Redo, Then};
 use crate::policy::Limits;
+use crate::resp::reply;
 use crate::resp::scan::RequestScan;
 use crate::session::{Ident, Session, Tx};
 use crate::topology::snapshot::ServiceId;
@@ -82,6 +83,8 @@ pub(super) struct Client {
     pub(super) starved_at: Option<UpId>,
     /// It will send no more.
     pub(super) eof: bool,
+    /// Nor will it once what it sent and was not read is read.
+    pub(super) hung_up: bool,
     /// What it sends is no longer looked at: it was malformed.
     pub(super) deaf: bool,
     /// What it is told before it is closed, after all that it is owed.
@@ -115,6 +118,7 @@ impl Client {
             ticket: None,
             starved_at: None,
             eof: false,
+            hung_up: false,
             deaf: false,
             last_words: None,
             closing: false,
@@ -135,33 +139,33 @@ impl Client {
     }
 
     /// A command was or may have been executed: a write that it asked before, and that was refused, is not sent again, for
-    /// the older value would win. The refusal is its answer.
-    pub(super) fn overtaken(&mut self, seq: u64) {
+    /// the older value would win. The refusal is its answer, unless another node may have executed it before. Returns of
+    /// how many commands the outcome is not known.
+    pub(super) fn overtaken(&mut self, seq: u64) -> u64 {
+        let mut uncertain = 0;
         for earlier in self.redo.iter_mut().filter(|r| r.seq < seq) {
-            if let Then::Again { refusal, .. } = &mut earlier.then
+            if let Then::Again { refusal, maybe, .. } = &mut earlier.then
                 && let Some(text) = refusal.take()
             {
-                earlier.then = Then::Answer(text);
+                uncertain += u64::from(*maybe);
+                earlier.then = Then::Answer(if *maybe { reply::UNCERTAIN.into() } else { text });
             }
         }
+        uncertain
     }
 
     pub(super) fn unwritten(&self) -> &[u8] {
         &self.out[self.out_at..]
     }
 
-    /// The connection to which what it sends goes as it comes.
-    pub(super) fn passes_to(&self) -> Option<UpId> {
-        match (&self.stream, self.place) {
-            (Stream::Into(up), _) => Some(*up),
-            (Stream::No, Place::Pinned(up)) if self.session.relay => Some(up),
-            _ => None,
-        }
-    }
-
     /// Whether it is in no transaction, and its state demands no connection.
     pub(super) fn tx_free(&self) -> bool {
         self.session.tx == Tx::None && !self.session.needs_pin()
+    }
+
+    /// Whether what it is sent has no end: it subscribes, or its bytes are not counted.
+    fn only_listens(&self) -> bool {
+        self.session.relay || self.session.subs.as_ref().is_some_and(|s| !s.is_empty())
     }
 
     /// Bytes that wait to be routed.
@@ -243,10 +247,21 @@ impl Worker {
     pub(super) fn client_eof(&mut self, now: Now, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.eof = true;
-        if c.session.relay || c.session.subs.as_ref().is_some_and(|s| !s.is_empty()) {
+        if c.only_listens() {
             return self.let_go(id);
         }
         self.pump(now, id);
+    }
+
+    /// A client that is not read, for back-pressure, will send no more than it has. Its end may never be read: what it
+    /// waits for may block for ever.
+    pub(super) fn client_hung_up(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.hung_up = true;
+        if c.only_listens() {
+            return self.let_go(id);
+        }
+        self.abandon(id);
     }
 
     /// Lets a client go that sends no more where it waits for what has no end of its own: what blocks, and the rest of a
@@ -254,7 +269,7 @@ impl Worker {
     pub(super) fn abandon(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         let Place::Pinned(up) = c.place else { return };
-        let half = matches!(c.stream, Stream::Into(_)) && c.wait == Wait::No;
+        let half = c.eof && matches!(c.stream, Stream::Into(_)) && c.wait == Wait::No;
         if half || self.ups.get(up).is_some_and(|u| u.blocks()) {
             self.let_go(id);
         }
@@ -340,9 +355,7 @@ impl Worker {
         let mut idle = Vec::new();
         for (id, c) in &self.clients {
             let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { continue };
-            let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
-            let quiet =
-                c.owed == 0 && c.redo.is_empty() && c.waiting() == 0 && !c.session.relay && !subscribed;
+            let quiet = c.owed == 0 && c.redo.is_empty() && c.waiting() == 0 && !c.only_listens();
             if s.policy.client_idle.is_some_and(|limit| quiet && now.since(c.active) >= limit) {
                 idle.push(id);
             }

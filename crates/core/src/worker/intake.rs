@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 /// What became of a command that was to be routed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Routed {
+pub(super) enum Routed {
     /// It is on its way, or answered.
     Taken,
     /// It waits, and so does all behind it.
@@ -25,13 +25,13 @@ enum Routed {
 
 /// A command that was asked before: its place among its client's, and whether it may have been executed.
 #[derive(Clone, Copy)]
-struct Again {
+pub(super) struct Again {
     seq: u64,
     maybe: bool,
 }
 
 /// A service has one shard until sharding comes.
-const SHARD: ShardId = ShardId(0);
+pub(super) const SHARD: ShardId = ShardId(0);
 
 /// The channel whose message moves the replication offset before a `WAIT`.
 const WAIT_CHANNEL: &[u8] = b"pointsman:wait";
@@ -126,9 +126,14 @@ impl Worker {
             }
             return;
         }
-        if c.paused && c.wants_input(&s.policy.limits) {
+        if !c.paused {
+            return;
+        }
+        if c.wants_input(&s.policy.limits) {
             c.paused = false;
             self.effects.push_back(Effect::Resume(Dst::Client(id)));
+        } else if c.hung_up {
+            self.abandon(id);
         }
     }
 
@@ -202,25 +207,8 @@ impl Worker {
             if c.closing || c.wait != Wait::No || !c.redo.is_empty() {
                 break;
             }
-            if let Some(up) = c.passes_to() {
-                let relay = c.session.relay;
-                let Some(room) = self.room_to_pass(id, up) else {
-                    self.wait(id, Wait::Room);
-                    break;
-                };
-                let rest = &buf[at..];
-                let part = &rest[..rest.len().min(room)];
-                let used = if relay { self.relay(id, part) } else { self.stream_on(id, part) };
-                // The beginning of a header is passed on when its end has come.
-                let used = if used == 0 { self.stream_on(id, rest) } else { used };
-                at += used;
-                if used == 0 {
-                    break;
-                }
-                continue;
-            }
-            if c.stream != Stream::No {
-                let used = self.stream_on(id, &buf[at..]);
+            if c.streams() {
+                let used = self.stream(id, &buf[at..]);
                 at += used;
                 if used == 0 {
                     break;
@@ -242,29 +230,10 @@ impl Worker {
                     self.protocol_error(id, malformed);
                     return buf.len();
                 }
-                Ok(RequestStep::More) => {
-                    // Before its client is no longer read it must go on.
-                    let from = limits.stream_from.min(limits.client_input_max.saturating_sub(1));
-                    let least = c.scan.len_min();
-                    if least.max(buf.len() - at) <= from {
-                        break;
-                    }
-                    let passed = c.scan.passed(buf.len() - at);
-                    match self.stream_begin(now, id, &buf[at..]) {
-                        // What is left, if anything, is a header that has no end yet: `stream_on` goes on with it.
-                        Some(Routed::Taken) => at += passed,
-                        Some(Routed::Blocked(wait)) => {
-                            self.wait(id, wait);
-                            break;
-                        }
-                        // There is no command of such a name.
-                        None if least > from => {
-                            self.protocol_error(id, Malformed::BulkLength);
-                            return buf.len();
-                        }
-                        None => break,
-                    }
-                }
+                Ok(RequestStep::More) => match self.stream_large(now, id, &buf[at..]) {
+                    Some(used) => at += used,
+                    None => break,
+                },
                 Ok(RequestStep::Empty { len }) => at += len,
                 Ok(RequestStep::Inline { len }) => match inline::to_array(&buf[at..at + len]) {
                     Err(malformed) => {
@@ -302,7 +271,7 @@ impl Worker {
         at
     }
 
-    fn wait(&mut self, id: ClientId, wait: Wait) {
+    pub(super) fn wait(&mut self, id: ClientId, wait: Wait) {
         if let Some(c) = self.clients.get_mut(id) {
             c.wait = wait;
         }
@@ -409,7 +378,7 @@ impl Worker {
     }
 
     /// Asks the gate; `None` is a yes.
-    fn gate(
+    pub(super) fn gate(
         &mut self,
         now: Now,
         id: ClientId,
@@ -472,7 +441,7 @@ impl Worker {
     }
 
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
-    fn connection_for(
+    pub(super) fn connection_for(
         &mut self,
         now: Now,
         id: ClientId,
@@ -682,132 +651,12 @@ impl Worker {
         Routed::Taken
     }
 
-    fn relay(&mut self, id: ClientId, bytes: &[u8]) -> usize {
-        if let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place)
-            && let Some(u) = self.ups.get_mut(up)
-        {
-            u.ledger.push_more(bytes, false);
-            self.mark_up(up);
-        }
-        bytes.len()
-    }
-
-    /// How many bytes of what only passes through a connection's ring takes now; `None`: it is full.
-    fn room_to_pass(&mut self, id: ClientId, up: UpId) -> Option<usize> {
-        let Some(u) = self.ups.get(up) else { return Some(usize::MAX) };
-        let most = self.service_ref(u.service).policy.limits.ring_max;
-        let len = u.ledger.len();
-        if len < most {
-            return Some(most - len);
-        }
-        self.starve(id, up);
-        None
-    }
-
     /// A client waits for room in a connection's ring.
-    fn starve(&mut self, id: ClientId, up: UpId) {
+    pub(super) fn starve(&mut self, id: ClientId, up: UpId) {
         let (Some(c), Some(u)) = (self.clients.get_mut(id), self.ups.get_mut(up)) else { return };
         if c.starved_at != Some(up) {
             c.starved_at = Some(up);
             u.starved.push(id);
         }
-    }
-
-    /// A request that is larger than what is kept begins to stream over a pinned connection. `None`: its name has not
-    /// arrived yet.
-    fn stream_begin(&mut self, now: Now, id: ClientId, bytes: &[u8]) -> Option<Routed> {
-        let req = Request::new(bytes);
-        let mut args = req.args();
-        args.next()?;
-        let entry = route::entry(req);
-        // What changes the session, or needs its arguments to be routed, is never so large.
-        if let Some(e) = entry
-            && (e.refused || !matches!(e.act, Act::None | Act::Block | Act::BlockIfAsked | Act::Watch))
-        {
-            self.protocol_error(id, Malformed::BulkLength);
-            return Some(Routed::Taken);
-        }
-        let c = self.clients.get(id)?;
-        if c.owed > 0 {
-            return Some(Routed::Blocked(Wait::Owed));
-        }
-        if c.session.tx == Tx::Lost {
-            return Some(self.discard(id, bytes.len(), reply::QUEUED));
-        }
-        // Where a refusal was said, what is still to come of the request is thrown away.
-        match self.gate(now, id, entry, None) {
-            None => {}
-            Some(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
-            Some(blocked) => return Some(blocked),
-        }
-        let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
-        let pin = Route::Pin { apply: apply.clone(), replies: 1 };
-        let up = match self.connection_for(now, id, entry, &pin) {
-            Ok(up) => up,
-            Err(Routed::Taken) => return Some(self.discard(id, bytes.len(), b"")),
-            Err(blocked) => return Some(blocked),
-        };
-        let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
-        let bytes = &bytes[..c.scan.passed(bytes.len())];
-        c.scan.forwarded(bytes.len());
-        c.stream = Stream::Into(up);
-        c.owed += 1;
-        c.asked += 1;
-        c.newest = c.asked;
-        let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
-        u.ledger.push(bytes, slot);
-        let service = c.service;
-        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
-        self.mark_up(up);
-        Some(Routed::Taken)
-    }
-
-    /// Throws away a request of which `len` bytes are there, and what is still to come of it; then answers.
-    fn discard(&mut self, id: ClientId, len: usize, answer: &[u8]) -> Routed {
-        if let Some(c) = self.clients.get_mut(id) {
-            c.scan.forwarded(c.scan.passed(len));
-            c.stream = Stream::Discard(answer.into());
-        }
-        Routed::Taken
-    }
-
-    /// More of a request that streams; returns how many of the bytes are its.
-    fn stream_on(&mut self, id: ClientId, bytes: &[u8]) -> usize {
-        let Some(c) = self.clients.get_mut(id) else { return bytes.len() };
-        let s =
-            self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
-        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
-        let (len, last) = match c.scan.next(bytes, &s.policy.limits, must_authenticate) {
-            Ok(RequestStep::Array { len }) => (len, true),
-            Ok(_) => (c.scan.passed(bytes.len()), false),
-            Err(malformed) => {
-                self.protocol_error(id, malformed);
-                return bytes.len();
-            }
-        };
-        if !last {
-            c.scan.forwarded(len);
-        }
-        match &mut c.stream {
-            Stream::Into(up) => {
-                let up = *up;
-                if last {
-                    c.stream = Stream::No;
-                }
-                if let Some(u) = self.ups.get_mut(up) {
-                    u.ledger.push_more(&bytes[..len], last);
-                    self.mark_up(up);
-                }
-            }
-            Stream::Discard(answer) => {
-                if last {
-                    let answer = core::mem::take(answer);
-                    c.stream = Stream::No;
-                    self.deliver(id, &answer);
-                }
-            }
-            Stream::No => {}
-        }
-        len
     }
 }

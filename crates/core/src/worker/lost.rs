@@ -118,8 +118,7 @@ impl Worker {
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
-            s.counters.uncertain += 1;
-            c.overtaken(slot.seq);
+            s.counters.uncertain += 1 + c.overtaken(slot.seq);
             if slot.entry.is_none_or(|e| e.access == Access::Write) {
                 c.session.last_write = Some(loss.term);
             }

@@ -4,6 +4,7 @@
 //! ```text
 //!   client's bytes ─▶ intake (frame, route, gate) ─▶ ledger of a lane or pinned connection ─▶ upstream
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
+//!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
@@ -19,6 +20,7 @@ mod intake;
 mod line;
 mod lost;
 mod settle;
+mod stream;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,7 @@ use crate::command::Access;
 use crate::policy::Policy;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use client::Client;
@@ -159,6 +161,8 @@ pub struct Worker {
     services: Vec<Option<Service>>,
     clients: SlotMap<ClientId, Client>,
     ups: SlotMap<UpId, Up>,
+    /// Connections that are not set up yet, by the moment at which they are given up: there may be thousands of others.
+    coming_up: BTreeSet<(Now, UpId)>,
     effects: VecDeque<Effect>,
     dirty_clients: Vec<ClientId>,
     dirty_ups: Vec<UpId>,
@@ -180,6 +184,7 @@ impl Worker {
             services: Vec::new(),
             clients: SlotMap::with_key(),
             ups: SlotMap::with_key(),
+            coming_up: BTreeSet::new(),
             effects: VecDeque::new(),
             dirty_clients: Vec::new(),
             dirty_ups: Vec::new(),
@@ -290,6 +295,15 @@ impl Worker {
         match d {
             Dst::Client(id) => self.client_eof(now, id),
             Dst::Up(id) => self.up_gone(now, id),
+        }
+        self.run_ready(now);
+    }
+
+    /// The peer of a stream that is not read now will send no more than what stands before its end. (The end itself is
+    /// told by [`Worker::eof`], when all before it was read.)
+    pub fn hung_up(&mut self, now: Now, d: Dst) {
+        if let Dst::Client(id) = d {
+            self.client_hung_up(id);
         }
         self.run_ready(now);
     }

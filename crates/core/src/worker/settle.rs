@@ -227,13 +227,15 @@ impl Worker {
             return;
         }
         let executed = kind != b'-' || slot.entry.is_none_or(|e| !e.proves);
+        let (mut uncertain, service) = (0, c.service);
         if executed {
-            c.overtaken(slot.seq);
+            uncertain = c.overtaken(slot.seq);
             if slot.entry.is_none_or(|e| e.access == Access::Write) {
                 c.session.last_write = Some(term);
             }
         }
         c.redo_at(slot.seq, Then::Answer(frame.into()));
+        self.service(service).counters.uncertain += uncertain;
     }
 
     /// A node that is no usable master refused a command: it is held, and sent again (invariant 6).

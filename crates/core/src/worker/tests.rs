@@ -508,3 +508,75 @@ fn it_tells_that_writes_flow_where_that_is_wanted_and_not_more_often_than_needed
         assert_eq!((r.w.counters()[0].1.commands, r.w.counters()[0].1.writes), (5, 2));
     }
 }
+
+#[test]
+fn a_request_that_streams_keeps_within_the_ring() {
+    let mut r = Rig::new(|p| {
+        (p.limits.stream_from, p.limits.client_input_max) = (100, 4000);
+        (p.limits.ring_max, p.limits.inline_max) = (300, 64);
+    });
+    r.grant();
+    let c = r.client();
+    let text = format!("*3|$3|SET|$1|a|${}|{}|", 2000, "x".repeat(2000));
+    for part in wire(&text).chunks(900) {
+        r.w.read(r.now, Dst::Client(c), part);
+        r.effects();
+        let kept = r.w.audit().expect("all parts agree").stream_max;
+        assert!(kept <= 300 + 64 + 2, "{kept}");
+    }
+    let up = r.up();
+    let mut sent = String::new();
+    for _ in 0..20 {
+        sent += &r.asked(up);
+    }
+    assert_eq!(sent, text);
+    r.answers(up, "+OK|");
+    assert_eq!(r.hears(c), "+OK|");
+}
+
+fn little_input(p: &mut Policy) {
+    (p.limits.client_input_max, p.limits.inline_max) = (100, 64);
+    p.limits.in_flight_max = 3;
+}
+
+/// A client that is not read, and waits for what never comes.
+fn blocked_and_not_read(r: &mut Rig) -> (ClientId, UpId) {
+    r.grant();
+    let c = r.client();
+    r.says(c, "BLPOP a 0|");
+    let up = r.up();
+    r.asked(up);
+    assert!(r.w.reads(Dst::Client(c)));
+    r.says(c, &"SET b 1|".repeat(20));
+    assert!(!r.w.reads(Dst::Client(c)));
+    (c, up)
+}
+
+#[test]
+fn a_blocked_client_that_is_not_read_is_let_go_when_it_hangs_up() {
+    let mut r = Rig::new(little_input);
+    let (c, up) = blocked_and_not_read(&mut r);
+    r.w.hung_up(r.now, Dst::Client(c));
+    r.effects();
+    assert_eq!((r.w.clients(), r.w.upstreams()), (0, 0));
+    assert!(r.closed.contains(&Dst::Up(up)));
+}
+
+#[test]
+fn what_a_client_that_hung_up_has_sent_is_done_up_to_what_blocks() {
+    let mut r = Rig::new(little_input);
+    r.grant();
+    let c = r.client();
+    r.says(c, "PING|");
+    let up = r.up();
+    r.asked(up);
+    r.says(c, &format!("BLPOP a 0|{}", "SET b 1|".repeat(20)));
+    assert!(!r.w.reads(Dst::Client(c)));
+    r.w.hung_up(r.now, Dst::Client(c));
+    r.effects();
+    assert_eq!(r.w.clients(), 1);
+    r.answers(up, "+PONG|");
+    assert_eq!(r.hears(c), "+PONG|");
+    r.effects();
+    assert_eq!(r.w.clients(), 0);
+}

@@ -251,6 +251,7 @@ impl Worker {
             deadline: now + timeout,
             used: now,
         });
+        self.coming_up.insert((now + timeout, id));
         self.effects.push_back(Effect::Connect(id, endpoint));
         Some(id)
     }
@@ -324,6 +325,7 @@ impl Worker {
             up.state = State::Ready;
             up.setup = Vec::new();
             up.used = now;
+            self.coming_up.remove(&(up.deadline, id));
             let shard = self.shard(at.0, at.1);
             shard.succeeded();
             self.mark_up(id);
@@ -428,6 +430,7 @@ impl Worker {
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
         let up = self.ups.remove(id)?;
+        self.coming_up.remove(&(up.deadline, id));
         let shard = self.shard(up.service, up.shard);
         let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
         if let Some(of_key) = map.get_mut(&up.key) {
@@ -464,14 +467,13 @@ impl Worker {
 
     /// The earliest moment at which a connection that does not come up is given up.
     pub(super) fn setup_deadline(&self) -> Option<Now> {
-        self.ups.values().filter(|u| u.state != State::Ready).map(|u| u.deadline).min()
+        self.coming_up.first().map(|(deadline, _)| *deadline)
     }
 
     /// Gives up connections that did not come up in time.
     pub(super) fn give_up(&mut self, now: Now) {
-        let late = |u: &Up| u.state != State::Ready && now >= u.deadline;
-        let ids: Vec<UpId> = self.ups.iter().filter(|(_, u)| late(u)).map(|(id, _)| id).collect();
-        for id in ids {
+        while let Some(&(deadline, id)) = self.coming_up.first().filter(|(t, _)| now >= *t) {
+            self.coming_up.remove(&(deadline, id));
             self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
             self.up_gone(now, id);
         }

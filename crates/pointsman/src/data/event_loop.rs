@@ -108,7 +108,8 @@ impl EventLoop {
                 }
                 _ => {}
             }
-            let now = clock::now();
+            let began = clock::now();
+            let now = began;
             for event in &events {
                 self.note(now, event);
             }
@@ -131,7 +132,7 @@ impl EventLoop {
             }
             self.write_all(now, Side::Ups);
             self.write_all(now, Side::Clients);
-            self.tell_busy(now);
+            self.tell_busy(began);
             if self.stop_at.is_some_and(|t| now >= t || self.worker.clients() == 0) {
                 return;
             }
@@ -143,7 +144,10 @@ impl EventLoop {
         if !self.to_read.is_empty() || self.worker.has_dirty() {
             return Some(Duration::ZERO);
         }
-        let next = self.worker.next_timeout(now).into_iter().chain(self.stop_at).min();
+        // Who was busy and sleeps now says so once more, or it would be passed over for ever.
+        let was_busy = self.shared.busy_permille.load(Ordering::Relaxed) > 0;
+        let told = was_busy.then(|| self.busy_since + BUSY_EVERY);
+        let next = self.worker.next_timeout(now).into_iter().chain(self.stop_at).chain(told).min();
         // Rounded up: epoll counts in milliseconds, and to wake too early is to spin.
         next.map(|t| Duration::from_millis(t.since(now).as_micros().div_ceil(1000) as u64))
     }
@@ -267,8 +271,12 @@ impl EventLoop {
         let dst = conn.dst;
         for _ in 0..READS_A_TURN {
             let Some(conn) = self.conns.get_mut(i).filter(|c| c.dst == dst && c.readable) else { return };
+            let ended = conn.ended;
             if !self.worker.reads(dst) {
-                // It is read again when the machine says so; its end can wait until then too.
+                // It is read again when the machine says so.
+                if ended {
+                    self.worker.hung_up(now, dst);
+                }
                 return;
             }
             match conn.stream.read(&mut self.buffer) {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What can be started, in order of preference.
+/// The variable that names what to start: a program in `PATH`, or a path.
+pub const SERVER_VARIABLE: &str = "POINTSMAN_SERVER";
+/// What can be started without it, in order of preference.
 const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
 /// How often ports are chosen anew because somebody else took one first.
 const STARTS_MAX: usize = 5;
@@ -25,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What to start. The first node is the first master; the others replicate from it.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What to start: a program in `PATH`, or a path. If not said, what [`server_program`] finds.
+    pub server: Option<PathBuf>,
     /// How many servers, at least one.
     pub nodes: usize,
     /// How many Sentinels; none is fine.
@@ -56,6 +60,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            server: None,
             nodes: 3,
             sentinels: 3,
             master_name: "mymaster".into(),
@@ -82,6 +87,9 @@ pub enum StartError {
          (Debian, Ubuntu: apt-get install redis-server; Fedora: dnf install valkey; macOS: brew install redis)"
     )]
     NotInstalled,
+    /// What was asked for is not there.
+    #[error("{} is no program, here or in PATH", .0.display())]
+    NoSuchServer(PathBuf),
     /// The options make no sense.
     #[error("a deployment needs at least one node")]
     NoNodes,
@@ -116,7 +124,10 @@ impl Deployment {
         if options.nodes == 0 {
             return Err(StartError::NoNodes);
         }
-        let program = find_server().ok_or(StartError::NotInstalled)?;
+        let program = match &options.server {
+            Some(server) => find(server).ok_or_else(|| StartError::NoSuchServer(server.clone()))?,
+            None => server_program()?,
+        };
         let mut tries = 1;
         let deployment = loop {
             match Self::launch(&options, &program) {
@@ -357,10 +368,25 @@ fn role_of(node: &Process) -> String {
     node.ask(&["ROLE"]).ok().and_then(|role| role.items().first()?.text()).unwrap_or_default()
 }
 
-fn find_server() -> Option<PathBuf> {
+/// What is started unless [`Options::server`] says otherwise: what [`SERVER_VARIABLE`] names, else redis-server, else
+/// valkey-server.
+///
+/// # Errors
+/// If there is none of them.
+pub fn server_program() -> Result<PathBuf, StartError> {
+    match std::env::var_os(SERVER_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from) {
+        Some(name) => find(&name).ok_or(StartError::NoSuchServer(name)),
+        None => SERVERS.iter().find_map(|name| find(Path::new(name))).ok_or(StartError::NotInstalled),
+    }
+}
+
+/// The absolute path of a program that is named as a shell would find it.
+fn find(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return std::path::absolute(program).ok().filter(|file| file.is_file());
+    }
     let path = std::env::var_os("PATH")?;
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    SERVERS.iter().find_map(|name| dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file()))
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn port_taken(e: &io::Error) -> bool {
@@ -475,6 +501,15 @@ mod tests {
         assert!(!dir.exists());
         assert!(pids.iter().all(|&pid| gone(pid)));
         eventually("what was started beside it is gone", || other.try_wait().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_to_be_started_can_be_named() {
+        let found = find(Path::new("sh")).unwrap();
+        assert!(found.is_absolute() && find(&found) == Some(found));
+        let server = Some(PathBuf::from("./no-such-server"));
+        let error = Deployment::start(Options { server, ..Options::default() }).unwrap_err().to_string();
+        assert_eq!(error, "./no-such-server is no program, here or in PATH");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The proxy of the sandbox: this very program as a child, and what its admin listener says.
 use super::deployment::{Deployment, free_addr};
+use super::growth::Held;
 use super::watchdog::end;
 use serde_json::Value;
 use std::fs::File;
@@ -78,6 +79,11 @@ impl Proxy {
     pub fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten()?;
         Some(format!("the proxy ended ({status}):\n{}", self.log_tail()))
+    }
+
+    /// What it has of the system's resources.
+    pub fn held(&self) -> Option<Held> {
+        Held::of(self.child.id())
     }
 
     /// Asks `/api/status`.

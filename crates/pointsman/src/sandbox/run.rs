@@ -4,6 +4,7 @@ use super::SandboxArgs;
 use super::book::{Switch, Verdict};
 use super::chaos::{self, Chaos, Step, View};
 use super::deployment::{Deployment, Options};
+use super::growth::Growth;
 use super::load::{Load, LoadOptions, Stats};
 use super::proxy::{Proxy, Status};
 use super::screen::{Frame, Screen, seconds, with_kinds};
@@ -44,6 +45,7 @@ pub(super) struct Run {
     status: Status,
     asked: Duration,
     dark: Option<String>,
+    growth: Growth,
     checked: Duration,
     /// Operations done, when they were last counted, and the rate that this gave.
     counted: (u64, Duration, u64),
@@ -53,7 +55,8 @@ impl Run {
     /// Starts the servers, the proxy (`program`) before them, and the load.
     pub(super) fn start(args: &SandboxArgs, program: &Path) -> io::Result<Self> {
         // Until this is done the default action of a signal ends us; what was started ends with us.
-        let options = Options { append_only: true, failover_timeout_ms: 6_000, ..Options::default() };
+        let server = args.server.clone();
+        let options = Options { server, append_only: true, failover_timeout_ms: 6_000, ..Options::default() };
         let deployment = Deployment::start(options).map_err(io::Error::other)?;
         let mut proxy = Proxy::start(program, &deployment, args.port)?;
         let status = serving(&mut proxy)?;
@@ -75,6 +78,7 @@ impl Run {
             status,
             asked: Duration::ZERO,
             dark: None,
+            growth: Growth::default(),
             checked: Duration::ZERO,
             counted: (0, Duration::ZERO, 0),
         })
@@ -100,23 +104,25 @@ impl Run {
         Ok(())
     }
 
-    /// Ends the load, repairs what is broken, waits until all agree on the master, and checks for the last time. The verdict
-    /// is `None` without a load; an error says why there can be none.
-    pub(super) fn finish(mut self) -> io::Result<(Option<Verdict>, String)> {
+    /// Ends the load, repairs what is broken, waits until all agree on the master, and checks for the last time. Says whether
+    /// all is well, and the summary; an error says why there can be no verdict.
+    pub(super) fn finish(mut self) -> io::Result<(bool, String)> {
         if let Some(load) = &mut self.load {
             load.stop();
         }
         if let Some(step) = self.chaos.as_ref().and_then(Chaos::repair) {
             self.perform(step)?;
         }
-        let Some(mut stats) = self.load.as_ref().map(Load::stats) else { return Ok((None, String::new())) };
+        let Some(mut stats) = self.load.as_ref().map(Load::stats) else {
+            return Ok((self.growth.is_flat(), self.growth_line()));
+        };
         self.say("ending: waiting until the Sentinels and the proxy agree")?;
         self.settle()?;
         let verified = self.last_check();
         let load = self.load.as_ref().expect("it was there");
         let verdict = load.verdict();
         stats.lost = verdict.lost();
-        let mut text = summary(&stats, &verdict);
+        let mut text = summary(&stats, &verdict) + &self.growth_line();
         match verified {
             Ok(master) => {
                 writeln!(text, "Every acknowledged write was looked for on {master}, the final master.")
@@ -124,7 +130,11 @@ impl Run {
             }
             Err(e) => return Err(io::Error::other(format!("{text}the writes could not be verified: {e}"))),
         }
-        Ok((Some(verdict), text))
+        Ok((verdict.is_good() && self.growth.is_flat(), text))
+    }
+
+    fn growth_line(&self) -> String {
+        self.growth.line().map(|line| line + "\n").unwrap_or_default()
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -136,6 +146,9 @@ impl Run {
         let due = self.load.as_ref().is_some_and(Load::check_due) || now > self.checked + CHECK;
         if due && self.check().is_ok() {
             self.checked = now;
+        }
+        if let Some(held) = self.proxy.held() {
+            self.growth.note(now, held);
         }
         let frame = self.frame(now);
         self.screen.draw(&frame)

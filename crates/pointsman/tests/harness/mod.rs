@@ -128,7 +128,7 @@ impl Proxy {
         while TcpStream::connect(addr).is_err() {
             if proxy.child.try_wait().expect("its state").is_some() {
                 let said = proxy.said();
-                assert!(said.to_lowercase().contains("in use"), "the proxy ended: {said}");
+                assert!(said.contains("listens there already"), "the proxy ended: {said}");
                 return None;
             }
             assert!(begin.elapsed() < DEADLINE, "the proxy does not answer: {}", proxy.said());

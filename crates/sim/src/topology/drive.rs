@@ -447,6 +447,8 @@ impl Drive {
                 id: id_of(o),
                 at: host(TargetKind::Sentinel, o),
                 up: self.world.sentinels[o].alive && self.world.reach(s, o),
+                // Who is seen down was so for long.
+                pong_age: Duration::MAX,
                 // It knows the votes that it asked for.
                 vote: (leader == s && epoch > 0).then(|| Vote { leader: id_of(leader), epoch }),
             }

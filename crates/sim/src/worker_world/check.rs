@@ -27,6 +27,8 @@ struct Up {
     judged: bool,
     /// `ROLE`, the last request of a set-up, was sent.
     ready: bool,
+    /// `MONITOR` was sent.
+    relays: bool,
     sent: VecDeque<Sent>,
     /// So many of `sent` the server has executed.
     consumed: usize,
@@ -48,6 +50,8 @@ pub(super) struct Check {
     /// Commands of which the last byte was sent at least once.
     sent_whole: BTreeSet<Tag>,
     broken: Option<String>,
+    /// Requests of which a part was sent before the rest was there.
+    pub(super) streamed: u64,
     /// Clients that were closed for not reading, as far as they know.
     pub(super) overruns: u64,
 }
@@ -93,6 +97,7 @@ impl Check {
             part: Vec::new(),
             judged: false,
             ready: false,
+            relays: false,
             sent: VecDeque::new(),
             consumed: 0,
             answered: 0,
@@ -148,6 +153,7 @@ impl Check {
             let up = self.ups.get_mut(&link).expect("looked up above");
             let first = !std::mem::take(&mut up.judged);
             let setup = !up.ready;
+            up.relays |= name == b"MONITOR";
             up.ready |= name == b"ROLE" && whole && at + len <= end;
             if first {
                 up.sent.push_back(Sent { tag: t, reply_end: None });
@@ -162,6 +168,7 @@ impl Check {
             if let Some(t) = t {
                 self.one_place(t, link, taken)?;
             }
+            self.streamed += u64::from(!whole && first);
             if !whole || at + len > end {
                 self.ups.get_mut(&link).expect("looked up above").judged = true;
                 break;
@@ -190,6 +197,14 @@ impl Check {
             }
         }
         Ok(())
+    }
+
+    /// Whether what a server says on a connection is passed on uncounted, whatever it is.
+    pub(super) fn relays(&self, link: LinkId) -> bool {
+        const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
+        self.ups
+            .get(&link)
+            .is_some_and(|up| up.relays || !up.part.is_empty() && MONITOR.starts_with(&up.part))
     }
 
     /// A server began to execute the next command of a connection.
@@ -299,6 +314,9 @@ impl Check {
             report.count("executed", all.len() as u64);
             report.count("executed again", all.len() as u64 - 1);
         }
+        let in_tx = self.executed.values().flatten().filter(|e| e.in_tx).count();
+        report.count("executed in transactions", in_tx as u64);
+        report.count("requests that stream", self.streamed);
         let told = |o: Outcome| self.settled.values().filter(|s| s.outcome == o).count() as u64;
         report.count("told uncertain", told(Outcome::Uncertain));
         report.count("told not executed", told(Outcome::NotExecuted));

@@ -4,6 +4,10 @@ use super::script::{Cmd, What, tag_bytes};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// A client waits so long for a pop that has no end.
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// The state that Redis would keep for the client's connection, by the replies so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,6 +129,8 @@ pub(super) struct Client {
     pub(super) transactions: Vec<(Vec<Tag>, Outcome)>,
     /// Replies may be so long that they are passed on in parts.
     pub(super) huge: bool,
+    /// It reads so slowly that it may not have heard for long, until all faults are over, what it was told soon.
+    pub(super) slow: bool,
     /// Limits under which a node's refusal may be shown.
     pub(super) shown_from: usize,
 }
@@ -158,6 +164,7 @@ impl Client {
             settled: Vec::new(),
             transactions: Vec::new(),
             huge: false,
+            slow: false,
             shown_from: usize::MAX,
         }
     }
@@ -210,6 +217,19 @@ impl Client {
     /// Whether it is to leave without a word now.
     pub(super) fn walks_out(&self) -> bool {
         self.manner.leaves_after.is_some_and(|n| self.next as u32 >= n)
+    }
+
+    /// Whether it has lost patience with a pop that has no end.
+    pub(super) fn is_stuck(&self, now: Now) -> bool {
+        let forever = |c: &Cmd| c.what == What::Blpop { forever: true };
+        !self.half_closed && self.first_owed().is_some_and(forever) && now > self.since + PATIENCE
+    }
+
+    /// It will send no more, whatever it had still to say.
+    pub(super) fn half_closes(&mut self) {
+        self.half_closed = true;
+        self.next = self.script.len();
+        self.outbox.clear();
     }
 
     /// Whether it is to say now that it will send no more.
@@ -378,7 +398,7 @@ impl Client {
             What::Select(_) | What::Auth(..) | What::Setname(_) => ok,
             What::Incr => v == Value::Int(1),
             What::Append | What::Rpush | What::Publish | What::Wait => matches!(v, Value::Int(_)),
-            What::Blpop => matches!(&v, Value::Array(a) if a.len() == 2) || v == Value::Nil,
+            What::Blpop { .. } => matches!(&v, Value::Array(a) if a.len() == 2) || v == Value::Nil,
             What::Exec => matches!(v, Value::Array(_) | Value::Nil) && self.tx.is_some(),
             What::Discard => ok && self.tx.is_some(),
             What::Hello { .. } => matches!(v, Value::Array(_) | Value::Map(_)),
@@ -528,7 +548,7 @@ impl Client {
             What::Watch => is("ERR WATCH inside MULTI") && in_tx,
             What::Exec => is("EXECABORT ") && in_tx || is("ERR EXEC without MULTI") && !in_tx,
             What::Discard => is("ERR DISCARD without MULTI") && !in_tx,
-            What::Blpop => is("UNBLOCKED ") && self.faults,
+            What::Blpop { .. } => is("UNBLOCKED ") && self.faults,
             What::Unknown => is("ERR unknown command"),
             What::Refused => is("REFUSED "),
             What::Malformed => is("ERR Protocol error: "),
@@ -584,7 +604,7 @@ fn is_verbatim(what: &What) -> bool {
             | What::Eval
             | What::Rpush
             | What::Publish
-            | What::Blpop
+            | What::Blpop { .. }
             | What::Watch
     )
 }

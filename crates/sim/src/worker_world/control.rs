@@ -181,6 +181,8 @@ impl World {
 
     fn promote(&mut self, to: usize, demote_first: bool) {
         let from = self.control.master;
+        let order = if demote_first { "switches, demoted first" } else { "switches, demoted later" };
+        self.report.count(order, 1);
         if demote_first {
             let kill = self.rng.chance(50);
             self.servers[from].become_role(self.now, Role::Replica);
@@ -226,6 +228,7 @@ impl World {
             return;
         }
         let until = self.in_ms(2, 30);
+        self.report.count("leases", 1);
         self.publish(|v| v.writes_until = Some(until));
         if left > 0 {
             let next = self.in_ms(1, 40);
@@ -272,25 +275,30 @@ impl World {
         let (now, master) = (self.now, self.control.master);
         let which = self.rng.below(16);
         self.note(|| format!("fault {which}"));
+        let free = !self.control.switching;
         match which {
-            0 | 1 if !self.control.switching => self.begin_switch(),
-            2 if !self.control.switching => {
+            0 | 1 if free => self.begin_switch(),
+            2 if free => {
+                self.report.count("crashes with a switch", 1);
                 // The master dies; another one is promoted, and it comes back as a replica.
                 self.crash(master);
                 self.begin_switch();
             }
-            3 if !self.control.switching => {
+            3 if free => {
+                self.report.count("restarts of the master", 1);
                 // It restarts, and stays the master.
                 self.crash(master);
                 let at = self.in_ms(1, 300);
                 self.control.later(at, Job::Up { who: master });
             }
-            4 if !self.control.switching => {
+            4 if free => {
+                self.report.count("holds without a switch", 1);
                 let (reads, at) = (self.rng.chance(70), self.in_ms(1, 500));
                 self.job(Job::Hold { reads });
                 self.control.later(at, Job::Prove);
             }
-            5 if !self.control.switching => {
+            5 if free => {
+                self.report.count("demotions that nobody knows of", 1);
                 // It is demoted before anybody knows, with or without its data.
                 let role = if self.rng.chance(70) { Role::Replica } else { Role::Cut };
                 self.servers[master].become_role(now, role);
@@ -299,6 +307,7 @@ impl World {
                 self.control.later(at, Job::Promote { to, demote_first: true });
             }
             6 => {
+                self.report.count("refusals", 1);
                 let writes_only = self.rng.chance(50);
                 self.publish(|v| {
                     v.writes = Gate::Refuse;
@@ -310,7 +319,8 @@ impl World {
                 let at = self.in_ms(1, 200);
                 self.control.later(at, Job::Prove);
             }
-            7 if !self.control.switching => {
+            7 if free => {
+                self.report.count("no master", 1);
                 let until = now + Duration::from_millis(30);
                 self.control.switching = true;
                 self.publish(|v| {
@@ -323,9 +333,11 @@ impl World {
             }
             8 => self.control.later(now, Job::Lease { left: 3 }),
             9 => {
+                self.report.count("masters that stop", 1);
                 self.servers[master].stopped_until = now + Duration::from_millis(self.rng.between(1, 250));
             }
             11 => {
+                self.report.count("masters that cannot be reached", 1);
                 // The master is well, but the worker cannot reach it.
                 self.unreachable_until = now + Duration::from_millis(self.rng.between(1, 800));
                 for conn in self.servers[master].conns() {
@@ -333,7 +345,10 @@ impl World {
                     self.net.peer_close(conn, false);
                 }
             }
-            10 => self.servers[master].loading_until = now + Duration::from_millis(self.rng.between(1, 60)),
+            10 => {
+                self.report.count("masters that load", 1);
+                self.servers[master].loading_until = now + Duration::from_millis(self.rng.between(1, 60));
+            }
             _ => self.break_connection(),
         }
     }
@@ -353,18 +368,22 @@ impl World {
         let (link, server) = links[self.rng.index(links.len())];
         match self.rng.below(4) {
             0 => {
+                self.report.count("connections that break", 1);
                 self.note(|| format!("connection {link} breaks"));
                 self.servers[server].gone(link);
                 self.net.cut(link);
             }
             1 => {
                 let until = self.in_ms(1, 300);
+                self.report.count("connections that stall", 1);
                 self.note(|| format!("connection {link} stalls"));
                 self.net.stall(link, until);
             }
-            2 => {
+            // What is passed on uncounted, garbage included, proves nothing.
+            2 if !self.check.relays(link) => {
                 let garbage: &[u8] =
                     [&b"?x\r\n"[..], b"\r\n", b"$-5\r\n", b"*1\r\n*x\r\n", b"$5\r\nab"][self.rng.index(5)];
+                self.report.count("connections with garbage", 1);
                 self.note(|| format!("garbage on connection {link}"));
                 self.net.peer_write(link, garbage);
                 self.server_drops_later(server, link);

@@ -42,8 +42,8 @@ const SERVICE: ServiceId = ServiceId(0);
 const FAULTS_END: Now = Now::from_millis(2_500);
 /// After the last fault a client is answered within this, however long its line is.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// No world takes so many steps, unless something never ends.
-const STEPS_MAX: u64 = 400_000;
+/// In so many steps a client gets something to read, or leaves, unless something never ends.
+const STEPS_MAX: u64 = 50_000;
 
 /// What is simulated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +103,8 @@ struct World {
     healed: bool,
     quiet: u32,
     spins: u32,
+    /// Steps since a client last said, heard or did something.
+    steps: u64,
 }
 
 /// Runs the world of a seed.
@@ -211,6 +213,7 @@ impl World {
                 }
                 let mut c = Client::new(id, manner, words, user, !calm);
                 c.huge = style.huge;
+                c.slow = c.huge || c.manner.attention < 100 || c.manner.reads < 1000;
                 if !policy.pass_readonly {
                     c.shown_from = policy.limits.stream_from.min(policy.limits.client_input_max - 1);
                 } else {
@@ -238,6 +241,7 @@ impl World {
             healed: kind == Kind::Calm,
             quiet: 0,
             spins: 0,
+            steps: 0,
             policy,
             rng,
         }
@@ -252,9 +256,10 @@ impl World {
     fn run(&mut self) -> Result<(), String> {
         let policy = self.policy.clone();
         self.note(|| format!("{policy:?}"));
-        for step in 0.. {
-            if step > STEPS_MAX {
-                return Err(format!("no end after {step} steps: {}", self.stuck()));
+        loop {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return Err(format!("nobody hears anything for {} steps: {}", self.steps, self.stuck()));
             }
             self.step()?;
             if self.clients.iter().all(|c| c.phase == Phase::Over) && self.healed {
@@ -290,7 +295,10 @@ impl World {
             progress |= self.control_tick();
         }
         progress |= self.servers_tick();
-        progress |= self.clients_tick()?;
+        if self.clients_tick()? {
+            self.steps = 0;
+            progress = true;
+        }
         let now = self.now;
         progress |= self.net.tick(&mut self.rng, now);
         progress |= self.turn(late)?;
@@ -304,8 +312,7 @@ impl World {
         // What a server that was stopped, a connection that stalled or was never made takes, and what is asked again.
         let most = self.control.hold_max() * 2 + Duration::from_millis(2_000);
         for c in self.clients.iter().filter(|c| c.phase == Phase::Open && c.owed() > 0) {
-            let slow = c.manner.attention < 100 || c.manner.reads < 1000 || c.huge;
-            if !slow && self.now > c.since + most {
+            if !c.slow && self.now > c.since + most {
                 return Err(format!("(8) client {} waits since {:?}: {}", c.id, c.since, self.stuck()));
             }
         }
@@ -315,14 +322,20 @@ impl World {
     fn check_audit(&mut self) -> Result<(), String> {
         let audit = self.shell.worker.audit()?;
         let l = &self.policy.limits;
-        // One read, and one complete request or reply, may come on top of what makes a queue full.
-        let read = self.shell.read_max();
-        let whole =
-            self.clients.iter().flat_map(|c| &c.script).map(|c| c.bytes.len()).max().unwrap_or(0) + 64;
+        // What makes a queue full is taken as a whole: a read, a reply; and a header is passed on as a whole.
+        let input = l.client_input_max.max(l.inline_max + 1) + self.shell.read_max();
         let reply = 300_000;
+        // What Pointsman itself asks on a connection: names, the mark of a WAIT.
+        let own = 100;
         let bounds = [
-            ("input of a client", audit.input_max, l.client_input_max.max(l.inline_max + 1) + read),
-            ("ring of a connection", audit.ring_max, l.ring_max + whole + read),
+            ("input of a client", audit.input_max, input),
+            ("ring of a connection, before the last request", audit.ring_max, l.ring_max + own),
+            (
+                "ring of a connection that a request streams into",
+                audit.stream_max,
+                l.ring_max + l.inline_max + 2,
+            ),
+            ("a request that is kept as a whole", audit.request_max, input + 4 * l.inline_max),
             ("replies to a client", audit.out_max, l.client_output_hard + reply),
             ("commands in flight", audit.owed_max, l.in_flight_max as usize),
             ("pinned connections", audit.pinned, self.policy.pinned_max as usize),
@@ -332,6 +345,13 @@ impl World {
                 return Err(format!("(8) {what}: {is}, the limit is {most}"));
             }
         }
+        self.report
+            .count("turns with bytes withheld", u64::from(audit.unsent > 0 && self.shell.all_writable()));
+        self.report
+            .count("turns with a full ring", u64::from(audit.ring_max.max(audit.stream_max) >= l.ring_max));
+        self.report.count("turns with all in flight", u64::from(audit.owed_max == l.in_flight_max as usize));
+        self.report
+            .count("turns with all pinned", u64::from(audit.pinned == self.policy.pinned_max as usize));
         Ok(())
     }
 
@@ -522,8 +542,18 @@ impl World {
             }
         }
         let c = &mut self.clients[i];
-        if c.walks_out() || c.is_through() {
+        let stuck = c.is_stuck(now);
+        if stuck && self.rng.chance(50) {
+            c.half_closes();
+            self.net.peer_half_close(link);
+            self.note(|| format!("client {i} has lost patience, and will send no more"));
+            self.report.count("clients stuck that half-close", 1);
+            return Ok(true);
+        }
+        if c.walks_out() || c.is_through() || stuck {
             let gently = c.is_through() || self.rng.chance(50);
+            let why = if stuck { "clients stuck that leave" } else { "clients that leave in the middle" };
+            self.report.count(why, u64::from(!c.is_through()));
             c.phase = Phase::Over;
             self.net.peer_close(link, gently);
             self.note(|| format!("client {i} leaves, gently: {gently}"));
@@ -531,6 +561,7 @@ impl World {
         }
         if c.half_closes_now() {
             self.net.peer_half_close(link);
+            self.report.count("clients that half-close", 1);
             self.note(|| format!("client {i} will send no more"));
         }
         Ok(progress)

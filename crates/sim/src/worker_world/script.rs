@@ -31,7 +31,10 @@ pub(super) enum What {
     /// WAIT 0 10.
     Wait,
     /// BLPOP of a list and a tag.
-    Blpop,
+    Blpop {
+        /// Without an end: its client loses patience, and leaves.
+        forever: bool,
+    },
     /// MULTI.
     Multi,
     /// EXEC.
@@ -282,8 +285,9 @@ impl Writer<'_> {
 
     fn blpop(&mut self) {
         let (list, tag) = (self.name("l", 2), self.tag());
-        let timeout: &[u8] = [&b"0.01"[..], b"0.1", b"0.5"][self.rng.index(3)];
-        self.push(What::Blpop, &[b"BLPOP", &list, &tag, timeout]);
+        let forever = !self.style.private && self.rng.chance(10);
+        let timeout: &[u8] = if forever { b"0" } else { [&b"0.01"[..], b"0.1", b"0.5"][self.rng.index(3)] };
+        self.push(What::Blpop { forever }, &[b"BLPOP", &list, &tag, timeout]);
     }
 
     fn select(&mut self) {

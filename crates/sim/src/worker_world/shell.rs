@@ -72,6 +72,11 @@ impl Shell {
         self.connecting.iter().map(|(at, ..)| *at).min()
     }
 
+    /// Whether all connections to servers take bytes.
+    pub(super) fn all_writable(&self) -> bool {
+        self.conns.values().all(|c| c.writable || c.connecting || matches!(c.dst, Dst::Client(_)))
+    }
+
     /// How long it would sleep.
     pub(super) fn patience(&self, now: Now) -> Option<Duration> {
         if !self.to_read.is_empty() || self.worker.has_dirty() {
@@ -127,6 +132,7 @@ impl World {
             let Dst::Up(id) = conn.dst else { continue };
             self.shell.moved = true;
             if self.refusing[server] || now < self.unreachable_until {
+                self.report.count("connections refused", 1);
                 self.drop_conn(link);
                 self.net.close(link, How::Abort);
                 self.net.peer_close(link, false);
@@ -215,7 +221,13 @@ impl World {
             let Some(conn) = self.shell.conns.get_mut(&link).filter(|c| c.dst == dst && c.readable) else {
                 return;
             };
+            let ended = conn.ended;
             if !self.shell.worker.reads(dst) {
+                self.report.count("reads held back", 1);
+                if ended {
+                    self.report.count("clients that hang up and are not read", 1);
+                    self.shell.worker.hung_up(now, dst);
+                }
                 self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
             }
@@ -255,6 +267,8 @@ impl World {
     }
 
     fn failed(&mut self, link: LinkId, dst: Dst) {
+        let what = if matches!(dst, Dst::Up(_)) { "connections lost" } else { "clients lost" };
+        self.report.count(what, 1);
         self.shell.moved = true;
         self.drop_conn(link);
         self.net.close(link, How::Abort);
@@ -311,6 +325,12 @@ impl World {
             self.shell.moved = true;
             conn.writable = n == bytes.len();
             let blocked = !conn.writable;
+            let part = if matches!(dst, Dst::Up(_)) {
+                "writes in part to servers"
+            } else {
+                "writes in part to clients"
+            };
+            self.report.count(part, u64::from(blocked));
             if matches!(dst, Dst::Up(_)) {
                 let taken: BTreeMap<LinkId, u64> =
                     self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.heard_from(l).1)).collect();
@@ -364,6 +384,7 @@ impl World {
         let room = [40, 400, 200_000][self.rng.index(3)];
         let link = self.net.open(Peer::Server(server), room);
         let wait = if self.healed || self.rng.chance(95) { self.rng.below(3_000) } else { 10_000_000 };
+        self.report.count("connections that are never made", u64::from(wait == 10_000_000));
         self.shell.connecting.push((self.now + Duration::from_micros(wait), link, server));
         self.check.opened(link);
         self.note(|| format!("connection {link} to server {server}"));

@@ -13,6 +13,7 @@ use core::time::Duration;
 
 mod guard;
 mod holds;
+mod known;
 mod machine;
 mod majority;
 mod promotion;
@@ -75,6 +76,26 @@ fn replica(run: &str, of: u16, id: &str) -> Seen {
     })
 }
 
+/// What a Sentinel says of a node that is well.
+fn seen_view(node: u16) -> View {
+    View {
+        epoch: 5,
+        master: at(node),
+        stage: Stage::Calm,
+        forced: false,
+        quorum: 2,
+        others: 2,
+        down_after: 1000 * MS,
+        failover_timeout: 180_000 * MS,
+        pong_age: 100 * MS,
+    }
+}
+
+/// A Sentinel that another one sees up.
+fn peer(port: u16) -> Peer {
+    Peer { id: format!("id{port}").into(), at: at(port), up: true, pong_age: Duration::ZERO, vote: None }
+}
+
 /// A machine with a clock, and what it has said.
 struct Bench {
     now: Now,
@@ -123,20 +144,12 @@ impl Bench {
 
     /// A Sentinel's view, with the age of its last pong of the master.
     fn sees(&mut self, port: u16, node: u16, epoch: u64, stage: Stage, pong_age: Duration) {
-        self.sentinel(
-            port,
-            Seen::View(View {
-                epoch,
-                master: at(node),
-                stage,
-                forced: false,
-                quorum: 2,
-                others: 2,
-                down_after: 1000 * MS,
-                failover_timeout: 180_000 * MS,
-                pong_age,
-            }),
-        );
+        self.sentinel(port, Seen::View(View { epoch, stage, pong_age, ..seen_view(node) }));
+    }
+
+    /// It counts so many others.
+    fn counts(&mut self, port: u16, node: u16, others: u32) {
+        self.sentinel(port, Seen::View(View { others, ..seen_view(node) }));
     }
 
     fn all_name(&mut self, node: u16, epoch: u64) {

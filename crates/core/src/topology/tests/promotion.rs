@@ -103,7 +103,7 @@ fn an_elected_leader_needs_the_votes_of_a_majority_by_events_or_by_its_own_list(
         b.flags(2, 11, 5, Stage::Acts);
         b.promoted();
     };
-    let listed = |vote| Peer { id: "id3".into(), at: at(3), up: true, vote };
+    let listed = |vote| Peer { vote, ..peer(3) };
     let elected: [&dyn Fn(&mut Bench); 2] =
         [&|b| b.sentinel(1, voted(2, 6)), &|b| b.sentinel(2, Seen::Peers(Vec::from([listed(vote(2, 6))])))];
     for votes in elected {

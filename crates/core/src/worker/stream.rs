@@ -1,0 +1,200 @@
+//! What passes through a pinned connection as it comes: requests that are larger than what is kept, and all that is said on
+//! a connection whose bytes are not counted.
+use super::client::{Client, Place, Stream, Wait};
+use super::intake::{Routed, SHARD};
+use super::{ClientId, UpId, Worker};
+use crate::Now;
+use crate::command::{Access, Act};
+use crate::ledger::{Apply, Owner, Slot};
+use crate::resp::frame::Request;
+use crate::resp::reply;
+use crate::resp::scan::{Malformed, RequestStep};
+use crate::route::{self, Route};
+use crate::session::Tx;
+
+impl Client {
+    /// The connection to which what it sends goes as it comes.
+    fn passes_to(&self) -> Option<UpId> {
+        match (&self.stream, self.place) {
+            (Stream::Into(up), _) => Some(*up),
+            (Stream::No, Place::Pinned(up)) if self.session.relay => Some(up),
+            _ => None,
+        }
+    }
+
+    /// Whether what it sends next is not framed: it belongs to a request that has begun, or is not counted.
+    pub(super) fn streams(&self) -> bool {
+        self.stream != Stream::No || self.passes_to().is_some()
+    }
+}
+
+impl Worker {
+    /// Passes on what comes next of a client that [streams](Client::streams); returns how many of the bytes are done
+    /// with: none if they cannot be now.
+    pub(super) fn stream(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        let Some(c) = self.clients.get(id) else { return bytes.len() };
+        let (relay, service) = (c.session.relay, c.service);
+        let Some(up) = c.passes_to() else { return self.stream_on(id, bytes) };
+        let Some(room) = self.room_to_pass(id, up) else {
+            self.wait(id, Wait::Room);
+            return 0;
+        };
+        let part = &bytes[..bytes.len().min(room)];
+        let used = if relay { self.relay(id, part) } else { self.stream_on(id, part) };
+        if used > 0 {
+            return used;
+        }
+        // The beginning of a header is passed on when its end has come: for that there is always room.
+        let header = self.service_ref(service).policy.limits.inline_max + 2;
+        self.stream_on(id, &bytes[..bytes.len().min(room.saturating_add(header))])
+    }
+
+    /// A request is not complete: if it is too large to wait for, it begins to stream. Returns how many of the bytes are
+    /// done with; `None`: it waits.
+    pub(super) fn stream_large(&mut self, now: Now, id: ClientId, bytes: &[u8]) -> Option<usize> {
+        let c = self.clients.get(id)?;
+        let limits = &self.service_ref(c.service).policy.limits;
+        // Before its client is no longer read it must go on.
+        let from = limits.stream_from.min(limits.client_input_max.saturating_sub(1));
+        let least = c.scan.len_min();
+        if least.max(bytes.len()) <= from {
+            return None;
+        }
+        match self.stream_begin(now, id, bytes) {
+            // `stream` goes on with the rest.
+            Some(Ok(used)) => Some(used),
+            Some(Err(wait)) => {
+                self.wait(id, wait);
+                None
+            }
+            // There is no command of such a name.
+            None if least > from => {
+                self.protocol_error(id, Malformed::BulkLength);
+                Some(bytes.len())
+            }
+            None => None,
+        }
+    }
+
+    /// A request that is larger than what is kept begins to stream over a pinned connection. Returns how many of
+    /// its bytes are done with, or for what it waits; `None`: its name has not arrived yet.
+    fn stream_begin(&mut self, now: Now, id: ClientId, bytes: &[u8]) -> Option<Result<usize, Wait>> {
+        let req = Request::new(bytes);
+        let mut args = req.args();
+        args.next()?;
+        let entry = route::entry(req);
+        // What changes the session, or needs its arguments to be routed, is never so large.
+        if let Some(e) = entry
+            && (e.refused || !matches!(e.act, Act::None | Act::Block | Act::BlockIfAsked | Act::Watch))
+        {
+            self.protocol_error(id, Malformed::BulkLength);
+            return Some(Ok(bytes.len()));
+        }
+        let c = self.clients.get(id)?;
+        if c.owed > 0 {
+            return Some(Err(Wait::Owed));
+        }
+        if c.session.tx == Tx::Lost {
+            return Some(Ok(self.discard(id, bytes.len(), reply::QUEUED)));
+        }
+        // Where a refusal was said, what is still to come of the request is thrown away.
+        match self.gate(now, id, entry, None) {
+            None => {}
+            Some(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
+            Some(Routed::Blocked(wait)) => return Some(Err(wait)),
+        }
+        let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
+        let pin = Route::Pin { apply: apply.clone(), replies: 1 };
+        let up = match self.connection_for(now, id, entry, &pin) {
+            Ok(up) => up,
+            Err(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
+            Err(Routed::Blocked(wait)) => return Some(Err(wait)),
+        };
+        let Some(room) = self.room_to_pass(id, up) else { return Some(Err(Wait::Room)) };
+        let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
+        let bytes = &bytes[..c.scan.passed(bytes.len()).min(room)];
+        c.scan.forwarded(bytes.len());
+        c.stream = Stream::Into(up);
+        c.owed += 1;
+        c.asked += 1;
+        c.newest = c.asked;
+        let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
+        u.ledger.push(bytes, slot);
+        let service = c.service;
+        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
+        self.mark_up(up);
+        Some(Ok(bytes.len()))
+    }
+
+    /// Throws away a request of which `len` bytes are there, and what is still to come of it; then answers. Returns how
+    /// many bytes are done with.
+    fn discard(&mut self, id: ClientId, len: usize, answer: &[u8]) -> usize {
+        let Some(c) = self.clients.get_mut(id) else { return len };
+        let passed = c.scan.passed(len);
+        c.scan.forwarded(passed);
+        c.stream = Stream::Discard(answer.into());
+        passed
+    }
+
+    /// More of a request that streams; returns how many of the bytes are its.
+    fn stream_on(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        let Some(c) = self.clients.get_mut(id) else { return bytes.len() };
+        let s =
+            self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
+        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        let (len, last) = match c.scan.next(bytes, &s.policy.limits, must_authenticate) {
+            Ok(RequestStep::Array { len }) => (len, true),
+            Ok(_) => (c.scan.passed(bytes.len()), false),
+            Err(malformed) => {
+                self.protocol_error(id, malformed);
+                return bytes.len();
+            }
+        };
+        if !last {
+            c.scan.forwarded(len);
+        }
+        match &mut c.stream {
+            Stream::Into(up) => {
+                let up = *up;
+                if last {
+                    c.stream = Stream::No;
+                }
+                if let Some(u) = self.ups.get_mut(up) {
+                    u.ledger.push_more(&bytes[..len], last);
+                    self.mark_up(up);
+                }
+            }
+            Stream::Discard(answer) => {
+                if last {
+                    let answer = core::mem::take(answer);
+                    c.stream = Stream::No;
+                    self.deliver(id, &answer);
+                }
+            }
+            Stream::No => {}
+        }
+        len
+    }
+
+    /// How many bytes of what only passes through a connection's ring takes now; `None`: it is full.
+    fn room_to_pass(&mut self, id: ClientId, up: UpId) -> Option<usize> {
+        let Some(u) = self.ups.get(up) else { return Some(usize::MAX) };
+        let most = self.service_ref(u.service).policy.limits.ring_max;
+        let len = u.ledger.len();
+        if len < most {
+            return Some(most - len);
+        }
+        self.starve(id, up);
+        None
+    }
+
+    fn relay(&mut self, id: ClientId, bytes: &[u8]) -> usize {
+        if let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place)
+            && let Some(u) = self.ups.get_mut(up)
+        {
+            u.ledger.push_more(bytes, false);
+            self.mark_up(up);
+        }
+        bytes.len()
+    }
+}
