@@ -275,6 +275,12 @@ impl Ledger {
         self.slots.iter()
     }
 
+    /// Of these, those of which no byte was sent, newest first.
+    pub fn unsent_slots(&self) -> impl Iterator<Item = &Slot> {
+        let starts = self.slots.iter().rev().skip(1).map(|s| s.end).chain([self.base]);
+        self.slots.iter().rev().zip(starts).take_while(|(_, start)| *start >= self.sent).map(|(slot, _)| slot)
+    }
+
     /// The slots owed to `client` are owed to nobody from now on.
     pub fn disown(&mut self, client: ClientId) {
         for slot in &mut self.slots {

@@ -123,7 +123,7 @@ fn judge_sentinels(
     let majority = known / 2 + 1;
     if views.len() < majority {
         let text = format!(
-            "{} of {known} Sentinels answer, {majority} are needed: nothing would be served",
+            "{} of {known} Sentinels name a master, {majority} must: nothing would be served",
             views.len()
         );
         found.errors.push(text);

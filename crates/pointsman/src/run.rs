@@ -57,8 +57,7 @@ pub fn run(flags: &Flags) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The admin listener lives as long as its handle.
-    let (process, _admin) = match Process::start(flags.clone(), config, log) {
+    let (process, admin) = match Process::start(flags.clone(), config, log) {
         Ok(started) => started,
         Err(text) => {
             // Not logged: the log ended with what could not start.
@@ -67,6 +66,8 @@ pub fn run(flags: &Flags) -> ExitCode {
         }
     };
     process.wait(signals);
+    // It holds the process, and so the log, whose last lines are written when that is let go of.
+    admin.into_iter().for_each(ServerHandle::stop);
     ExitCode::SUCCESS
 }
 

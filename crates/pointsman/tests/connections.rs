@@ -182,7 +182,7 @@ fn who_leaves_while_blocked_pops_nothing() {
 }
 
 #[test]
-fn who_leaves_while_blocked_and_not_read_is_missed() {
+fn who_leaves_while_blocked_and_not_read_is_noticed() {
     let server = Server::start(&Options::default());
     let proxy = Proxy::start_with(&server, "[service.limits]\nin_flight = 10");
     let mut observer = Observer::of(&server);

@@ -132,6 +132,11 @@ fn a_process_that_is_told_to_stop_lets_its_clients_finish_and_exits_well() {
     assert!(is_end(&busy.read().unwrap_err()));
     let status = until("it ends", || proxy.ended());
     assert!(status.success(), "{status}");
+    assert!(
+        proxy.log().lines().last().unwrap().ends_with("stopped"),
+        "the last word is lost: {}",
+        proxy.log()
+    );
 
     // Another takes over where it was, Unix socket included.
     let next = Proxy::start_with(&deployment, listen, &text);
@@ -344,7 +349,7 @@ fn it_shows_what_it_does_to_people_and_programs() {
     assert!(!good && text.contains("error: ") && text.contains(&master), "{text}");
     deployment.sentinels.iter().for_each(|sentinel| sentinel.kill9());
     let (good, text, _) = said(&["check", "-c", &file, "--probe"]);
-    assert!(!good && text.contains("0 of 2 Sentinels answer"), "{text}");
+    assert!(!good && text.contains("0 of 2 Sentinels name a master"), "{text}");
     drop(proxy);
     let (good, out, err) = said(&["status", "--admin", &admin]);
     assert!(!good && out.is_empty() && err.lines().count() == 1 && err.contains(&admin), "{err}");

@@ -1,12 +1,13 @@
 //! What must hold between the parts of a worker after every call, and how much is kept. The simulator asks after each
 //! turn; it costs a walk over everything.
 use super::client::{Client, Place, Wait};
-use super::upstream::Up;
+use super::upstream::{Up, access};
 use super::{Class, ClientId, UpId, Worker};
-use crate::ledger::Owner;
+use crate::ledger::{Apply, Owner, Slot};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// How much a worker keeps: the largest of each kind, and what should be nothing when nobody is there.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Audit {
     pub owed_max: usize,
     /// Pinned connections.
     pub pinned: usize,
+    /// Of each client how many bytes it has not read, and how many commands it has asked of servers.
+    pub clients: Vec<(ClientId, usize, u64)>,
     /// Entries of all lists together: slots, lines, those who wait for room, idle connections.
     pub kept: usize,
 }
@@ -46,6 +49,7 @@ impl Worker {
             audit.input_max = audit.input_max.max(c.waiting());
             audit.out_max = audit.out_max.max(c.unwritten().len());
             audit.owed_max = audit.owed_max.max(c.owed as usize);
+            audit.clients.push((id, c.unwritten().len(), c.asked));
         }
         for s in self.services.iter().flatten() {
             let there = self.clients.values().filter(|c| c.service == s.policy.id).count();
@@ -87,6 +91,13 @@ impl Worker {
                 audit.unsent += up.ledger.unsent().len();
             } else if !self.coming_up.iter().any(|(_, coming)| *coming == id) {
                 return Err(format!("{id:?} is not set up, and never given up"));
+            }
+            let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
+            let kept_back = |s: &&Slot| !shard.was_open(access(s)) && s.apply != Apply::Name;
+            // What has begun to stream cannot be taken back, nor what passes uncounted.
+            let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);
+            if let Some(slot) = unsent.find(kept_back) {
+                return Err(format!("{id:?} still has {slot:?}, which the gate forbids"));
             }
             audit.kept += up.ledger.owed() + up.starved.len();
             for slot in up.ledger.slots() {

@@ -94,6 +94,9 @@ impl Worker {
         if c.owed > 0 {
             return Some(Err(Wait::Owed));
         }
+        if c.unwritten().len() >= self.service_ref(c.service).policy.limits.client_output_soft {
+            return Some(Err(Wait::Output));
+        }
         if c.session.tx == Tx::Lost {
             return Some(Ok(self.discard(id, bytes.len(), reply::QUEUED)));
         }

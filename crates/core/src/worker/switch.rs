@@ -76,6 +76,11 @@ impl Shard {
         gates.map(|gate| usable && gate == Pass::Go)
     }
 
+    /// Whether the gate was open at the last look.
+    pub(super) fn was_open(&self, access: Access) -> bool {
+        self.last[usize::from(access != Access::Write)] == Pass::Go
+    }
+
     /// A connection could not be made.
     pub(super) fn failed(&mut self, now: Now) {
         let wait = RETRY_FIRST * 2u32.pow(self.failures.min(RETRY_DOUBLINGS));

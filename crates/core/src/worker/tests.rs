@@ -580,3 +580,22 @@ fn what_a_client_that_hung_up_has_sent_is_done_up_to_what_blocks() {
     r.effects();
     assert_eq!(r.w.clients(), 0);
 }
+
+#[test]
+fn a_read_that_may_have_been_executed_is_not_said_to_be_refused() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "GET a|");
+    let up = r.up();
+    r.asked(up);
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), "*2|$3|GET|$1|a|");
+    r.says(c, "SET c 1|");
+    r.asked(up);
+    r.answers(up, "-LOADING Redis is loading the dataset in memory|+OK|");
+    r.prove();
+    let heard = r.hears(c);
+    assert!(heard.starts_with("-UNCERTAIN") && heard.ends_with("|+OK|"), "{heard}");
+}

@@ -99,7 +99,7 @@ impl Up {
 }
 
 /// What a queued request does; of what is not known the worst is assumed.
-fn access(slot: &Slot) -> Access {
+pub(super) fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
         None if slot.apply == Apply::Name => Access::Neither,

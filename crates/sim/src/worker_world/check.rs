@@ -1,6 +1,6 @@
 //! The checkers, named by product.md's invariants: what the worker sent, what servers executed, what clients were told.
 use super::Report;
-use super::client::{Outcome, Settled};
+use super::client::{Outcome, Settled, Transaction};
 use super::net::LinkId;
 use super::resp::{self, Access, Tag, access, tag};
 use super::server::Executed;
@@ -274,17 +274,25 @@ impl Check {
     }
 
     /// (6) All or nothing, over one connection.
-    pub(super) fn transaction(&self, tags: &[Tag], outcome: Outcome) -> Result<(), String> {
-        let runs: Vec<&Executed> = tags
+    pub(super) fn transaction(&self, tx: &Transaction) -> Result<(), String> {
+        let runs: Vec<&Executed> = tx
+            .tags
             .iter()
             .filter_map(|t| self.executed.get(t))
             .flat_map(|all| all.iter().filter(|e| e.in_tx))
             .collect();
-        if outcome == Outcome::NotExecuted && !runs.is_empty() {
+        if tx.outcome == Outcome::NotExecuted && !runs.is_empty() {
             return Err(format!("(6) a transaction was discarded, but executed: {:?}", runs[0]));
         }
         if runs.iter().any(|e| e.conn != runs[0].conn) {
             return Err(format!("(6) a transaction was executed in parts: {runs:?}"));
+        }
+        // What a connection watches another one does not know of.
+        // (What changes a session may be asked once more, when it is not known that it was done.)
+        for watch in tx.watched.iter().filter_map(|t| self.executed.get(t)) {
+            if let Some(run) = runs.first().filter(|run| watch.iter().all(|w| w.conn != run.conn)) {
+                return Err(format!("(7) {run:?} was executed elsewhere than {watch:?}"));
+            }
         }
         Ok(())
     }

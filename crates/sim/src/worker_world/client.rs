@@ -52,6 +52,17 @@ pub(super) struct Settled {
     pub(super) raw: Option<Vec<u8>>,
 }
 
+/// A transaction that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct Transaction {
+    /// Its commands.
+    pub(super) tags: Vec<Tag>,
+    /// The commands that watched for it.
+    pub(super) watched: Vec<Tag>,
+    /// What came of it.
+    pub(super) outcome: Outcome,
+}
+
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub(super) struct Manner {
@@ -110,8 +121,8 @@ pub(super) struct Client {
     pub(super) state: State,
     default_user: Option<String>,
     tx: Option<OpenTx>,
-    /// Where it watches.
-    watching: bool,
+    /// The commands by which it watches.
+    watching: Vec<Tag>,
     subs: BTreeSet<Vec<u8>>,
     session_id: Option<i64>,
     monitors: bool,
@@ -125,8 +136,8 @@ pub(super) struct Client {
     pub(super) heard: Vec<(u32, Vec<u8>)>,
     /// What must be checked against the servers' log.
     pub(super) settled: Vec<Settled>,
-    /// Commands that must be executed all or none: their tags and whether they were.
-    pub(super) transactions: Vec<(Vec<Tag>, Outcome)>,
+    /// Commands that must be executed all or none.
+    pub(super) transactions: Vec<Transaction>,
     /// Replies may be so long that they are passed on in parts.
     pub(super) huge: bool,
     /// It reads so slowly that it may not have heard for long, until all faults are over, what it was told soon.
@@ -152,7 +163,7 @@ impl Client {
             state: State { user: user.clone(), db: 0, proto: 2, name: Vec::new() },
             default_user: user,
             tx: None,
-            watching: false,
+            watching: Vec::new(),
             subs: BTreeSet::new(),
             session_id: None,
             monitors: false,
@@ -252,7 +263,15 @@ impl Client {
                 at = self.input.len();
                 break;
             }
-            let found = resp::reply(&self.input[at..]).map_err(|e| self.told(&e))?;
+            let found = match resp::reply(&self.input[at..]) {
+                Err(_) if self.faults && self.first_owed().is_some_and(|c| c.what == What::Monitor) => {
+                    // Garbage that was under way when it began not to count bytes any longer.
+                    self.monitors = true;
+                    self.pending.clear();
+                    continue;
+                }
+                found => found.map_err(|e| self.told(&e))?,
+            };
             let Some((value, len)) = found else { break };
             let raw = self.input[at..at + len].to_vec();
             at += len;
@@ -453,12 +472,13 @@ impl Client {
             }
             What::Setname(n) => self.state.name = n.clone(),
             What::Multi => self.tx = Some(OpenTx { queued: Vec::new(), db: self.state.db }),
-            What::Watch => self.watching = true,
-            What::Unwatch => self.watching = false,
+            What::Watch => self.watching.push(Tag { client: self.id, seq: cmd.seq }),
+            What::Unwatch => self.watching.clear(),
             What::Exec | What::Discard => return self.end_tx(v),
             What::Reset => {
                 self.state = State { user: self.default_user.clone(), db: 0, proto: 2, name: Vec::new() };
-                (self.tx, self.watching) = (None, false);
+                self.tx = None;
+                self.watching.clear();
                 self.subs.clear();
             }
             What::Monitor => self.monitors = true,
@@ -487,7 +507,7 @@ impl Client {
 
     fn end_tx(&mut self, v: &Value) -> Result<(), String> {
         let Some(tx) = self.tx.take() else { return Ok(()) };
-        self.watching = false;
+        let watched = std::mem::take(&mut self.watching);
         let outcome = match v {
             Value::Array(parts) => {
                 if parts.len() != tx.queued.len() {
@@ -512,7 +532,8 @@ impl Client {
             _ => Outcome::NotExecuted,
         };
         let tags = |seq: u32| Tag { client: self.id, seq };
-        self.transactions.push((tx.queued.iter().map(|(seq, ..)| tags(*seq)).collect(), outcome));
+        let tags = tx.queued.iter().map(|(seq, ..)| tags(*seq)).collect();
+        self.transactions.push(Transaction { tags, watched, outcome });
         for (seq, _, state) in tx.queued {
             self.settle(seq, outcome, state, true, None);
         }

@@ -124,6 +124,14 @@ fn random_limits(rng: &mut Rng) -> Limits {
     if rng.chance(35) {
         return limits;
     }
+    if rng.chance(15) {
+        // So little that whoever waits is soon not read.
+        limits.inline_max = 64;
+        limits.client_input_max = rng.between(150, 600) as usize;
+        limits.stream_from = limits.client_input_max;
+        limits.in_flight_max = rng.between(1, 5) as u32;
+        return limits;
+    }
     let mut less = |of: &mut usize, from: u64, to: u64| {
         if rng.chance(60) {
             *of = rng.between(from, to) as usize;
@@ -322,9 +330,9 @@ impl World {
     fn check_audit(&mut self) -> Result<(), String> {
         let audit = self.shell.worker.audit()?;
         let l = &self.policy.limits;
-        // What makes a queue full is taken as a whole: a read, a reply; and a header is passed on as a whole.
+        self.shell.check_unread(&audit, l.client_output_soft)?;
+        // What makes a queue full is taken as a whole: a read, a request; and a header is passed on as a whole.
         let input = l.client_input_max.max(l.inline_max + 1) + self.shell.read_max();
-        let reply = 300_000;
         // What Pointsman itself asks on a connection: names, the mark of a WAIT.
         let own = 100;
         let bounds = [
@@ -336,7 +344,7 @@ impl World {
                 l.ring_max + l.inline_max + 2,
             ),
             ("a request that is kept as a whole", audit.request_max, input + 4 * l.inline_max),
-            ("replies to a client", audit.out_max, l.client_output_hard + reply),
+            ("replies to a client", audit.out_max, l.client_output_hard),
             ("commands in flight", audit.owed_max, l.in_flight_max as usize),
             ("pinned connections", audit.pinned, self.policy.pinned_max as usize),
         ];
@@ -585,8 +593,8 @@ impl World {
 
     fn final_checks(&mut self) -> Result<(), String> {
         for c in &self.clients {
-            for (tags, outcome) in &c.transactions {
-                self.check.transaction(tags, *outcome)?;
+            for tx in &c.transactions {
+                self.check.transaction(tx)?;
             }
             self.report.count("commands answered", c.heard.len() as u64);
         }

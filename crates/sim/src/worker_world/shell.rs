@@ -3,7 +3,7 @@ use super::net::{Got, LinkId, Peer};
 use super::{SERVICE, World};
 use pointsman_core::Now;
 use pointsman_core::topology::snapshot::{Endpoint, Snapshot};
-use pointsman_core::worker::{ClientId, Dst, Effect, Event, How, Side, UpId, Worker};
+use pointsman_core::worker::{Audit, ClientId, Dst, Effect, Event, How, Side, UpId, Worker};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,10 @@ pub(super) struct Shell {
     read_max: usize,
     /// Something happened in this turn.
     moved: bool,
+    /// So many bytes were given to clients in this turn.
+    given: HashMap<ClientId, usize>,
+    /// Clients that had more unread, when the last turn ended, than they may have to be asked for more.
+    full: HashMap<ClientId, (usize, u64)>,
 }
 
 impl Shell {
@@ -53,6 +57,8 @@ impl Shell {
             mailbox: VecDeque::new(),
             read_max,
             moved: false,
+            given: HashMap::new(),
+            full: HashMap::new(),
         }
     }
 
@@ -70,6 +76,21 @@ impl Shell {
 
     pub(super) fn next_event(&self) -> Option<Now> {
         self.connecting.iter().map(|(at, ..)| *at).min()
+    }
+
+    /// A turn has ended. (8) Who left `soft` bytes unread all the time was not asked for more.
+    pub(super) fn check_unread(&mut self, audit: &Audit, soft: usize) -> Result<(), String> {
+        let given = std::mem::take(&mut self.given);
+        for (id, _, asked) in &audit.clients {
+            let Some((unread, before)) = self.full.get(id) else { continue };
+            let least = unread.saturating_sub(given.get(id).copied().unwrap_or(0));
+            if least >= soft && asked > before {
+                return Err(format!("(8) {id:?} has {least} bytes unread, and is asked for more"));
+            }
+        }
+        let full = audit.clients.iter().filter(|(_, unread, _)| *unread >= soft);
+        self.full = full.map(|(id, unread, asked)| (*id, (*unread, *asked))).collect();
+        Ok(())
     }
 
     /// Whether all connections to servers take bytes.
@@ -225,8 +246,11 @@ impl World {
             if !self.shell.worker.reads(dst) {
                 self.report.count("reads held back", 1);
                 if ended {
-                    self.report.count("clients that hang up and are not read", 1);
+                    let before = self.shell.worker.clients();
                     self.shell.worker.hung_up(now, dst);
+                    let gone = before - self.shell.worker.clients();
+                    self.report.count("clients that hang up and are not read", 1);
+                    self.report.count("clients that hang up, are not read and are let go", gone as u64);
                 }
                 self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
@@ -331,6 +355,9 @@ impl World {
                 "writes in part to clients"
             };
             self.report.count(part, u64::from(blocked));
+            if let Dst::Client(id) = dst {
+                *self.shell.given.entry(id).or_default() += n;
+            }
             if matches!(dst, Dst::Up(_)) {
                 let taken: BTreeMap<LinkId, u64> =
                     self.net.to_servers().into_iter().map(|(l, _)| (l, self.net.heard_from(l).1)).collect();
