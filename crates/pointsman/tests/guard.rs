@@ -138,3 +138,20 @@ fn where_it_is_turned_off_silent_replicas_hold_nothing() {
     each(&deployment.nodes[1..], Process::cont);
     load.finish(&deployment.nodes[0]).assert_perfect();
 }
+
+#[test]
+fn the_documented_permissions_are_enough_to_observe_and_to_probe() {
+    let users = vec![
+        "watch on >secret resetchannels &pointsman:guard -@all +ping +role +info +publish +wait".to_owned(),
+    ];
+    let (deployment, proxy) =
+        start(Options { users, ..patient() }, "user = \"watch\"\npassword = \"secret\"");
+    let load = Load::start(proxy.listen, WRITERS, READERS);
+    wait_guard(&proxy, "armed");
+    let waits = || deployment.nodes[0].info("commandstats", "cmdstat_wait").unwrap_or_default();
+    eventually("the master is probed", || waits().starts_with("calls="));
+    load.progress();
+    assert!(waits().ends_with("rejected_calls=0,failed_calls=0"), "{}", waits());
+    assert_eq!(proxy.service("cache")["problems"], serde_json::json!([]));
+    load.finish(&deployment.nodes[0]).assert_perfect();
+}

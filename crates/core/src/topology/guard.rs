@@ -296,17 +296,12 @@ impl Topology {
     /// Lets the guard draw its conclusions, and has its connection made where there is something to guard.
     pub(super) fn guard_look(&mut self, now: Now) {
         let oldest = self.oldest(now);
-        let mut guard = core::mem::take(&mut self.guard);
-        if guard.term != self.term || self.settings.guard.is_none() {
-            let (trips, flows_at) = (guard.trips, guard.flows_at);
-            guard = Guard {
-                term: self.term,
-                trips,
-                flows_at,
-                probe: Probe { target: guard.probe.target, ..Probe::default() },
-                ..Guard::default()
-            };
+        if self.guard.term != self.term || self.settings.guard.is_none() {
+            self.guard_renew();
+            let Guard { flows_at, trips, .. } = self.guard;
+            self.guard = Guard { term: self.term, flows_at, trips, ..Guard::default() };
         }
+        let mut guard = core::mem::take(&mut self.guard);
         if let (Some(grant), Some(sentinels), Some(_)) = (&self.grant, self.sentinels(), self.settings.guard)
         {
             let a = Around { now, oldest, nodes: &self.nodes, sentinels, master: &grant.key };
