@@ -166,11 +166,35 @@ fn the_hold_ends_when_the_master_has_no_replicas_and_all_other_nodes_refuse_conn
     assert!(b.serves(11), "{}", b.view().why);
     assert_eq!(b.guard(), GuardState::Unarmed);
     assert!(b.acts.contains(&Act::Unwatch(Target::guard(at(11)))));
+    assert_eq!(b.trips(), 1);
     // The replica is back.
     b.node(12, replica("r12", 11, "A"));
     b.node(11, guarded(&[(12, 100)], 100));
     b.pass(MS);
     assert_eq!(b.guard(), GuardState::Armed);
+}
+
+#[test]
+fn a_replica_that_refuses_us_and_is_still_the_masters_ends_no_hold() {
+    let mut b = tripped();
+    b.node(12, Seen::Gone(Gone::Refused));
+    b.node(11, guarded(&[(12, 90)], 100));
+    b.pass(MS);
+    assert!(!b.view().writes.is_open(), "{}", b.view().why);
+}
+
+#[test]
+fn what_was_acknowledged_before_the_silence_ends_no_hold_and_what_was_after_it_does() {
+    let mut b = armed();
+    b.pass(250 * MS);
+    b.probed(Seen::Acknowledged(false));
+    b.node(11, guarded(&[(12, 95)], 100));
+    assert!(!b.view().writes.is_open(), "it came between the last report and the silence");
+    b.node(11, guarded(&[(12, 95)], 100));
+    assert!(!b.view().writes.is_open());
+    b.node(11, guarded(&[(12, 100)], 100));
+    b.pass(MS);
+    assert!(b.serves(11), "{}", b.view().why);
 }
 
 #[test]
@@ -242,6 +266,26 @@ fn it_is_disarmed_only_as_long_as_the_sentinels_hear_the_master() {
     assert_eq!((b.guard(), b.trips()), (GuardState::Holding, 2));
     // One pong that is newer than that ends it again.
     b.pass_with(200 * MS, fresh);
+    assert!(b.serves(11), "{}", b.view().why);
+}
+
+#[test]
+fn after_a_doubt_of_the_sentinels_only_later_pongs_disarm_it_again() {
+    let mut b = tripped();
+    let at_once = |b: &mut Bench, age: Duration| {
+        b.pongs(1..=3, age);
+        b.node(11, guarded(&[(12, 90)], 100));
+        b.pass(MS);
+    };
+    at_once(&mut b, Duration::ZERO);
+    assert_eq!(b.guard(), GuardState::Disarmed);
+    b.pass(300 * MS);
+    b.sees(1, 11, 5, Stage::Suspects, Duration::ZERO);
+    b.sees(2, 11, 5, Stage::Suspects, Duration::ZERO);
+    assert_eq!(b.guard(), GuardState::Holding);
+    at_once(&mut b, 200 * MS);
+    assert!(!b.view().writes.is_open(), "newer than the silence, and older than the doubt");
+    at_once(&mut b, Duration::ZERO);
     assert!(b.serves(11), "{}", b.view().why);
 }
 
