@@ -105,6 +105,8 @@ fn process(old: &Config, new: &Config) -> (Vec<&'static str>, Vec<&'static str>)
         ("log.level", true, old.log.level != new.log.level),
         ("shutdown_grace", true, old.shutdown_grace != new.shutdown_grace),
         ("log.format", false, old.log.format != new.log.format),
+        ("events.file", false, old.events.file != new.events.file),
+        ("events.size", false, old.events.size_max != new.events.size_max),
         ("workers", false, old.workers != new.workers),
         ("admin", false, old.admin != new.admin),
     ];
@@ -188,7 +190,9 @@ mod tests {
         use crate::keys::{KEYS, Section};
         let base = format!("[[service]]\nname = \"a\"\n{A}\n");
         let old = parse(&base, "t.toml", &|_| None).expect("a right configuration");
-        for key in KEYS.iter().filter(|k| matches!(k.section, Section::Process | Section::Log)) {
+        for key in
+            KEYS.iter().filter(|k| matches!(k.section, Section::Process | Section::Log | Section::Events))
+        {
             let text = format!("{}\n{} = {}\n{base}", key.section.header(), key.name, key.example);
             let new = parse(&text, "t.toml", &|_| None).expect("a right configuration");
             let (_, change) = diff(&old, new).expect("numbers are left");

@@ -1,8 +1,8 @@
 //! What a configuration would do, in plain words: for `pointsman check`.
-use crate::units::show_duration;
-use crate::{Config, Service};
+use crate::units::{show_duration, show_size};
+use crate::{Config, EventsFile, Service};
 use pointsman_core::policy::{Allow, Policy};
-use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode};
+use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
 
 /// What `config` would do, in sentences: a paragraph for each service, and one for the process.
@@ -27,6 +27,7 @@ fn service_sentences(service: &Service) -> Vec<String> {
     let mut sentences = vec![format!("accepts clients on {}.", listed(&service.listen))];
     sentences.extend(source_sentences(&service.topology));
     sentences.extend(hold_sentences(&service.topology));
+    sentences.extend(lease_sentence(&service.topology));
     sentences.extend(client_sentences(&service.policy));
     sentences
 }
@@ -138,6 +139,20 @@ fn guard_sentence(settings: &Settings) -> Option<String> {
     }
 }
 
+fn lease_sentence(settings: &Settings) -> Option<String> {
+    let Source::Sentinels { .. } = settings.source else { return None };
+    let what = match settings.fencing.without_lease {
+        WithoutLease::HoldWrites => "writes wait and reads go on",
+        WithoutLease::HoldAll => "all commands wait",
+        WithoutLease::GoOn => "nothing waits",
+    };
+    let dead = match settings.fencing.refused_is_dead {
+        true => "those that refuse connections are dead, and cannot",
+        false => "also if they refuse connections",
+    };
+    Some(format!("while Sentinels that it does not hear could have elected another master, {what}; {dead}."))
+}
+
 fn client_sentences(policy: &Policy) -> Vec<String> {
     let resent = if policy.resend_reads {
         "those that only read are sent again, and the others get"
@@ -188,7 +203,17 @@ fn process_sentences(config: &Config) -> Vec<String> {
     };
     let stop =
         format!("when told to stop, gives clients {} to finish.", show_duration(config.shutdown_grace));
-    vec![workers, admin, stop]
+    let events = match &config.events.file {
+        EventsFile::Off => "keeps events in memory only.".into(),
+        file => {
+            let at = match file {
+                EventsFile::At(path) => path.display().to_string(),
+                _ => "the state directory (STATE_DIRECTORY, else /var/lib/pointsman) if there is one".into(),
+            };
+            format!("keeps up to {} of events in {at}.", show_size(config.events.size_max))
+        }
+    };
+    vec![workers, admin, events, stop]
 }
 
 /// `a`, `a and b`, `a, b and c`.
@@ -228,6 +253,8 @@ announce.
 then they get -MASTERDOWN until there is one. Clients stay connected.
   - while writes flow, asks every 100ms whether a replica acknowledges within 150ms, and holds writes while none does and \
 another node could be promoted.
+  - while Sentinels that it does not hear could have elected another master, writes wait and reads go on; those that \
+refuse connections are dead, and cannot.
   - of commands that were sent when a connection breaks, those that only read are sent again, and the others get \
 -UNCERTAIN.
   - clients authenticate themselves, as on a direct connection.
@@ -237,6 +264,7 @@ another node could be promoted.
 The process
   - serves clients with as many threads as there are cores.
   - serves health, status and metrics on http://127.0.0.1:9400.
+  - keeps up to 8MiB of events in the state directory (STATE_DIRECTORY, else /var/lib/pointsman) if there is one.
   - when told to stop, gives clients 30s to finish.
 ";
         assert_eq!(text, expected);
@@ -249,6 +277,10 @@ The process
         let sentinels = "sentinels = [\"s1:1\", \"s2:1\", \"s3:1\"]\nmaster = \"m\"\n";
         let list = "node = [{address = \"n:1\"}, {address = \"m:1\", backup = true}]\n";
         for (source, lines) in [
+            (
+                sentinels,
+                vec!["without_lease = \"hold_all\"", "without_lease = \"go_on\"", "refused_is_dead = false"],
+            ),
             (nodes, vec!["start_wait = \"1s\"", "hold = \"0s\"", "hold = \"9s\"", "hold_reads = false"]),
             (nodes, vec!["resend_reads = false", "transparent = true", "allow = \"DEBUG\"", "clients = 5"]),
             (

@@ -15,6 +15,8 @@ pub enum Section {
     Process,
     /// `[log]`
     Log,
+    /// `[events]`
+    Events,
     /// `[[service]]`
     Service,
     /// `[[service.node]]`
@@ -25,14 +27,15 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the file.
-    pub const ALL: [Section; 5] =
-        [Section::Process, Section::Log, Section::Service, Section::Node, Section::Limits];
+    pub const ALL: [Section; 6] =
+        [Section::Process, Section::Log, Section::Events, Section::Service, Section::Node, Section::Limits];
 
     /// As it is written; empty for [`Section::Process`].
     pub fn header(self) -> &'static str {
         match self {
             Section::Process => "",
             Section::Log => "[log]",
+            Section::Events => "[events]",
             Section::Service => "[[service]]",
             Section::Node => "[[service.node]]",
             Section::Limits => "[service.limits]",
@@ -48,7 +51,7 @@ impl Section {
     pub fn parent(self) -> Option<Section> {
         match self {
             Section::Process => None,
-            Section::Log | Section::Service => Some(Section::Process),
+            Section::Log | Section::Events | Section::Service => Some(Section::Process),
             Section::Node | Section::Limits => Some(Section::Service),
         }
     }
@@ -73,6 +76,8 @@ pub enum Kind {
     Secret,
     /// The path of a file, relative to the folder of the configuration file.
     File,
+    /// As [`Kind::File`], or one of these two words.
+    FileOr(&'static str, &'static str),
     /// Strings: a list, or one string with commas.
     List,
     /// `true` or `false`.
@@ -102,6 +107,7 @@ impl fmt::Display for Kind {
         match *self {
             Kind::Text | Kind::Secret => f.write_str("a string"),
             Kind::File => f.write_str("the path of a file"),
+            Kind::FileOr(a, b) => write!(f, "\"{a}\", \"{b}\" or the path of a file"),
             Kind::List => f.write_str("a list of strings"),
             Kind::Bool => f.write_str("true or false"),
             Kind::Word(words) => {
@@ -233,7 +239,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 use Kind::*;
-use Section::{Limits, Log, Node, Process, Service};
+use Section::{Events, Limits, Log, Node, Process, Service};
 
 /// All keys, section by section, in the order in which people want to read of them.
 #[rustfmt::skip]
@@ -254,6 +260,13 @@ pub const KEYS: &[Key] = &[
     Key::new(Log, "format", Word(&["human", "json"]), "\"json\"",
         "Lines for people, or one JSON object a line.")
         .default("\"human\"").restarts().input("--log-format"),
+
+    Key::new(Events, "file", FileOr("auto", "off"), "\"/srv/pointsman/events.jsonl\"",
+        "Where the story of each hold and switch is kept beyond the life of the process: a JSON object a line, see [events](events.md). `auto`: `events.jsonl` in the folder that systemd gives (`StateDirectory=pointsman`), else in `/var/lib/pointsman` if that is there, else nowhere. If it cannot be written there is a warning, and everything else goes on.")
+        .default("\"auto\"").restarts(),
+    Key::new(Events, "size", Size(256 * KIB, GIB), "\"1MiB\"",
+        "Most bytes of the file and of its older half, which has `.1` at the end of its name and is replaced when the newer one is full.")
+        .default("\"8MiB\"").restarts(),
 
     Key::new(Service, "name", Text, "\"cache\"",
         "The service's name in the log, the status and the metrics: letters, digits, `.`, `_` and `-`, at most 64. Required. A service keeps its clients across a reload as long as it keeps its name."),
@@ -332,6 +345,12 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "trust", Word(&["promotion", "majority"]), "\"majority\"",
         "What a grant may begin with. `promotion`: as soon as a node was seen to be promoted, with all that led to it, about a second before a majority of the Sentinels names it; the grant is provisional until they do. What that risks: if the Sentinel that led the failover dies in that second, the others may choose another node, and what was written in between is lost. `majority`: only when a majority names the node.")
         .default("\"promotion\"").only(Way::Sentinels),
+    Key::new(Service, "without_lease", Word(&["hold_writes", "hold_all", "go_on"]), "\"hold_all\"",
+        "What happens when Sentinels that are out of sight, but not dead, could have elected another master by now. `hold_writes`: writes wait, reads go on. `hold_all`: everything waits. `go_on`: nothing waits; what is then written to a master that was deposed in the dark is lost.")
+        .default("\"hold_writes\"").only(Way::Sentinels),
+    Key::new(Service, "refused_is_dead", Bool, "false",
+        "Whether a Sentinel whose own announced address refuses connections is taken for dead: the dead cannot elect, so they end no lease. Write `false` where something else can refuse in a Sentinel's place: NAT, a load balancer, a Kubernetes Service.")
+        .default("true").only(Way::Sentinels),
     Key::new(Service, "guard", Bool, "false",
         "Whether writes wait while no replica acknowledges them and another node could be promoted meanwhile: a master that was cut off would go on to acknowledge what is lost. Begins with the first replica that has acknowledged anything. What it asks of the master and of its ACL: [the guard](../guide/guard.md).")
         .default("true").only(Way::Sentinels),

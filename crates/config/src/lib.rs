@@ -34,7 +34,7 @@ use reader::{Reader, Table};
 use service::Draft;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use substitute::Env;
@@ -54,6 +54,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// How the log is written.
     pub log: Log,
+    /// Where events are kept.
+    pub events: Events,
     /// How long a process that was told to stop lets clients finish.
     pub shutdown_grace: Duration,
     /// The number that the next new service gets; see [`diff`].
@@ -67,6 +69,26 @@ pub struct Log {
     pub level: &'static str,
     /// In which form.
     pub format: LogFormat,
+}
+
+/// Where events are kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Events {
+    /// In which file.
+    pub file: EventsFile,
+    /// Most bytes of it.
+    pub size_max: u64,
+}
+
+/// The file of the events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EventsFile {
+    /// In the folder for what outlives the process, if there is one.
+    Auto,
+    /// In none.
+    Off,
+    /// Here.
+    At(PathBuf),
 }
 
 /// The form of log lines.
@@ -153,6 +175,7 @@ fn process(table: &Table<'_>) -> Config {
         workers: 0,
         admin: Some((Ipv4Addr::LOCALHOST, 9400).into()),
         log: Log { level: "info", format: LogFormat::Human },
+        events: Events { file: EventsFile::Auto, size_max: 8 << 20 },
         shutdown_grace: Duration::from_secs(30),
         next_id: 0,
     };
@@ -172,6 +195,23 @@ fn process(table: &Table<'_>) -> Config {
         if log.word("format") == Some("json") {
             config.log.format = LogFormat::Json;
         }
+    }
+    for events in table.tables(Section::Events) {
+        if let Some(file) = events.text("file") {
+            if file.value.is_empty() {
+                table.reader.wrong(
+                    file.spot,
+                    "`events.file` is empty",
+                    "write \"off\", or the path of a file",
+                );
+            }
+            config.events.file = match file.value.as_str() {
+                "auto" => EventsFile::Auto,
+                "off" => EventsFile::Off,
+                path => EventsFile::At(table.reader.folder.join(path)),
+            };
+        }
+        events.number("size", &mut config.events.size_max);
     }
     config
 }

@@ -8,7 +8,9 @@ use crate::reader::{Placed, Spot, Table};
 use crate::secret::credential;
 use crate::units::show_size;
 use pointsman_core::policy::{Allow, Limits, Policy};
-use pointsman_core::topology::settings::{Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust};
+use pointsman_core::topology::settings::{
+    Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
+};
 use pointsman_core::topology::snapshot::ServiceId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -144,6 +146,12 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
         settings.trust = Trust::Majority;
     }
     settings.guard = guard(table, settings.guard);
+    settings.fencing.without_lease = match table.word("without_lease") {
+        Some("hold_all") => WithoutLease::HoldAll,
+        Some("go_on") => WithoutLease::GoOn,
+        _ => WithoutLease::HoldWrites,
+    };
+    table.flag("refused_is_dead", &mut settings.fencing.refused_is_dead);
     settings
 }
 

@@ -139,10 +139,15 @@ pub fn pass(view: &ShardView, sign: Option<Now>, access: Access, now: Now) -> Pa
     if let Some(at) = sign {
         return if now >= at + view.hold_max { Pass::Refuse } else { Pass::Wait };
     }
-    if view.master.is_none() || (writes && view.writes_until.is_some_and(|t| now >= t)) {
+    if view.master.is_none() {
         return Pass::Wait;
     }
-    Pass::Go
+    let lease = if writes { view.writes_until } else { view.reads_until };
+    match lease.filter(|end| now >= *end) {
+        Some(end) if now >= end + view.hold_max => Pass::Refuse,
+        Some(_) => Pass::Wait,
+        None => Pass::Go,
+    }
 }
 
 #[cfg(test)]
@@ -184,5 +189,12 @@ mod tests {
         assert_eq!(pass(&v, None, Access::Write, Now::from_millis(9)), Pass::Go);
         assert_eq!(pass(&v, None, Access::Write, Now::from_millis(10)), Pass::Wait);
         assert_eq!(pass(&v, None, Access::Read, Now::from_millis(10)), Pass::Go);
+        assert_eq!(
+            pass(&v, None, Access::Write, Now::from_millis(15_010)),
+            Pass::Refuse,
+            "no hold is endless"
+        );
+        let v = ShardView { reads_until: v.writes_until, ..v };
+        assert_eq!(pass(&v, None, Access::Read, Now::from_millis(10)), Pass::Wait);
     }
 }

@@ -179,7 +179,7 @@ impl Servers {
             self.sentinels.iter().map(|s| format!("{:?}", s.addr().to_string())).collect();
         let conf = format!(
             "admin = \"127.0.0.1:{}\"\n[[service]]\nname = \"faults\"\nlisten = [\"{}\"]\nsentinels = [{}]\n\
-             master = \"{MASTER_NAME}\"\n{}\n",
+             master = \"{MASTER_NAME}\"\n{}\n[events]\nfile = \"events.jsonl\"\n",
             port + 1000,
             self.proxy_host.at(port),
             sentinels.join(", "),

@@ -4,6 +4,7 @@
 //! - [`control`]: the control plane: observers' connections, publishing, reload, shutdown
 //! - [`clock`]: the one clock that all threads read
 //! - [`admin`]: statistics and their renderings, the listener that shows them, the commands that ask it
+//! - [`events`]: the journal of what happened: in memory, in a file, in the log
 //! - [`log`]: the log
 //! - [`run`], [`check`]: the commands of these names
 //! - [`sandbox`]: the throwaway deployment
@@ -14,6 +15,7 @@ pub mod client;
 pub mod clock;
 pub mod control;
 pub mod data;
+pub mod events;
 pub mod log;
 pub mod run;
 pub mod sandbox;

@@ -73,8 +73,8 @@ fn filter(level: &str) -> Option<Targets> {
     Some(Targets::new().with_target(OURS, level).with_default(level.min(LevelFilter::WARN)))
 }
 
-/// Logs a change of a gate or a grant, and the rest of a service's story.
-pub fn story(event: &Event) {
+/// Logs a change of a gate or a grant, and the rest of a service's story, with these words.
+pub fn story(event: &Event, text: &str) {
     let master = event.master.as_ref().map(tracing::field::display);
     macro_rules! line {
         ($level:ident) => {
@@ -84,14 +84,21 @@ pub fn story(event: &Event) {
                 term = event.term.0,
                 master,
                 "{}",
-                event.text
+                text
             )
         };
     }
     match event.kind {
         EventKind::Down => line!(error),
-        EventKind::Hold | EventKind::Fence | EventKind::Era | EventKind::Warning => line!(warn),
-        EventKind::Grant | EventKind::Release | EventKind::Note => line!(info),
+        EventKind::Hold | EventKind::Fence | EventKind::Era | EventKind::Warning | EventKind::Switch => {
+            line!(warn)
+        }
+        EventKind::Lost if event.lost.as_ref().is_some_and(|l| !l.exact || l.bytes() > l.after) => {
+            line!(warn)
+        }
+        EventKind::Grant | EventKind::Release | EventKind::Held | EventKind::Lost | EventKind::Note => {
+            line!(info)
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use crate::admin::{self, Running, Sample, ServerHandle, ServiceSample, WorkerLoa
 use crate::control::{self, Publisher};
 use crate::data::accept::{Acceptor, Listener};
 use crate::data::{Outbox, Workers};
+use crate::events::{self, Journal};
 use crate::{clock, log};
 use pointsman_config::{Change, Config, Flags, Listen, Service, diff, from_flags, warnings};
 use pointsman_core::Now;
 use pointsman_core::policy::Policy;
 use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{ServiceId, Snapshot};
-use pointsman_core::topology::status;
+use pointsman_core::topology::status::Status;
 use pointsman_core::worker::{Counters, Event};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -114,17 +115,46 @@ struct Process {
     workers: Arc<Workers>,
     acceptor: Acceptor,
     control: control::Handle,
+    journal: Arc<Journal>,
     publisher: Arc<ToWorkers>,
     log: log::Guard,
     stopping: AtomicBool,
-    /// What each worker counted when it last answered.
-    counted: Mutex<Vec<Vec<(ServiceId, Counters)>>>,
+    counting: Arc<Counting>,
     /// One reload at a time. What a reload reads and binds may take long: it holds no other lock meanwhile.
     reloading: Mutex<()>,
     /// A SIGHUP waits for its reload to begin.
     reload_waits: AtomicBool,
     /// What a reload changes.
     state: Mutex<State>,
+}
+
+/// The workers' counters.
+struct Counting {
+    workers: Arc<Workers>,
+    /// What each worker counted when it last answered.
+    last: Mutex<Vec<Vec<(ServiceId, Counters)>>>,
+}
+
+impl Counting {
+    fn new(workers: Arc<Workers>) -> Counting {
+        let last = Mutex::new(vec![Vec::new(); workers.load().len()]);
+        Counting { workers, last }
+    }
+
+    /// What all workers counted, by service.
+    fn count(&self) -> BTreeMap<ServiceId, Counters> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for (last, now) in last.iter_mut().zip(self.workers.count(COUNT_PATIENCE)) {
+            if let Some(now) = now {
+                *last = now;
+            }
+        }
+        let mut sums: BTreeMap<ServiceId, Counters> = BTreeMap::new();
+        for (service, counters) in last.iter().flatten() {
+            sums.entry(*service).or_default().add(counters);
+        }
+        sums
+    }
 }
 
 struct State {
@@ -206,7 +236,12 @@ impl Process {
         workers.configure(&policies(&config));
         let acceptor = Acceptor::start(workers.clone()).map_err(thread_error)?;
         let publisher = Arc::new(ToWorkers { workers: workers.clone(), newest: Mutex::default() });
-        let control = control::start(topologies(&config), publisher.clone()).map_err(thread_error)?;
+        let counting = Arc::new(Counting::new(workers.clone()));
+        let look = counting.clone();
+        let file = events::place(&config.events.file, &environment).map(|at| (at, config.events.size_max));
+        let journal = Journal::start(Box::new(move || look.count()), file).map_err(thread_error)?;
+        let control =
+            control::start(topologies(&config), publisher.clone(), journal.clone()).map_err(thread_error)?;
         let _ = outbox.0.set(control.clone());
         let mut open = BTreeMap::new();
         for (id, (service, listen, listener)) in (0..).zip(bound) {
@@ -220,10 +255,11 @@ impl Process {
         let process = Arc::new(Process {
             flags,
             started: clock::now(),
-            counted: Mutex::new(vec![Vec::new(); workers.load().len()]),
+            counting,
             workers,
             acceptor,
             control,
+            journal,
             publisher,
             log,
             stopping: AtomicBool::new(false),
@@ -285,22 +321,8 @@ impl Process {
             thread::sleep(END_POLL);
         }
         self.control.stop();
+        self.journal.stop();
         tracing::info!("stopped");
-    }
-
-    /// What all workers counted, by service.
-    fn count(&self) -> BTreeMap<ServiceId, Counters> {
-        let mut last = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        for (last, now) in last.iter_mut().zip(self.workers.count(COUNT_PATIENCE)) {
-            if let Some(now) = now {
-                *last = now;
-            }
-        }
-        let mut sums: BTreeMap<ServiceId, Counters> = BTreeMap::new();
-        for (service, counters) in last.iter().flatten() {
-            sums.entry(*service).or_default().add(counters);
-        }
-        sums
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -371,26 +393,23 @@ impl Process {
 
 impl Running for Process {
     fn sample(&self) -> Sample {
-        let mut counted = self.count();
+        let mut counted = self.counting.count();
         let statuses = self.control.status();
-        let events: Vec<status::Event> = self.events(0).into_iter().map(|(_, event)| event).collect();
         let snapshot = self.publisher.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = self.state();
         let shown = |listen: &Listen| state.open.get(&Where::of(listen)).map(|open| open.shown.clone());
-        let of = |status: status::Status| {
+        let of = |status: Status| {
             let id = status.service;
             let service = state.config.services.iter().find(|s| s.id() == id)?;
             let view = snapshot.shard(id, pointsman_core::topology::snapshot::ShardId(0))?.clone();
+            let tally = self.journal.tally(id);
             Some(ServiceSample {
-                since: events
-                    .iter()
-                    .rev()
-                    .find(|e| e.service == id && changes_state(e))
-                    .map_or(self.started, |e| e.at),
+                since: tally.since.unwrap_or(self.started),
                 view,
                 counters: counted.remove(&id).unwrap_or_default(),
                 listeners: service.listen.iter().filter_map(shown).collect(),
                 switches: status.term.0.saturating_sub(1),
+                tally,
                 status,
             })
         };
@@ -408,11 +427,12 @@ impl Running for Process {
             reloads: state.reloads,
             reload_error: state.reload_error.clone(),
             log_lines_dropped: self.log.dropped(),
+            events_unwritten: self.journal.unwritten(),
         }
     }
 
-    fn events(&self, after: u64) -> Vec<(u64, status::Event)> {
-        self.control.events(after).into_iter().map(|(n, told)| (n, told.event)).collect()
+    fn events(&self, after: u64) -> admin::Events {
+        admin::Events { journal: self.journal.id(), events: self.journal.events(after) }
     }
 
     fn reload(&self) -> Result<String, String> {
@@ -425,11 +445,6 @@ impl Running for Process {
         self.control.trust(id);
         Ok(format!("service '{service}': what its Sentinels agree on now is taken as a new era"))
     }
-}
-
-fn changes_state(event: &status::Event) -> bool {
-    use status::EventKind::{Down, Fence, Grant, Hold, Release};
-    matches!(event.kind, Down | Fence | Grant | Hold | Release)
 }
 
 fn bind(service: &Service, listen: &Listen) -> Result<Listener, String> {

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
+use pointsman::events::Teller;
 use pointsman::sandbox::deployment::server_program;
-use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
+use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
 use pointsman_core::topology::snapshot::{
     Endpoint, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term,
 };
-use pointsman_core::topology::status::{EventKind, State};
+use pointsman_core::topology::status::{Event, EventKind, State};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -130,6 +131,7 @@ fn settings(source: Source) -> Settings {
         hold_reads: true,
         trust: Trust::Promotion,
         guard: None,
+        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }
 
@@ -138,6 +140,13 @@ fn settings(source: Source) -> Settings {
 struct Seen {
     views: Mutex<Vec<(Instant, Arc<ShardView>)>>,
     news: Condvar,
+    kinds: Mutex<Vec<EventKind>>,
+}
+
+impl Teller for Seen {
+    fn tell(&self, event: Event) {
+        self.kinds.lock().unwrap().push(event.kind);
+    }
 }
 
 impl Publisher for Seen {
@@ -196,7 +205,7 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     let source =
         Source::Sentinels { sentinels: d.sentinel_addresses()[..1].to_vec(), master: "mymaster".into() };
     let began = Instant::now();
-    let handle = control::start(vec![settings(source)], seen.clone()).unwrap();
+    let handle = control::start(vec![settings(source)], seen.clone(), seen.clone()).unwrap();
     let first = seen.wait("a first grant", Duration::from_secs(5), open);
     eprintln!("granted after {:?}", began.elapsed());
     assert_eq!((port_of(&first), first.term), (Some(d.nodes[0].port), Term(1)));
@@ -260,8 +269,8 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     assert!(s.problems.iter().any(|p| p.contains("refuses connections")), "{:?}", s.problems);
 
     seen.check();
-    let kinds: Vec<EventKind> = handle.events(0).iter().map(|(_, t)| t.event.kind).collect();
-    assert_eq!(kinds.iter().filter(|k| **k == EventKind::Grant).count(), 3, "{:?}", handle.events(0));
+    let kinds = seen.kinds.lock().unwrap();
+    assert_eq!(kinds.iter().filter(|k| **k == EventKind::Grant).count(), 3, "{kinds:?}");
     handle.stop();
 }
 
@@ -271,7 +280,7 @@ fn before_the_deployment_is_up_it_holds_and_says_why_and_then_finds_it() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nodes = vec![HostPort { host: "localhost".into(), port }];
     let source = Source::Roles { nodes, start_wait: Duration::from_secs(10) };
-    let handle = control::start(vec![settings(source)], seen.clone()).unwrap();
+    let handle = control::start(vec![settings(source)], seen.clone(), seen.clone()).unwrap();
     seen.wait("a reason", Duration::from_secs(5), |v| v.why.contains("no answer from localhost"));
     until("the reason is in the status", Duration::from_secs(5), || {
         status(&handle).problems.iter().any(|p| p.contains("refuses connections"))

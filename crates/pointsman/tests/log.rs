@@ -122,7 +122,7 @@ fn a_stderr_that_nobody_reads_does_not_keep_the_process_alive() {
     }
 }
 
-fn event(kind: EventKind, text: &str) -> Event {
+fn event(kind: EventKind) -> Event {
     Event {
         service: ServiceId(0),
         name: "cache".into(),
@@ -130,13 +130,16 @@ fn event(kind: EventKind, text: &str) -> Event {
         kind,
         term: Term(4),
         master: None,
-        text: text.into(),
+        text: "".into(),
+        story: None,
+        lost: None,
     }
 }
 
 fn says_some() {
-    log::story(&event(EventKind::Hold, "2 of 3 Sentinels say\r\n2020-01-01T00:00:00Z  INFO forged \x1b[2J"));
-    log::story(&event(EventKind::Note, "good to know"));
+    let say = |kind, text| log::story(&event(kind), text);
+    say(EventKind::Hold, "2 of 3 Sentinels say\r\n2020-01-01T00:00:00Z  INFO forged \x1b[2J");
+    say(EventKind::Note, "good to know");
     tracing::debug!(target: OURS, "ours, debug");
     tracing::info!(target: "hyper", "others, info");
     tracing::warn!(target: "hyper", "others, warn");

@@ -15,6 +15,7 @@ pub(super) enum Question {
     Master,
     Address,
     MasterAgain,
+    Flags,
     Sentinels,
     Replicas,
     Subscribe,
@@ -64,7 +65,7 @@ impl Question {
                 return array(&words, out);
             }
             Question::MyId => &[b"SENTINEL", b"MYID"],
-            Question::Master | Question::MasterAgain => &[b"SENTINEL", b"MASTER", name],
+            Question::Master | Question::MasterAgain | Question::Flags => &[b"SENTINEL", b"MASTER", name],
             Question::Address => &[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name],
             Question::Sentinels => &[b"SENTINEL", b"SENTINELS", name],
             // SLAVES is the older name, which every version knows.

@@ -26,6 +26,11 @@ use reply::{Decoder, Value};
 
 /// How often a target is asked while something goes on.
 const HURRY: Duration = Duration::from_millis(50);
+/// How often a Sentinel is asked for its flags, always: its events can be missed, and what it says is good for a lease
+/// that does not wait for the next round (docs/adr/fencing.md has what this costs a Sentinel).
+const PULSE: Duration = Duration::from_millis(50);
+/// A Sentinel that refuses connections is tried this often at least: each refusal says that nobody is there.
+const REFUSED_EVERY: Duration = Duration::from_millis(200);
 /// The first wait after a failed connection; doubled each time, up to the next one.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -88,6 +93,8 @@ pub struct Observer {
     /// A round is wanted as soon as there is room.
     again: bool,
     polled_at: Now,
+    /// When a Sentinel was last asked for its flags, by whichever question.
+    pulsed_at: Now,
     out: VecDeque<Do>,
 }
 
@@ -136,6 +143,7 @@ impl Observer {
             rounds: 0,
             again: false,
             polled_at: Now::ZERO,
+            pulsed_at: Now::ZERO,
             out: VecDeque::from([Do::Connect]),
         }
     }
@@ -224,20 +232,21 @@ impl Observer {
             State::Up if self.overdue().is_some_and(|at| now >= at) => self.fail(now, Gone::Timeout),
             State::Up if self.deadline().is_some_and(|at| now >= at) => self.expire(now),
             State::Up if self.rounds == 0 && now >= self.next_round() => self.round(now),
+            State::Up if self.next_pulse().is_some_and(|at| now >= at) => self.pulse(now),
             _ => {}
         }
     }
 
     /// When [`Self::timeout`] is due.
     pub fn next_timeout(&self) -> Option<Now> {
-        Some(match self.state {
-            State::Idle(at) => at,
-            State::Connecting(since) => since + self.timeout,
+        match self.state {
+            State::Idle(at) => Some(at),
+            State::Connecting(since) => Some(since + self.timeout),
             State::Up => {
                 let round = (self.rounds == 0).then(|| self.next_round());
-                return [self.overdue(), self.deadline(), round].into_iter().flatten().min();
+                [self.overdue(), self.deadline(), round, self.next_pulse()].into_iter().flatten().min()
             }
-        })
+        }
     }
 
     /// The next thing to do.
@@ -276,6 +285,18 @@ impl Observer {
         self.polled_at + period
     }
 
+    /// When a Sentinel is to be asked for its flags; not while an answer is awaited.
+    fn next_pulse(&self) -> Option<Now> {
+        let idle = self.waiting.is_empty() && matches!(self.script, Script::Sentinel(_));
+        idle.then(|| self.pulsed_at + PULSE)
+    }
+
+    /// Asks a Sentinel for its flags.
+    fn pulse(&mut self, now: Now) {
+        self.pulsed_at = now;
+        self.send(now, Vec::from([Question::Flags]));
+    }
+
     /// Asks the script's round of questions.
     fn round(&mut self, now: Now) {
         let questions = match &mut self.script {
@@ -285,7 +306,7 @@ impl Observer {
             Script::Guard(g) => g.round(self.hurry),
             Script::Ping => Vec::from([Question::Ping]),
         };
-        self.polled_at = now;
+        (self.polled_at, self.pulsed_at) = (now, now);
         self.again = false;
         self.rounds += 1;
         self.send(now, questions);
@@ -334,6 +355,9 @@ impl Observer {
         if !seen.is_empty() {
             self.backoff = BACKOFF_MIN;
         }
+        if let (Script::Sentinel(s), [Seen::Flags(f)]) = (&self.script, seen.as_slice()) {
+            self.again |= s.is_news(f);
+        }
         let guards = matches!(self.script, Script::Guard(_));
         let refused =
             |s: &Seen| matches!(s, Seen::Listening(Err(_))) || guards && matches!(s, Seen::Problem(_));
@@ -347,8 +371,8 @@ impl Observer {
         }
     }
 
-    fn saw(&mut self, now: Now, seen: Seen) {
-        self.out.push_back(Do::Observed(Observation { from: self.target.clone(), sent: now, seen }));
+    fn saw(&mut self, sent: Now, seen: Seen) {
+        self.out.push_back(Do::Observed(Observation { from: self.target.clone(), sent, seen }));
     }
 
     /// Gives up the connection from our side.
@@ -362,13 +386,18 @@ impl Observer {
             _ if self.patient() => self.interval.max(BACKOFF_MIN),
             Gone::Denied(_) => BACKOFF_MAX,
             _ if self.hurry => self.backoff.min(BACKOFF_HURRY),
+            Gone::Refused if matches!(self.script, Script::Sentinel(_)) => self.backoff.min(REFUSED_EVERY),
             _ => self.backoff,
+        };
+        let sent = match self.state {
+            State::Connecting(since) => since,
+            _ => now,
         };
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         self.disconnect(now, wait);
         match self.script {
             Script::Events(_) => self.saw(now, Seen::Listening(Err(format!("{why}").into()))),
-            _ => self.saw(now, Seen::Gone(why)),
+            _ => self.saw(sent, Seen::Gone(why)),
         }
     }
 

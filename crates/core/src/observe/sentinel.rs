@@ -2,7 +2,7 @@
 use super::ask::{Question, readable};
 use super::reply::Value;
 use crate::Now;
-use crate::topology::observation::{Listed, Peer, Seen, Stage, View, Vote};
+use crate::topology::observation::{Flags, Listed, Peer, Seen, Stage, View, Vote};
 use crate::topology::settings::HostPort;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,11 +21,13 @@ pub(super) struct Poll {
     /// The Sentinel knows no such master.
     none: bool,
     listed_at: Now,
+    /// The epoch and the stage by the last view.
+    last: Option<(u64, Stage)>,
 }
 
 impl Poll {
     pub(super) fn new(name: Arc<str>) -> Poll {
-        Poll { name, epoch: None, address: None, none: false, listed_at: Now::ZERO }
+        Poll { name, epoch: None, address: None, none: false, listed_at: Now::ZERO, last: None }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -34,7 +36,7 @@ impl Poll {
 
     /// What a new connection asks first. The lists come before the first view, so that it is weighed rightly.
     pub(super) fn greet(&mut self) -> Vec<Question> {
-        self.listed_at = Now::ZERO;
+        (self.listed_at, self.last) = (Now::ZERO, None);
         Vec::from([Question::MyId])
     }
 
@@ -67,10 +69,16 @@ impl Poll {
             (Question::Master, v) => self.before(v),
             (Question::Address, v) => self.address(v),
             (Question::MasterAgain, v) => self.after(v),
+            (Question::Flags, v) => flags(v).map(Seen::Flags),
             // Errors to the lists say nothing that those to MASTER do not.
             _ => None,
         };
         seen.into_iter().collect()
+    }
+
+    /// Whether flags say something that the last view does not, so that the whole round is to be asked at once.
+    pub(super) fn is_news(&self, flags: &Flags) -> bool {
+        self.last.is_some_and(|last| last != (flags.epoch, flags.stage))
     }
 
     fn before(&mut self, value: &Value) -> Option<Seen> {
@@ -99,24 +107,47 @@ impl Poll {
             return Some(Seen::NoSuchMaster);
         }
         // The address belongs to the epoch only if that was the same before and after; otherwise the next round tells.
-        let epoch = value.number("config-epoch").filter(|e| Some(*e) == before)?;
+        let f = flags(value).filter(|f| Some(f.epoch) == before)?;
         let Some(master) = address else {
             return Some(Seen::Problem("an answer without an address".into()));
         };
-        let ms = |name| value.number(name).map(Duration::from_millis);
-        let small = |name| value.number(name).and_then(|n| u32::try_from(n).ok());
+        self.last = Some((f.epoch, f.stage));
         Some(Seen::View(View {
-            epoch,
+            epoch: f.epoch,
             master,
-            stage: stage(value.field("flags").unwrap_or(""), value.field("failover-state")),
-            forced: flag(value, "force_failover"),
-            quorum: small("quorum").unwrap_or(1),
-            others: small("num-other-sentinels").unwrap_or(0),
-            down_after: ms("down-after-milliseconds").unwrap_or(Duration::from_secs(30)),
-            failover_timeout: ms("failover-timeout").unwrap_or(Duration::from_secs(180)),
-            pong_age: ms("last-ok-ping-reply").unwrap_or(Duration::MAX),
+            stage: f.stage,
+            forced: f.forced,
+            quorum: f.quorum,
+            others: f.others,
+            down_after: f.down_after,
+            failover_timeout: ms(value, "failover-timeout").unwrap_or(Duration::from_secs(180)),
+            pong_age: f.pong_age,
+            ping_age: f.ping_age,
+            linked: f.linked,
         }))
     }
+}
+
+fn ms(value: &Value, name: &str) -> Option<Duration> {
+    value.number(name).map(Duration::from_millis)
+}
+
+/// What an answer to `SENTINEL MASTER` says besides an address (sentinel.c, addReplySentinelRedisInstance). A field that
+/// is missing is read so that it promises least.
+fn flags(value: &Value) -> Option<Flags> {
+    let small = |name| value.number(name).and_then(|n| u32::try_from(n).ok());
+    let pong_age = ms(value, "last-ok-ping-reply").unwrap_or(Duration::MAX);
+    Some(Flags {
+        epoch: value.number("config-epoch")?,
+        stage: stage(value.field("flags").unwrap_or(""), value.field("failover-state")),
+        forced: flag(value, "force_failover"),
+        quorum: small("quorum").unwrap_or(1),
+        others: small("num-other-sentinels").unwrap_or(0),
+        down_after: ms(value, "down-after-milliseconds").unwrap_or(Duration::from_secs(30)),
+        pong_age,
+        ping_age: ms(value, "last-ping-sent").unwrap_or(pong_age),
+        linked: !flag(value, "disconnected"),
+    })
 }
 
 fn unknown_master(value: &Value) -> bool {

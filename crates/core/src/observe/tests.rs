@@ -1,7 +1,7 @@
 //! What observers ask, and what they make of answers, byte for byte.
 use super::*;
 use crate::topology::observation::*;
-use crate::topology::settings::{Failback, Guarding, HostPort, StaticNode, Trust};
+use crate::topology::settings::{Failback, Fencing, Guarding, HostPort, StaticNode, Trust, WithoutLease};
 use crate::topology::snapshot::ServiceId;
 use alloc::string::ToString;
 
@@ -24,6 +24,7 @@ fn settings() -> Settings {
         hold_reads: true,
         trust: Trust::Promotion,
         guard: Some(Guarding { every: 100 * MS, wait: 150 * MS }),
+        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }
 
@@ -189,8 +190,8 @@ fn silence_ends_a_connection_and_failed_ones_are_tried_again_at_least_each_secon
         let at = o.next_timeout().unwrap();
         o.timeout(at);
         assert_eq!(drain(&mut o).0, "CONNECT ");
-        o.gone(at, Gone::Refused);
-        assert_eq!(drain(&mut o).1, [Seen::Gone(Gone::Refused)]);
+        o.gone(at, Gone::Unreachable);
+        assert_eq!(drain(&mut o).1, [Seen::Gone(Gone::Unreachable)]);
         waits.push(o.next_timeout().unwrap().since(at));
     }
     assert!(waits.is_sorted() && waits[8] == BACKOFF_MAX && waits[0] < 100 * MS, "{waits:?}");
@@ -199,6 +200,55 @@ fn silence_ends_a_connection_and_failed_ones_are_tried_again_at_least_each_secon
     assert_eq!(o.next_timeout(), Some(last - 800 * MS));
     o.ask(last - 850 * MS);
     assert_eq!(o.next_timeout(), Some(last - 850 * MS));
+}
+
+#[test]
+fn a_sentinel_that_refuses_connections_is_tried_often_and_a_refusal_dates_from_the_attempt() {
+    let mut o = polling();
+    o.gone(T0, Gone::Closed);
+    drain(&mut o);
+    for _ in 0..9 {
+        let at = o.next_timeout().unwrap();
+        o.timeout(at);
+        drain(&mut o);
+        o.gone(at + 7 * MS, Gone::Refused);
+        let Some(Do::Observed(x)) = o.poll() else { panic!("a refusal is seen") };
+        assert_eq!((x.seen, x.sent), (Seen::Gone(Gone::Refused), at));
+        assert!(o.next_timeout().unwrap().since(at + 7 * MS) <= REFUSED_EVERY);
+    }
+}
+
+#[test]
+fn a_sentinel_is_asked_for_its_flags_every_50_ms_and_for_all_when_they_change() {
+    let mut o = polling();
+    let m = master("7", "master", None);
+    o.bytes(T0, format!("{m}{}{m}", bulk(&["h", "1"])).as_bytes());
+    drain(&mut o);
+    let flags = "*3 $8 SENTINEL $6 MASTER $8 mymaster ";
+    for i in 1..=3 {
+        let at = T0 + i * PULSE;
+        assert_eq!(o.next_timeout(), Some(at));
+        o.timeout(at);
+        assert_eq!(drain(&mut o).0, flags, "one short question");
+        assert_eq!(o.next_timeout(), Some((T0 + 200 * MS).max(at)), "and one at a time");
+        o.bytes(at, m.as_bytes());
+        let (sent, seen, _) = drain(&mut o);
+        assert!(
+            sent.is_empty()
+                && matches!(seen.as_slice(), [Seen::Flags(f)] if f.pong_age == 88 * MS && f.linked)
+        );
+    }
+    o.timeout(T0 + 200 * MS);
+    assert!(drain(&mut o).0.contains("GET-MASTER-ADDR-BY-NAME"), "the whole round comes at its interval");
+    o.bytes(T0 + 200 * MS, format!("{m}{}{m}", bulk(&["h", "1"])).as_bytes());
+    drain(&mut o);
+    o.timeout(T0 + 250 * MS);
+    drain(&mut o);
+    let acts = master("7", "master,failover_in_progress,disconnected", Some("select_slave"));
+    o.bytes(T0 + 250 * MS, acts.as_bytes());
+    let (sent, seen, _) = drain(&mut o);
+    assert!(matches!(seen.as_slice(), [Seen::Flags(f)] if f.stage == Stage::Acts && !f.linked));
+    assert!(sent.contains("GET-MASTER-ADDR-BY-NAME"), "{sent}");
 }
 
 #[test]

@@ -238,15 +238,19 @@ impl Guard {
 }
 
 impl Around<'_> {
-    /// Whether every node but the master refuses connections.
+    /// Whether every node but the master refuses connections, and nothing else could in its place.
     fn others_are_dead(&self) -> bool {
+        if !self.sentinels.fencing.refused_is_dead {
+            return false;
+        }
         let others = self.nodes.map.iter().filter(|(at, _)| self.nodes.key(at) != *self.master);
         others.into_iter().all(|(_, n)| matches!(n.lost, Some((Gone::Refused, _))))
     }
 
     /// Why nobody can be promoted (c), or who could bring it about.
     fn vouched(&self, since: Now) -> Result<String, String> {
-        let counted = || self.sentinels.counted().filter(|(_, s)| !s.dead() && !s.knows_none);
+        let counted =
+            || self.sentinels.counted().filter(|(at, s)| !self.sentinels.dead(at, s) && !s.knows_none);
         let (good, bad): (Vec<_>, Vec<_>) = counted().partition(|(_, s)| self.sees_it_well(s, since));
         // So many must take it for down before anybody asks for votes, and so many votes are needed then.
         let view = |s: &Sentinel| s.said.as_ref().map(|(_, v)| (v.quorum as usize, v.others as usize));

@@ -70,6 +70,8 @@ pub(super) struct Wait {
     pub(super) reads: bool,
     /// Nothing is missing but the answer to a question sent after a worker's sign.
     pub(super) only_sign: bool,
+    /// The lease on writes has ended: what happens then is a setting of its own.
+    pub(super) lapsed: bool,
 }
 
 impl Verdict {
@@ -78,11 +80,11 @@ impl Verdict {
     }
 
     pub(super) fn trouble(why: String) -> Verdict {
-        Verdict::Hold(Wait { why, trouble: true, reads: false, only_sign: false })
+        Verdict::Hold(Wait { why, trouble: true, reads: false, only_sign: false, lapsed: false })
     }
 
     pub(super) fn awaiting(why: String) -> Verdict {
-        Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: false })
+        Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: false, lapsed: false })
     }
 }
 
@@ -112,7 +114,13 @@ impl<'a> Facts<'a> {
         }
         if told.sent <= self.sign_at {
             let why = format!("{key} is asked for its role again, after a sign on a connection to it");
-            return Err(Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: true }));
+            return Err(Verdict::Hold(Wait {
+                why,
+                trouble: false,
+                reads: false,
+                only_sign: true,
+                lapsed: false,
+            }));
         }
         Ok(told)
     }

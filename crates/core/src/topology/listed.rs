@@ -105,7 +105,7 @@ impl ListedNodes {
                 Verdict::serve(key, 0)
             }
             Some(sent) if sent > f.doubt_at => {
-                Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: true })
+                Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: true, lapsed: false })
             }
             _ => Verdict::awaiting(why),
         }

@@ -19,7 +19,7 @@ use super::sentinels::Sentinels;
 use super::settings::{Settings, Source, Trust};
 use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
-use super::view::endpoint;
+use super::teller::Teller;
 use super::watch::{ASK_EVERY, CHASE_EVERY, configured_nodes, observed_differently};
 use crate::Now;
 use alloc::boxed::Box;
@@ -72,6 +72,8 @@ pub(super) struct Held {
     pub(super) since: Now,
     pub(super) why: String,
     pub(super) reads: bool,
+    /// It holds for want of a lease: whether reads go on does not depend on `hold_reads`.
+    pub(super) lapsed: bool,
     /// It ran out, and that was told.
     down: bool,
 }
@@ -91,6 +93,10 @@ pub struct Topology {
     /// Why it serves.
     pub(super) serving: Arc<str>,
     pub(super) guard: Guard,
+    /// Until when writes may go on without another word of the Sentinels.
+    pub(super) lease: Option<Now>,
+    /// Holds for want of a lease.
+    pub(super) lapses: u64,
     doubt_at: Now,
     sign_at: Now,
     /// Until when a sign alone does not make all workers hold.
@@ -105,7 +111,9 @@ pub struct Topology {
     pub(super) published: Arc<ShardView>,
     pub(super) published_at: Now,
     pub(super) watched: BTreeSet<Target>,
-    pub(super) hurrying: bool,
+    /// Whether Sentinels, and nodes, are asked often.
+    pub(super) hurrying: (bool, bool),
+    pub(super) teller: Teller,
     pub(super) acts: VecDeque<Act>,
 }
 
@@ -113,7 +121,13 @@ impl Topology {
     /// A machine that knows nothing yet: it holds from now on, and wants its targets watched.
     pub fn new(now: Now, settings: Settings) -> Topology {
         let judge = judge_for(now, &settings);
-        let held = Held { since: now, why: "the master is not known yet".into(), reads: false, down: false };
+        let held = Held {
+            since: now,
+            why: "the master is not known yet".into(),
+            reads: false,
+            lapsed: false,
+            down: false,
+        };
         let mut t = Topology {
             judge,
             nodes: Nodes::default(),
@@ -124,6 +138,8 @@ impl Topology {
             held: Some(held),
             serving: "".into(),
             guard: Guard::default(),
+            lease: None,
+            lapses: 0,
             doubt_at: Now::ZERO,
             sign_at: Now::ZERO,
             grace_until: Now::ZERO,
@@ -136,7 +152,8 @@ impl Topology {
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
             published_at: now,
             watched: BTreeSet::new(),
-            hurrying: false,
+            hurrying: (false, false),
+            teller: Teller::default(),
             acts: VecDeque::new(),
             settings,
         };
@@ -151,6 +168,7 @@ impl Topology {
     pub fn observe(&mut self, now: Now, o: Observation) {
         let Observation { from, sent, seen } = o;
         let announced = matches!(seen, Seen::Announced(_));
+        self.hear(now, &from, &seen);
         match (from.kind, &mut self.judge) {
             (TargetKind::Sentinel, Judge::Sentinels(s)) => {
                 s.observe(now, &from.at, sent, seen, &mut self.nodes)
@@ -171,6 +189,7 @@ impl Topology {
     /// A worker saw a sign that the grant may have ended. The node is asked at once; a view whose proof began after
     /// the sign follows, or the reason why there is none.
     pub fn sign(&mut self, now: Now, sign: &Sign) {
+        self.note_sign(now, sign);
         let Some(grant) = self.grant.as_ref().filter(|_| sign.term == self.term) else { return };
         self.owed = self.owed.max(Some(sign.at));
         if grant.proven_at <= sign.at {
@@ -219,7 +238,7 @@ impl Topology {
                 Judge::Sentinels(s),
                 Source::Sentinels { master: a, .. },
                 Source::Sentinels { master: b, sentinels },
-            ) if a == b => s.configure(now, sentinels),
+            ) if a == b => s.configure(now, sentinels, self.settings.fencing),
             (_, a, b)
                 if mem::discriminant(a) != mem::discriminant(b) || matches!(b, Source::Sentinels { .. }) =>
             {
@@ -250,7 +269,8 @@ impl Topology {
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
         let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
         let chase = self.candidates(self.looked_at).next().map(|_| self.chased_at + CHASE_EVERY);
-        [Some(tick), end, ask, chase].into_iter().flatten().min()
+        let lapse = self.lease.filter(|t| self.held.is_none() && *t > self.looked_at);
+        [Some(tick), end, ask, chase, lapse].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -311,12 +331,14 @@ impl Topology {
                 Verdict::Withdraw(why) => self.withdraw(now, why),
             }
         }
+        self.lease = self.grant.as_ref().and_then(|g| self.sentinels()?.lease(&self.nodes, &g.key));
         self.run_out(now);
         self.tell_news(now);
         self.arrange();
         self.ask(now);
         self.chase(now);
         self.publish(now);
+        self.follow(now);
     }
 
     fn verdict(&mut self, now: Now) -> Verdict {
@@ -440,7 +462,9 @@ impl Topology {
     fn release(&mut self, now: Now) {
         if let Some(why) = self.guard.holds() {
             let why = why.into();
-            return self.hold(now, why, true);
+            self.hold(now, why, true);
+            self.held.iter_mut().for_each(|h| h.lapsed = false);
+            return;
         }
         let Some(held) = self.held.take() else { return };
         let ms = now.since(held.since).as_millis();
@@ -464,6 +488,10 @@ impl Topology {
         } else if let Some(h) = &mut self.held {
             h.reads = wait.reads;
         }
+        if let Some(h) = &mut self.held {
+            self.lapses += u64::from(wait.lapsed && !h.lapsed);
+            h.lapsed = wait.lapsed;
+        }
     }
 
     fn hold(&mut self, now: Now, why: String, reads: bool) {
@@ -471,7 +499,7 @@ impl Topology {
             (h.why, h.reads) = (why, reads);
             return;
         }
-        self.held = Some(Held { since: now, why: why.clone(), reads, down: false });
+        self.held = Some(Held { since: now, why: why.clone(), reads, lapsed: false, down: false });
         self.tell(now, EventKind::Hold, why);
     }
 
@@ -490,18 +518,6 @@ impl Topology {
         h.down = true;
         let text = format!("commands get an error: the hold ran out after {} ms: {}", max.as_millis(), h.why);
         self.tell(now, EventKind::Down, text);
-    }
-
-    pub(super) fn tell(&mut self, now: Now, kind: EventKind, text: String) {
-        self.acts.push_back(Act::Story(Event {
-            service: self.settings.id,
-            name: self.settings.name.clone(),
-            at: now,
-            kind,
-            term: self.term,
-            master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
-            text: text.into(),
-        }));
     }
 
     fn tell_news(&mut self, now: Now) {
@@ -528,7 +544,9 @@ fn facts<'a>(
 
 fn judge_for(now: Now, settings: &Settings) -> Judge {
     match &settings.source {
-        Source::Sentinels { sentinels, .. } => Judge::Sentinels(Sentinels::new(now, sentinels)),
+        Source::Sentinels { sentinels, .. } => {
+            Judge::Sentinels(Sentinels::new(now, sentinels, settings.fencing))
+        }
         Source::Roles { nodes, start_wait } => Judge::Roles(Roles::new(nodes, *start_wait)),
         Source::Static { nodes, rise, fall, failback } => {
             Judge::Listed(ListedNodes::new(nodes, *rise, *fall, *failback))

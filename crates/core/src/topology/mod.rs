@@ -2,11 +2,13 @@
 //!
 //! [`observation`] is what was seen, by whom and when. [`machine`] holds the grant, the gates, the hold and what is
 //! published; the three ways to know the master ([`settings::Source`]) are three judges that look at all observations
-//! together and give a verdict: `sentinels` (with `quorum` and `promotion`), `roles` and `listed`. `nodes` is what is
-//! known of the nodes, `guard` makes writes wait that no replica acknowledges, `watch` whom to ask and how often, and [`status`] the operator's view. [`snapshot`] is what the
+//! together and give a verdict: `sentinels` (with `quorum`, `lease` and `promotion`), `roles` and `listed`. `nodes` is what is
+//! known of the nodes, `guard` makes writes wait that no replica acknowledges, `watch` whom to ask and how often, and
+//! [`status`] the operator's view; [`story`] is what is told of each switch, and `teller` writes it. [`snapshot`] is what the
 //! data plane gets to see.
 mod guard;
 mod judge;
+mod lease;
 mod listed;
 pub mod machine;
 mod nodes;
@@ -18,6 +20,8 @@ mod sentinels;
 pub mod settings;
 pub mod snapshot;
 pub mod status;
+pub mod story;
+mod teller;
 mod view;
 mod watch;
 

@@ -61,8 +61,9 @@ impl fmt::Display for Target {
 pub struct Observation {
     /// Who was asked, or was seen.
     pub from: Target,
-    /// When the question was sent whose answer this is (for events and lost connections: when they were seen). What
-    /// is said was true at some moment between this and the observation's arrival.
+    /// When the question was sent whose answer this is (for events and lost connections: when they were seen; for a
+    /// connection that could not be made: when it was begun). What is said was true at some moment between this and the
+    /// observation's arrival.
     pub sent: Now,
     /// What was seen.
     pub seen: Seen,
@@ -83,6 +84,8 @@ pub enum Seen {
     Id(Box<str>),
     /// A Sentinel's view of the master.
     View(View),
+    /// A Sentinel's flags and counts, without the address: the short question between two views.
+    Flags(Flags),
     /// The Sentinel knows no master of that name.
     NoSuchMaster,
     /// The other Sentinels that a Sentinel knows (`SENTINEL SENTINELS`).
@@ -157,6 +160,50 @@ pub struct View {
     pub failover_timeout: Duration,
     /// How old its last good pong of the master was (`last-ok-ping-reply`).
     pub pong_age: Duration,
+    /// For how long its oldest unanswered ping to the master has waited (`last-ping-sent`); zero if none waits.
+    pub ping_age: Duration,
+    /// Whether its connections to the master stand (no flag `disconnected`).
+    pub linked: bool,
+}
+
+impl View {
+    /// The same without the address.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            epoch: self.epoch,
+            stage: self.stage,
+            forced: self.forced,
+            quorum: self.quorum,
+            others: self.others,
+            down_after: self.down_after,
+            pong_age: self.pong_age,
+            ping_age: self.ping_age,
+            linked: self.linked,
+        }
+    }
+}
+
+/// What one `SENTINEL MASTER` says by itself. The fields mean what they mean in [`View`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flags {
+    /// The config epoch.
+    pub epoch: u64,
+    /// How far a failover has come.
+    pub stage: Stage,
+    /// Whether that failover was ordered.
+    pub forced: bool,
+    /// Its quorum.
+    pub quorum: u32,
+    /// How many other Sentinels it knows.
+    pub others: u32,
+    /// After how long without a pong it takes the master for down.
+    pub down_after: Duration,
+    /// How old its last good pong of the master was.
+    pub pong_age: Duration,
+    /// For how long its oldest unanswered ping to the master has waited.
+    pub ping_age: Duration,
+    /// Whether its connections to the master stand.
+    pub linked: bool,
 }
 
 /// How far a failover has come, as one Sentinel sees it.

@@ -6,16 +6,19 @@
 //!
 //! 1. a Sentinel names another node, or a higher epoch (`dissent`);
 //! 2. a failover goes on (`stages`);
-//! 3. a failover was given up after its order to promote may have been sent (`aborts`);
-//! 4. another node says master and continues this one's history (`rival`);
-//! 5. so many Sentinels are out of sight, and not dead, that they could elect among themselves (`sight`);
-//! 6. the node itself ([`Facts::prove`]).
+//! 3. a Sentinel has voted for one that we cannot see (`elections`);
+//! 4. a failover was given up after its order to promote may have been sent (`aborts`);
+//! 5. another node says master and continues this one's history (`rival`);
+//! 6. the Sentinels out of sight could have elected another master by now (`lease`), and, after any of these signs, until
+//!    so many have answered again that the others could not elect among themselves (`sight`);
+//! 7. the node itself ([`Facts::prove`]).
 use super::judge::{Facts, Grant, Verdict, Wait};
+use super::lease::votes_needed;
 use super::nodes::{Key, Node};
 use super::observation::{Lineage, Stage, View};
 use super::promotion::Promotion;
 use super::sentinels::{Sentinel, Sentinels};
-use super::settings::HostPort;
+use super::settings::{HostPort, WithoutLease};
 use crate::Now;
 use alloc::boxed::Box;
 use alloc::format;
@@ -117,7 +120,7 @@ impl Sentinels {
         let pending = |why: Option<String>, reads: bool| match why {
             Some(why) => {
                 let reads = reads && f.readable(&subject.key);
-                Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false }))
+                Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false, lapsed: false }))
             }
             None => Ok(()),
         };
@@ -130,13 +133,20 @@ impl Sentinels {
         pending(self.rival(f, subject, named), false)?;
         pending(self.dissent(f, subject, named, promotion), false)?;
         pending(self.stages(f, subject), true)?;
+        pending(self.elections(f, subject), true)?;
         pending(self.aborts(f, subject, named), true)?;
-        pending(self.sight(f.oldest), true)?;
+        self.leased(f, subject)?;
         f.prove(&subject.key)?;
-        if let Some(why) = self.sight(f.doubt_at.max(f.oldest)) {
+        if let Some(why) = self.sight(f.doubt_at) {
             return Err(Verdict::awaiting(why));
         }
         Ok(())
+    }
+
+    fn leased(&self, f: &Facts<'_>, subject: &Choice) -> Result<(), Verdict> {
+        let Some(why) = self.lapsed(f, &subject.key) else { return Ok(()) };
+        let reads = self.fencing.without_lease == WithoutLease::HoldWrites && f.readable(&subject.key);
+        Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false, lapsed: true }))
     }
 
     /// What a majority names, if it agrees.
@@ -267,6 +277,20 @@ impl Sentinels {
         })
     }
 
+    /// A vote for a Sentinel out of sight, who may be elected by it and promote: its hellos tell the voter within this time.
+    fn elections(&self, f: &Facts<'_>, subject: &Choice) -> Option<String> {
+        self.counted().find_map(|(at, s)| {
+            let (when, vote) = s.voted.as_ref()?;
+            let open = vote.epoch > subject.epoch && f.now.since(*when) < GOSSIP;
+            (open && !self.in_sight(&vote.leader, *when)).then(|| {
+                format!(
+                    "Sentinel {at} votes for {}, which is out of sight, in epoch {}",
+                    vote.leader, vote.epoch
+                )
+            })
+        })
+    }
+
     /// A failover that was given up: the old master goes on only when the node that was selected says that it is a
     /// replica, or, if that cannot be asked, when the majority still names the old master after a while.
     fn aborts(&self, f: &Facts<'_>, subject: &Choice, named: bool) -> Option<String> {
@@ -330,12 +354,9 @@ impl Sentinels {
     fn sight(&self, since: Now) -> Option<String> {
         let unseen: Vec<(&HostPort, &Sentinel)> = self
             .counted()
-            .filter(|(_, s)| !s.dead() && !s.knows_none && s.answered.is_none_or(|a| a < since))
+            .filter(|(at, s)| !self.dead(at, s) && !s.knows_none && s.answered.is_none_or(|a| a < since))
             .collect();
-        let votes = |s: &Sentinel| match &s.said {
-            Some((_, v)) => (v.others as usize).div_ceil(2).saturating_add(1).max(v.quorum as usize),
-            None => self.need(),
-        };
+        let votes = |s: &Sentinel| s.said.as_ref().map_or(self.need(), |(_, v)| votes_needed(&v.flags()));
         let enough = unseen.iter().map(|(_, s)| votes(s)).min()?;
         if unseen.len() < enough {
             return None;

@@ -1,8 +1,9 @@
 //! The Sentinels of one service: which are known, what each said last, and how far a failover has come by what it
 //! says. What follows from it is in `quorum`.
+use super::lease::Clock;
 use super::nodes::Nodes;
-use super::observation::{Announced, Gone, Listed, Peer, Seen, Stage, View, Vote};
-use super::settings::HostPort;
+use super::observation::{Announced, Flags, Gone, Listed, Peer, Seen, Stage, View, Vote};
+use super::settings::{Fencing, HostPort};
 use crate::Now;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -42,6 +43,10 @@ pub(super) struct Sentinel {
     /// It knows no such master.
     pub(super) knows_none: bool,
     pub(super) lost: Option<(Gone, Now)>,
+    /// What is known of when it may take the master for down.
+    pub(super) clock: Clock,
+    /// Where the other Sentinels find it.
+    announced: Option<HostPort>,
     /// It answered, or could not be reached, at least once.
     pub(super) tried: bool,
     /// Which Sentinels have listed it, and when last.
@@ -64,6 +69,8 @@ pub(super) struct Sentinel {
     pub(super) selected: Option<HostPort>,
     /// Its newest vote, by its own word, or by that of the Sentinel that asked for it: by whose word.
     votes: BTreeMap<HostPort, Vote>,
+    /// When it announced its newest vote for another, for whom and for which epoch.
+    pub(super) voted: Option<(Now, Vote)>,
     /// A failover that it began and did not bring to an end.
     pub(super) aborted: Option<Abort>,
     /// Since when it has contradicted what the others, or the grant, say.
@@ -115,6 +122,7 @@ impl Sentinel {
     fn view(&mut self, now: Now, sent: Now, view: View) {
         self.answer(now, sent);
         self.knows_none = false;
+        self.clock.answered(sent, view.flags());
         if self.said.as_ref().is_some_and(|(before, _)| *before > sent) {
             return;
         }
@@ -126,6 +134,23 @@ impl Sentinel {
             self.forced = view.forced;
         }
         self.said = Some((sent, view));
+    }
+
+    /// What it says without an address is no vote, but may be a sign, and counts for a lease.
+    fn flags(&mut self, now: Now, sent: Now, flags: Flags) {
+        (self.heard, self.up_at, self.lost) = (Some(now), now, None);
+        self.clock.answered(sent, flags);
+        if sent > self.stage_at || (self.stage < flags.stage && flags.stage < Stage::Promoted) {
+            let moved = self.said.as_ref().is_some_and(|(_, v)| v.epoch != flags.epoch);
+            self.enter(now, flags.stage, moved);
+            self.forced = flags.forced;
+        }
+    }
+
+    /// Whether the address that we ask is its own, and not one that something else may refuse for it.
+    fn at_home(&self, at: &HostPort) -> bool {
+        let same = |own: &HostPort| own == at || own.literal().is_some_and(|a| self.addr == Some(a));
+        self.announced.as_ref().is_none_or(same)
     }
 
     /// The stage becomes `to`. `moved`: the Sentinel names another master, or a new epoch.
@@ -164,8 +189,13 @@ impl Sentinel {
         });
     }
 
-    fn gone(&mut self, now: Now, why: Gone) {
+    fn gone(&mut self, now: Now, sent: Now, why: Gone) {
         self.tried = true;
+        if why == Gone::Refused {
+            self.clock.refused(sent);
+        } else {
+            self.clock.refuses_no_longer();
+        }
         let since = self.lost.as_ref().map_or(now, |(_, since)| *since);
         self.lost = Some((why, since));
         // Its failover died with it, but may have promoted its choice before.
@@ -180,6 +210,9 @@ impl Sentinel {
             self.selected = Some(at);
         }
         if let Some(vote) = a.vote {
+            if self.id.as_deref() != Some(&*vote.leader) {
+                self.voted = Some((now, vote.clone()));
+            }
             self.note_vote(own, vote);
         }
         // Only an answer can tell that something is over.
@@ -196,27 +229,36 @@ fn seen_up(now: Now, peer: &Peer) -> Now {
 }
 
 /// The Sentinels of one service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Sentinels {
     pub(super) map: BTreeMap<HostPort, Sentinel>,
     /// How many count.
     pub(super) known: usize,
     /// Since when all that answer have agreed on a lower epoch than that of the last grant.
     pub(super) era: Option<(super::nodes::Key, u64, Now)>,
+    pub(super) fencing: Fencing,
     recounted_at: Now,
     /// What the operator should read: discoveries and drops.
     pub(super) news: Vec<String>,
 }
 
 impl Sentinels {
-    pub(super) fn new(now: Now, configured: &[HostPort]) -> Sentinels {
-        let mut s = Sentinels::default();
-        s.configure(now, configured);
+    pub(super) fn new(now: Now, configured: &[HostPort], fencing: Fencing) -> Sentinels {
+        let mut s = Sentinels {
+            map: BTreeMap::new(),
+            known: 0,
+            era: None,
+            fencing,
+            recounted_at: Now::ZERO,
+            news: Vec::new(),
+        };
+        s.configure(now, configured, fencing);
         s
     }
 
     /// Sets which ones are configured, and keeps what is known of the others.
-    pub(super) fn configure(&mut self, now: Now, configured: &[HostPort]) {
+    pub(super) fn configure(&mut self, now: Now, configured: &[HostPort], fencing: Fencing) {
+        self.fencing = fencing;
         for s in self.map.values_mut() {
             s.configured = false;
         }
@@ -261,6 +303,16 @@ impl Sentinels {
         self.counted().filter_map(|(_, s)| s.said.as_ref()).map(|(_, v)| v.down_after).max()
     }
 
+    /// Whether a Sentinel of this run id has spoken since.
+    pub(super) fn in_sight(&self, id: &str, since: Now) -> bool {
+        self.counted().any(|(_, s)| s.id.as_deref() == Some(id) && s.clock.said_after(since))
+    }
+
+    /// Whether a refusal of this Sentinel's address says that its process does not live.
+    pub(super) fn refusals_count(&self, at: &HostPort, s: &Sentinel) -> bool {
+        self.fencing.refused_is_dead && s.at_home(at)
+    }
+
     /// Takes in what was seen of one Sentinel.
     pub(super) fn observe(&mut self, now: Now, at: &HostPort, sent: Now, seen: Seen, nodes: &mut Nodes) {
         let Some(s) = self.map.get_mut(at) else { return };
@@ -269,7 +321,7 @@ impl Sentinels {
                 s.addr = Some(addr);
                 self.merge(now);
             }
-            Seen::Gone(why) => s.gone(now, why),
+            Seen::Gone(why) => s.gone(now, sent, why),
             Seen::Problem(text) => {
                 s.tried = true;
                 s.problem = Some(text);
@@ -286,6 +338,7 @@ impl Sentinels {
                     self.recount(now);
                 }
             }
+            Seen::Flags(flags) => s.flags(now, sent, flags),
             Seen::NoSuchMaster => {
                 s.answer(now, sent);
                 s.knows_none = true;
@@ -317,6 +370,7 @@ impl Sentinels {
             let at = self.place(now, peer);
             if let Some(s) = at.and_then(|at| self.map.get_mut(&at)) {
                 s.listed.insert(lister.clone(), now);
+                s.announced = Some(peer.at.clone());
                 s.up_at = s.up_at.max(seen_up(now, peer));
                 if let Some(vote) = &peer.vote {
                     s.note_vote(lister, vote.clone());

@@ -109,6 +109,8 @@ pub struct Settings {
     pub hold_reads: bool,
     /// What a grant may begin with, where Sentinels decide.
     pub trust: Trust,
+    /// What Sentinels out of sight mean for writes, where Sentinels decide.
+    pub fencing: Fencing,
     /// How it is noticed that no replica acknowledges any more, where Sentinels decide; `None`: it is not looked for.
     pub guard: Option<Guarding>,
 }
@@ -126,6 +128,27 @@ impl Default for Guarding {
     fn default() -> Guarding {
         Guarding { every: Duration::from_millis(100), wait: Duration::from_millis(150) }
     }
+}
+
+/// What Sentinels out of sight mean (docs/adr/fencing.md).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fencing {
+    /// What happens when those out of sight may have elected another master.
+    pub without_lease: WithoutLease,
+    /// Whether a Sentinel whose address refuses connections is taken for dead. Not where something between us and the
+    /// Sentinels (NAT, a Service address) can refuse in its place.
+    pub refused_is_dead: bool,
+}
+
+/// What happens when there is no lease on writes any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WithoutLease {
+    /// Writes wait, reads go on.
+    HoldWrites,
+    /// Everything waits.
+    HoldAll,
+    /// Nothing waits: there are no leases.
+    GoOn,
 }
 
 /// What proves a new master, where Sentinels decide.
@@ -151,6 +174,7 @@ impl Settings {
             hold_max: None,
             hold_reads: true,
             trust: Trust::Promotion,
+            fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
             guard: matches!(source, Source::Sentinels { .. }).then(Guarding::default),
             source,
         }

@@ -83,8 +83,10 @@ pub struct ShardView {
     /// When the newest proof of the grant *began* (its question was sent). A worker that held a shard by itself, for
     /// a sign that it saw, is released by a snapshot whose proof began after that sign.
     pub proven_at: Now,
-    /// Nothing is sent to the master at or after this moment (a lease); `None`: no lease.
+    /// No write is sent to the master at or after this moment (a lease); `None`: no lease is needed.
     pub writes_until: Option<Now>,
+    /// The same for reads, where they wait for a lease too.
+    pub reads_until: Option<Now>,
     /// Replicas, in address order.
     pub replicas: Box<[Replica]>,
     /// Whether writes may be sent.
@@ -106,6 +108,7 @@ impl ShardView {
             master: None,
             proven_at: Now::ZERO,
             writes_until: None,
+            reads_until: None,
             replicas: Box::default(),
             writes: gate,
             reads: gate,

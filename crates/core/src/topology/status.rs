@@ -5,6 +5,7 @@ use super::observation::{Role, Stage};
 use super::sentinels::Sentinel;
 use super::settings::HostPort;
 use super::snapshot::{Endpoint, Gate, ServiceId, Term};
+use super::story::{Lost, Story};
 use super::view::endpoint;
 use crate::Now;
 use alloc::format;
@@ -52,6 +53,10 @@ pub struct Event {
     pub master: Option<Endpoint>,
     /// One line.
     pub text: Arc<str>,
+    /// The story as far as it has come, of a change of a gate or a grant.
+    pub story: Option<Arc<Story>>,
+    /// What a deposed master has lost, of [`EventKind::Lost`].
+    pub lost: Option<Lost>,
 }
 
 /// The kinds of [`Event`].
@@ -67,6 +72,12 @@ pub enum EventKind {
     Release,
     /// The hold ran out.
     Down,
+    /// A switch is over: its whole story.
+    Switch,
+    /// A hold without a switch is over: its whole story.
+    Held,
+    /// A deposed master was seen again, and how much of it was lost.
+    Lost,
     /// A new era of config epochs was accepted.
     Era,
     /// Something that the operator should look at.
@@ -84,6 +95,9 @@ impl EventKind {
             EventKind::Grant => "grant",
             EventKind::Release => "release",
             EventKind::Down => "down",
+            EventKind::Switch => "switch",
+            EventKind::Held => "held",
+            EventKind::Lost => "lost",
             EventKind::Era => "era",
             EventKind::Warning => "warning",
             EventKind::Note => "note",
@@ -116,6 +130,10 @@ pub struct Status {
     pub proven_at: Option<Now>,
     /// How long a hold may last.
     pub hold_max: Duration,
+    /// Until when writes may go on without another word of the Sentinels; `None`: they need no lease, or there is none.
+    pub lease: Option<Now>,
+    /// Holds for want of a lease.
+    pub lapses: u64,
     /// The Sentinels that are known; empty without.
     pub sentinels: Vec<SentinelStatus>,
     /// How many Sentinels are a majority.
@@ -244,6 +262,8 @@ impl Topology {
             epoch,
             proven_at: self.grant.as_ref().map(|g| g.proven_at),
             hold_max: view.hold_max,
+            lease: view.writes_until,
+            lapses: self.lapses,
             sentinels: sentinels
                 .into_iter()
                 .flat_map(|s| &s.map)

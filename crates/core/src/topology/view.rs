@@ -1,8 +1,9 @@
 //! What is published of one service's topology.
-use super::machine::{Act, Topology};
+use super::lease::renews;
+use super::machine::{Act, Held, Topology};
 use super::nodes::{Key, Node};
 use super::observation::Role;
-use super::settings::Source;
+use super::settings::{Source, WithoutLease};
 use super::snapshot::{Endpoint, Gate, Replica, ShardView};
 use crate::Now;
 use alloc::sync::Arc;
@@ -23,20 +24,23 @@ impl Topology {
             until => Gate::Hold { since: h.since, until },
         });
         let writes = shut.unwrap_or(Gate::Open);
-        let may_read = self.grant.is_some() && !self.settings.hold_reads;
+        let may_read = |h: &Held| self.grant.is_some() && (h.lapsed || !self.settings.hold_reads);
         let reads = match &self.held {
-            Some(h) if h.reads && may_read => Gate::Open,
+            Some(h) if h.reads && may_read(h) => Gate::Open,
             _ => writes,
         };
         let why = match &self.held {
             Some(h) => h.why.as_str().into(),
             None => self.serving.clone(),
         };
+        let writes_until = self.lease.filter(|t| *t != Now::NEVER);
         ShardView {
             term: self.term,
             master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
             proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
-            writes_until: None,
+            writes_until,
+            reads_until: writes_until
+                .filter(|_| self.settings.fencing.without_lease == WithoutLease::HoldAll),
             replicas: self.replicas().into(),
             writes,
             reads,
@@ -53,8 +57,10 @@ impl Topology {
         let same_lag = before.replicas == view.replicas;
         let answers = self.owed.is_some_and(|at| view.proven_at > at && view.writes.is_open());
         let changed = answers
-            || (before.term, &before.master, before.writes, before.reads, before.writes_until)
-                != (view.term, &view.master, view.writes, view.reads, view.writes_until)
+            || (before.term, &before.master, before.writes, before.reads)
+                != (view.term, &view.master, view.writes, view.reads)
+            || renews(now, before.writes_until, view.writes_until)
+            || renews(now, before.reads_until, view.reads_until)
             || before.hold_max != view.hold_max
             || !same_health(&before.replicas, &view.replicas)
             || (!same_lag && since >= LAG_EVERY)

@@ -66,16 +66,19 @@ impl Topology {
             self.acts.extend(self.watched.difference(&wanted).cloned().map(Act::Unwatch));
             for t in wanted.difference(&self.watched) {
                 self.acts.push_back(Act::Watch(t.clone()));
-                if self.hurrying {
+                if hurried(t, self.hurrying) {
                     self.acts.push_back(Act::Hurry(t.clone(), true));
                 }
             }
             self.watched = wanted;
         }
-        if self.hurrying != busy {
-            self.hurrying = busy;
-            self.acts.extend(self.watched.iter().cloned().map(|t| Act::Hurry(t, busy)));
-        }
+        // No lease covers a failover that is ordered in the dark: only the nodes themselves show it.
+        let dark = self.sentinels().is_some_and(|s| s.dark(self.looked_at()));
+        let (before, after) = (self.hurrying, (busy, busy || dark));
+        let changed = self.watched.iter().filter(|t| hurried(t, before) != hurried(t, after));
+        let acts: Vec<Act> = changed.map(|t| Act::Hurry(t.clone(), hurried(t, after))).collect();
+        self.acts.extend(acts);
+        self.hurrying = after;
     }
 
     fn watches_all(&self) -> bool {
@@ -87,6 +90,15 @@ impl Topology {
         };
         let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
         self.watched.len() == n && self.watched.iter().all(known)
+    }
+}
+
+/// Whether this one is asked often, if Sentinels or nodes are.
+fn hurried(t: &Target, (sentinels, nodes): (bool, bool)) -> bool {
+    match t.kind {
+        TargetKind::Sentinel => sentinels,
+        TargetKind::Node => nodes,
+        TargetKind::Guard => false,
     }
 }
 

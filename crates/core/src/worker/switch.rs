@@ -112,7 +112,9 @@ impl Shard {
             _ => None,
         };
         let own = self.held_since.map(|t| t + self.view.hold_max);
-        [end(self.view.writes), end(self.view.reads), own, self.view.writes_until, self.retry_at]
+        let lease = self.view.writes_until;
+        let lapse = lease.map(|t| t + self.view.hold_max);
+        [end(self.view.writes), end(self.view.reads), own, lease, lapse, self.view.reads_until, self.retry_at]
             .into_iter()
             .flatten()
     }

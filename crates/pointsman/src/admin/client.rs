@@ -39,7 +39,7 @@ pub fn status(address: SocketAddr, json: bool) -> Result<String, String> {
 /// One line for the person who asked. While following, only the first look can fail.
 pub fn events(address: SocketAddr, follow: bool, json: bool, out: &mut dyn Write) -> Result<(), String> {
     let mut news = news(address, 0, 0)?;
-    let (mut process, mut last) = (news.process, 0);
+    let (mut journal, mut last) = (news.journal, 0);
     loop {
         let mut text = String::new();
         for line in &news.events {
@@ -57,21 +57,21 @@ pub fn events(address: SocketAddr, follow: bool, json: bool, out: &mut dyn Write
         }
         sleep(FOLLOW_EVERY);
         // A process that restarts is away for a while.
-        news = self::news(address, process, last).unwrap_or(Events { process, events: Vec::new() });
-        if news.process != process {
-            (process, last) = (news.process, 0);
+        news = self::news(address, journal, last).unwrap_or(Events { journal, events: Vec::new() });
+        if news.journal != journal {
+            (journal, last) = (news.journal, 0);
         }
     }
 }
 
-/// The events after `last`; all, if the process is not the one that numbered `last`.
-fn news(address: SocketAddr, process: u64, last: u64) -> Result<Events, String> {
+/// The events after `last`; all, if it was numbered in another count.
+fn news(address: SocketAddr, journal: u64, last: u64) -> Result<Events, String> {
     let look = |after| {
         let answer = get(address, &format!("/api/events?after={after}"))?;
         understood::<Events>(address, &answer)
     };
     let news = look(last)?;
-    if news.process != process && last != 0 { look(0) } else { Ok(news) }
+    if news.journal != journal && last != 0 { look(0) } else { Ok(news) }
 }
 
 /// Makes the process whose admin listener is at `address` read its configuration again, and says what changed.

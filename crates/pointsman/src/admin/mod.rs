@@ -16,11 +16,13 @@ mod request;
 mod server;
 pub mod statistics;
 
+pub use report::Events;
 pub use server::{ServerHandle, serve};
 
+use crate::events::Tally;
 use pointsman_core::Now;
 use pointsman_core::topology::snapshot::ShardView;
-use pointsman_core::topology::status::{Event, Status};
+use pointsman_core::topology::status::Status;
 use pointsman_core::worker::Counters;
 use std::sync::Arc;
 
@@ -30,9 +32,9 @@ pub trait Running: Send + Sync + 'static {
     /// What there is to see now.
     fn sample(&self) -> Sample;
 
-    /// The newest events, oldest first, with their numbers: those with a number greater than `after`, as far as they
-    /// are still kept. Numbers begin at 1 and grow.
-    fn events(&self, after: u64) -> Vec<(u64, Event)>;
+    /// The newest events, oldest first: those with a number greater than `after`, as far as they are still kept. Numbers
+    /// grow, but not always by one.
+    fn events(&self, after: u64) -> Events;
 
     /// Reads the configuration again, and says in one or more lines what changed.
     ///
@@ -68,6 +70,8 @@ pub struct Sample {
     pub reload_error: Option<String>,
     /// Log lines that were dropped because nobody read stderr fast enough ([`crate::log::Guard::dropped`]).
     pub log_lines_dropped: u64,
+    /// Events that are not in the events file although there is one ([`crate::events::Journal::unwritten`]).
+    pub events_unwritten: u64,
 }
 
 /// One worker.
@@ -95,6 +99,8 @@ pub struct ServiceSample {
     pub listeners: Vec<String>,
     /// Grants after the first.
     pub switches: u64,
+    /// The sum of its stories.
+    pub tally: Tally,
 }
 
 #[cfg(test)]

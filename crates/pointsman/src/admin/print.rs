@@ -1,5 +1,6 @@
 //! The status and the events for a person: at 3 a.m., on a narrow terminal, without colours.
-use super::report::{Line, Node, Report, Sentinel, Service};
+use super::report::{Node, Report, Sentinel, Service};
+use crate::events::Line;
 use std::fmt::Write;
 
 /// The status as text; `before` is an earlier look at the same process, for how many commands there are a second.
@@ -80,6 +81,13 @@ fn facts(s: &Service, rate: Option<f64>) -> Vec<(&'static str, String)> {
     if let Some(held) = s.holding_s {
         let left = duration((s.hold_max_s - held).max(0.0));
         facts.push(("hold", format!("for {} already, {left} left", duration(held))));
+    }
+    if let Some(left) = s.lease_s {
+        let text = match duration(left) {
+            _ if left <= 0.0 => "over: the Sentinels could have elected another master unseen".to_owned(),
+            left => format!("writes may go on for {left} without another word of the Sentinels"),
+        };
+        facts.push(("lease", text));
     }
     let held = match s.held {
         0 => "none waits".to_owned(),

@@ -1,14 +1,13 @@
-//! What `/api/status` and `/api/events` say: the types are the schema (docs/reference/admin.md explains it). The server
-//! writes them and the commands read them; a field that one side lacks gets its default, so that both may differ in age.
+//! What `/api/status` and `/api/events` say: the types are the schema (docs/reference/admin.md explains it; an event is a
+//! [`Line`]). The server writes them and the commands read them; a field that one side lacks gets its default, so that both
+//! may differ in age.
 use super::statistics::{Number, Of, STATISTICS, Statistic, gate_words, holding_s};
 use super::{Sample, ServiceSample};
-use crate::clock;
+use crate::events::Line;
 use pointsman_core::Now;
-use pointsman_core::topology::status::{Event, NodeStatus, SentinelStatus};
+use pointsman_core::topology::status::{NodeStatus, SentinelStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::time::SystemTime;
-use time::OffsetDateTime;
 
 /// The status of the whole process. Keys that end in `_s` are seconds.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -60,6 +59,8 @@ pub struct Service {
     pub holding_s: Option<f64>,
     /// How long a hold may last.
     pub hold_max_s: f64,
+    /// For how long writes may go on without another word of the Sentinels; absent if they need no lease.
+    pub lease_s: Option<f64>,
     /// Clients whose commands wait now.
     pub held: u64,
     /// Commands that began to wait, since the start.
@@ -112,56 +113,56 @@ pub struct Guard {
     pub holds: u64,
 }
 
-/// One Sentinel.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Sentinel {
-    /// Where.
-    pub at: String,
-    /// Its run id.
-    pub id: Option<String>,
-    /// Configured, or discovered.
-    pub configured: bool,
-    /// Whether it is one of those of which a majority is needed.
-    pub counted: bool,
-    /// Whom it names master.
-    pub names: Option<String>,
-    /// At which config epoch.
-    pub epoch: Option<u64>,
-    /// How far a failover has come: `calm`, `suspects`, `tries`, `acts`, `promoted`.
-    pub stage: String,
-    /// How long ago it answered last.
-    pub seen_ago_s: Option<f64>,
-    /// Why it does not answer, or what is wrong with its answers.
-    pub problem: Option<String>,
+/// A shape, and how it is made of what the topology says at a moment: one list for both. docs/reference/admin.md says
+/// what each field means, and so do the docs of the topology's type.
+macro_rules! shape {
+    ($(#[$doc:meta])* $name:ident of ($from:ident: &$type:ty, $at:ident) { $($field:ident: $of:ty = $value:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
+        #[allow(missing_docs, reason = "they are those of the topology's type")]
+        pub struct $name {
+            $(pub $field: $of,)*
+        }
+
+        impl $name {
+            fn of($from: &$type, $at: Now) -> $name {
+                $name { $($field: $value,)* }
+            }
+        }
+    };
 }
 
-/// One node.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Node {
-    /// Where, as written or announced.
-    pub at: String,
-    /// Its address.
-    pub address: Option<String>,
-    /// `master` or `replica`: what it says itself.
-    pub role: Option<String>,
-    /// Whether it loads its data.
-    pub loading: bool,
-    /// Of a replica: whether its link to its master is up.
-    pub link_up: Option<bool>,
-    /// Its replication offset.
-    pub offset: Option<u64>,
-    /// How far it was behind the granted master.
-    pub lag_bytes: Option<u64>,
-    /// Its process' run id.
-    pub run_id: Option<String>,
-    /// Of a node of a static list: whether the checks found it healthy.
-    pub healthy: Option<bool>,
-    /// How long ago it answered last.
-    pub seen_ago_s: Option<f64>,
-    /// Why it does not answer, or what is wrong with its answers.
-    pub problem: Option<String>,
+shape! {
+    /// One Sentinel ([`SentinelStatus`]).
+    Sentinel of (s: &SentinelStatus, at) {
+        at: String = s.at.clone(),
+        id: Option<String> = s.id.clone(),
+        configured: bool = s.configured,
+        counted: bool = s.counted,
+        names: Option<String> = s.names.clone(),
+        epoch: Option<u64> = s.epoch,
+        stage: String = s.stage.to_owned(),
+        seen_ago_s: Option<f64> = ago(s.last_seen, at),
+        problem: Option<String> = s.problem.clone(),
+    }
+}
+
+shape! {
+    /// One node ([`NodeStatus`]).
+    Node of (n: &NodeStatus, at) {
+        at: String = n.at.clone(),
+        address: Option<String> = n.address.clone(),
+        role: Option<String> = n.role.map(str::to_owned),
+        loading: bool = n.loading,
+        link_up: Option<bool> = n.link_up,
+        offset: Option<u64> = n.offset,
+        lag_bytes: Option<u64> = n.lag_bytes,
+        run_id: Option<String> = n.run_id.clone(),
+        healthy: Option<bool> = n.healthy,
+        seen_ago_s: Option<f64> = ago(n.last_seen, at),
+        problem: Option<String> = n.problem.clone(),
+    }
 }
 
 /// One worker.
@@ -178,30 +179,10 @@ pub struct Worker {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Events {
-    /// Tells one process from the next at the same address: another number means that the count of events began again.
-    pub process: u64,
+    /// Tells one count of events from the next at the same address: another number means that the count began again.
+    pub journal: u64,
     /// The events.
     pub events: Vec<Line>,
-}
-
-/// One event.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Line {
-    /// Its number.
-    pub n: u64,
-    /// When, in UTC (RFC 3339).
-    pub at: String,
-    /// Of which service.
-    pub service: String,
-    /// `hold`, `fence`, `grant`, `release`, `down`, `era`, `warning` or `note`.
-    pub kind: String,
-    /// The term after it.
-    pub term: u64,
-    /// The master after it.
-    pub master: Option<String>,
-    /// What changed and why, in one line.
-    pub text: String,
 }
 
 /// What a reload or a trust came to.
@@ -251,19 +232,6 @@ pub fn not_ready(sample: &Sample) -> Vec<String> {
     reasons
 }
 
-/// An event as a line, with the time of day when it happened.
-pub fn line(n: u64, event: &Event) -> Line {
-    Line {
-        n,
-        at: time_of_day(event.at),
-        service: event.name.to_string(),
-        kind: event.kind.label().to_owned(),
-        term: event.term.0,
-        master: event.master.as_ref().map(ToString::to_string),
-        text: event.text.to_string(),
-    }
-}
-
 fn service(s: &ServiceSample, at: Now) -> Service {
     let (status, counters) = (&s.status, &s.counters);
     let [(_, writes), (_, reads)] = gate_words(&s.view, at);
@@ -284,6 +252,7 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         },
         holding_s: holding_s(s, at),
         hold_max_s: status.hold_max.as_secs_f64(),
+        lease_s: status.lease.map(|until| until.since(at).as_secs_f64()),
         held: counters.held_now,
         held_total: counters.held,
         clients: counters.clients_now,
@@ -294,43 +263,13 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         masterdown: counters.masterdown,
         listeners: s.listeners.clone(),
         majority: status.majority as u64,
-        sentinels: status.sentinels.iter().map(|x| sentinel(x, at)).collect(),
-        nodes: status.nodes.iter().map(|n| node(n, at)).collect(),
+        sentinels: status.sentinels.iter().map(|s| Sentinel::of(s, at)).collect(),
+        nodes: status.nodes.iter().map(|n| Node::of(n, at)).collect(),
         problems: status.problems.clone(),
         statistics: statistics(|statistic| match &statistic.of {
             Of::Service(read) => Some(read(s, at)),
             _ => None,
         }),
-    }
-}
-
-fn sentinel(s: &SentinelStatus, at: Now) -> Sentinel {
-    Sentinel {
-        at: s.at.clone(),
-        id: s.id.clone(),
-        configured: s.configured,
-        counted: s.counted,
-        names: s.names.clone(),
-        epoch: s.epoch,
-        stage: s.stage.to_owned(),
-        seen_ago_s: ago(s.last_seen, at),
-        problem: s.problem.clone(),
-    }
-}
-
-fn node(n: &NodeStatus, at: Now) -> Node {
-    Node {
-        at: n.at.clone(),
-        address: n.address.clone(),
-        role: n.role.map(str::to_owned),
-        loading: n.loading,
-        link_up: n.link_up,
-        offset: n.offset,
-        lag_bytes: n.lag_bytes,
-        run_id: n.run_id.clone(),
-        healthy: n.healthy,
-        seen_ago_s: ago(n.last_seen, at),
-        problem: n.problem.clone(),
     }
 }
 
@@ -357,16 +296,4 @@ fn insert(into: &mut Map<String, Value>, key: &str, labels: &[impl AsRef<str>], 
             insert(deeper.as_object_mut().expect("one depth a statistic"), first.as_ref(), rest, number);
         }
     }
-}
-
-/// The time of day at a moment, in UTC, to the millisecond (RFC 3339). The clock that moments are of counts on while the
-/// machine sleeps, so that the difference of the two changes only when the time of day is set.
-fn time_of_day(at: Now) -> String {
-    let (now, wall) = (clock::now(), SystemTime::now());
-    let then = wall.checked_sub(now.since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-    let (date, (h, m, s, ms)) = {
-        let then = OffsetDateTime::from(then);
-        (then.date(), then.to_hms_milli())
-    };
-    format!("{date}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
 }

@@ -3,7 +3,7 @@
 //!
 //! There is no password, so what changes something (POST) is for this host's own programs only, and not for its
 //! browsers, which any web page can send here: see [`Local`]. What is read holds no secret.
-use super::report::{Events, Outcome, line, not_ready, report};
+use super::report::{Events, Outcome, not_ready, report};
 use super::{Running, Sample, prometheus};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
@@ -15,7 +15,6 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use pointsman_core::topology::status::Event;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -182,9 +181,7 @@ async fn events(
     State(asked): State<Arc<Asked>>,
     Query(After { after }): Query<After>,
 ) -> Result<Response, Unanswered> {
-    let events = asked.events(after).await?;
-    let events = events.iter().map(|(n, event)| line(*n, event)).collect();
-    Ok(json(StatusCode::OK, &Events { process: asked.process, events }))
+    Ok(json(StatusCode::OK, &asked.events(after).await?))
 }
 
 async fn reload(_: Local, State(asked): State<Arc<Asked>>) -> Result<Response, Unanswered> {
@@ -210,7 +207,6 @@ fn outcome(result: Result<String, String>) -> Response {
 /// its own. A call outlives the request that wanted it.
 struct Asked {
     running: Arc<dyn Running>,
-    process: u64,
     newest: Arc<Mutex<Option<Newest>>>,
     event_call: Arc<Mutex<()>>,
     act_call: Arc<Mutex<()>>,
@@ -224,13 +220,7 @@ const KINDS_OF_CALLS: usize = 3;
 
 impl Asked {
     fn new(running: Arc<dyn Running>) -> Asked {
-        Asked {
-            running,
-            process: crate::clock::now().as_micros(),
-            newest: Arc::default(),
-            event_call: Arc::default(),
-            act_call: Arc::default(),
-        }
+        Asked { running, newest: Arc::default(), event_call: Arc::default(), act_call: Arc::default() }
     }
 
     /// A sample that was begun after this was called: requests that come together share one.
@@ -256,7 +246,7 @@ impl Asked {
         .await
     }
 
-    async fn events(&self, after: u64) -> Result<Vec<(u64, Event)>, Unanswered> {
+    async fn events(&self, after: u64) -> Result<Events, Unanswered> {
         self.alone(&self.event_call, LOOK_PATIENCE, move |running| running.events(after)).await
     }
 

@@ -6,9 +6,11 @@ use pointsman_core::command::Access;
 use pointsman_core::hold::{Pass, pass};
 use pointsman_core::topology::snapshot::ShardView;
 use pointsman_core::topology::status::{GuardState, NodeStatus, SentinelStatus, State};
+use pointsman_core::topology::story::MarkKind;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
 /// One row.
 pub struct Statistic {
@@ -164,6 +166,8 @@ pub const STATISTICS: &[Statistic] = &[
         "1 if the newest attempt to reload was not taken: what runs is not what the file says."),
     Statistic::counter("log_lines_dropped", Process(|s| whole(s.log_lines_dropped)),
         "Log lines that were dropped because nobody read stderr fast enough."),
+    Statistic::counter("events_unwritten", Process(|s| whole(s.events_unwritten)),
+        "Events that are not in the events file although there is one: it could not be written, or not fast enough."),
 
     Statistic::gauge("worker_busy", Worker(|w| real(f64::from(w.busy_permille) / 1000.0)),
         "Which share of its time the worker was busy lately. At 1 it is at its limit.").unit("ratio"),
@@ -178,6 +182,10 @@ pub const STATISTICS: &[Statistic] = &[
         "For how long the service holds already; 0 if it does not.").unit("seconds"),
     Statistic::gauge("hold_max", Service(|s, _| real(s.status.hold_max.as_secs_f64())),
         "How long a hold may last; then commands get `-MASTERDOWN`.").unit("seconds"),
+    Statistic::gauge("lease", Service(|s, at| s.status.lease.map_or(vec![], |t| real(t.since(at).as_secs_f64()))),
+        "For how long writes may go on without another word of the Sentinels; 0 if they wait for one, absent if they need none.").unit("seconds"),
+    Statistic::counter("lease_lapses", Service(|s, _| whole(s.status.lapses)),
+        "Holds because Sentinels that are out of sight could have elected another master."),
     Statistic::gauge("term", Service(|s, _| whole(s.status.term.0)),
         "The number of the current grant; 0 before the first."),
     Statistic::gauge("config_epoch", Service(|s, _| s.status.epoch.map_or(vec![], whole)),
@@ -188,6 +196,16 @@ pub const STATISTICS: &[Statistic] = &[
         "1 for where the guard stands: off, unarmed (no replica has acknowledged to this master yet), armed (one does), holding (none does, and writes wait), disarmed (none does, and writes go on because nobody can be promoted meanwhile).").by(&["state"]),
     Statistic::counter("guard_holds", Service(|s, _| whole(s.status.guard.trips)),
         "Times that the guard made writes wait because no replica acknowledged."),
+    Statistic::counter("holds", Service(|s, _| whole(s.tally.holds)),
+        "Times that the gates closed."),
+    Statistic::counter("held", Service(|s, _| real(s.tally.held.as_secs_f64())),
+        "For how long writes were held, of the holds and switches that are over.").unit("seconds"),
+    Statistic::gauge("last_switch_time", Service(|s, _| s.tally.last.as_ref().map_or(vec![], |(_, at)| real(unix_s(*at)))),
+        "When the newest switch was over: seconds since 1970, for `time() - pointsman_last_switch_time_seconds`.").unit("seconds"),
+    Statistic::gauge("last_switch", Service(last_switch),
+        "The newest switch's time line: how long after its first sign each mark was (hold, odown, elected, selected, promoted, fenced, proven, released, majority); `held` is for how long writes were held.").unit("seconds").by(&["mark"]),
+    Statistic::counter("lost", Service(|s, _| kinds(&[("before", s.tally.lost.0), ("after", s.tally.lost.1)])),
+        "Bytes of old masters' replication streams that their successors do not have, as far as the old ones were seen again: written before the successor was granted, and after (not through Pointsman; Sentinels' hellos and pings are among them).").unit("bytes").by(&["written"]),
     Statistic::gauge("problems", Service(|s, _| whole(s.status.problems.len() as u64)),
         "What the operator should look at; `/api/status` has the texts."),
 
@@ -300,6 +318,18 @@ fn gates(service: &ServiceSample, at: Now) -> Points<'_> {
 
 fn kinds(kinds: &[(&'static str, u64)]) -> Points<'static> {
     kinds.iter().map(|(kind, n)| (vec![(*kind).into()], Number::Whole(*n))).collect()
+}
+
+fn last_switch(service: &ServiceSample, _: Now) -> Points<'_> {
+    let Some((story, _)) = &service.tally.last else { return vec![] };
+    let point = |mark: &'static str, d: Duration| (vec![mark.into()], Number::Real(d.as_secs_f64()));
+    let marks = MarkKind::ALL.into_iter().filter(|kind| *kind != MarkKind::Sign);
+    let marks = marks.filter_map(|kind| Some(point(kind.label(), story.after(kind)?)));
+    marks.chain([point("held", story.held())]).collect()
+}
+
+fn unix_s(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn upstream_connections(service: &ServiceSample, _: Now) -> Points<'_> {

@@ -3,13 +3,15 @@ mod listener;
 mod renderings;
 
 use super::*;
+use crate::events::Line;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, Term};
 use pointsman_core::topology::status::{
-    EventKind, GuardState, GuardStatus, NodeStatus, SentinelStatus, State,
+    Event, EventKind, GuardState, GuardStatus, NodeStatus, SentinelStatus, State,
 };
+use pointsman_core::topology::story::{Mark, MarkKind, Reign, Story};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A moment `ms` before the sample.
 fn ago(ms: u64) -> Now {
@@ -72,6 +74,8 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         epoch: Some(13),
         proven_at: Some(ago(250)),
         hold_max: Duration::from_secs(15),
+        lease: (state == State::Serving).then(|| at() + Duration::from_millis(700)),
+        lapses: 0,
         sentinels: Vec::new(),
         majority: 0,
         nodes: Vec::new(),
@@ -129,6 +133,7 @@ fn sample() -> Sample {
         counters: counters(),
         listeners: vec![listener.into()],
         switches: 3,
+        tally: tally(),
     };
     Sample {
         at: at(),
@@ -146,6 +151,7 @@ fn sample() -> Sample {
         reloads: 2,
         reload_error: None,
         log_lines_dropped: 0,
+        events_unwritten: 0,
     }
 }
 
@@ -158,6 +164,35 @@ fn event(kind: EventKind, text: &str) -> Event {
         term: Term(4),
         master: Some(node_address(2)),
         text: text.into(),
+        story: None,
+        lost: None,
+    }
+}
+
+/// One switch, by a story with a mark of each kind.
+fn tally() -> Tally {
+    let marks = MarkKind::ALL.into_iter().zip(0..);
+    let mark = |(kind, n): (MarkKind, u64)| Mark {
+        kind,
+        at: ago(9_000) + Duration::from_millis(100 * n),
+        by: "worker".into(),
+        text: "broken".into(),
+    };
+    let reign = |term, n| Reign { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
+    let story = Story {
+        began: ago(9_000),
+        from: reign(3, 1),
+        to: reign(4, 2),
+        marks: marks.map(mark).collect(),
+        left_out: 0,
+        behind: Some(0),
+    };
+    Tally {
+        since: None,
+        holds: 3,
+        held: Duration::from_millis(4_321),
+        last: Some((Arc::new(story), SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000))),
+        lost: (160, 140),
     }
 }
 
@@ -166,7 +201,7 @@ type Hook = Box<dyn Fn() + Send>;
 /// A process that is plain data.
 struct Fake {
     sample: Mutex<Sample>,
-    events: Mutex<Vec<(u64, Event)>>,
+    events: Mutex<Events>,
     samples: AtomicUsize,
     /// What `sample` does first.
     hook: Mutex<Option<Hook>>,
@@ -176,10 +211,15 @@ impl Fake {
     fn new() -> Arc<Fake> {
         Arc::new(Fake {
             sample: Mutex::new(sample()),
-            events: Mutex::default(),
+            events: Mutex::new(Events { journal: crate::clock::now().as_micros(), events: Vec::new() }),
             samples: AtomicUsize::new(0),
             hook: Mutex::default(),
         })
+    }
+
+    fn tell(&self, n: u64, text: &str) {
+        let line = Line { n, ..Line::new(&event(EventKind::Hold, text), None) };
+        self.events.lock().expect("nobody panicked").events.push(line);
     }
 
     fn change(&self, change: impl FnOnce(&mut Sample)) {
@@ -197,9 +237,10 @@ impl Running for Fake {
         self.sample.lock().expect("nobody panicked").clone()
     }
 
-    fn events(&self, after: u64) -> Vec<(u64, Event)> {
-        let events = self.events.lock().expect("nobody panicked");
-        events.iter().filter(|(n, _)| *n > after).cloned().collect()
+    fn events(&self, after: u64) -> Events {
+        let mut events = self.events.lock().expect("nobody panicked").clone();
+        events.events.retain(|line| line.n > after);
+        events
     }
 
     fn reload(&self) -> Result<String, String> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  link task ──observation──▶ ┌────────────┐ ──snapshot──▶ Publisher (the workers' mailboxes)
-//!  link task ◀─ask, hurry──── │ the loop:  │ ──story─────▶ log, recent events
+//!  link task ◀─ask, hurry──── │ the loop:  │ ──story─────▶ Teller (the journal)
 //!     ⋮                       │ Topologies │
 //!  Handle ──sign, trust,────▶ └────────────┘ ◀─timeout
 //!           reconfigure, status, stop
@@ -12,6 +12,7 @@
 mod link;
 
 use crate::clock;
+use crate::events::Teller;
 use link::{Link, Received};
 use pointsman_core::Now;
 use pointsman_core::observe::Observer;
@@ -20,21 +21,18 @@ use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{
     ServiceId, ServiceView, ShardId, ShardView, Sign, SignKind, Snapshot,
 };
-use pointsman_core::topology::status::{Event, Status};
+use pointsman_core::topology::status::Status;
 use pointsman_core::topology::{Act, Topology};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for the loop, from workers and operators, and from links.
 const ORDERS_MAX: usize = 1024;
 const OBSERVATIONS_MAX: usize = 1024;
-/// How many events are remembered.
-const EVENTS_MAX: usize = 1000;
 /// Threads that resolve names.
 const RESOLVERS_MAX: usize = 16;
 
@@ -44,29 +42,11 @@ pub trait Publisher: Send + Sync {
     fn publish(&self, snapshot: Arc<Snapshot>);
 }
 
-/// An event, and when it was on the wall clock.
-#[derive(Clone, Debug)]
-pub struct Told {
-    /// The wall clock.
-    pub at: SystemTime,
-    /// The event.
-    pub event: Event,
-}
-
-/// The newest events.
-#[derive(Default)]
-struct Story {
-    /// So many were told since the start.
-    told: u64,
-    events: VecDeque<Told>,
-}
-
 /// What the rest of the process says to the control plane. Clones speak to the same.
 #[derive(Clone)]
 pub struct Handle {
     orders: mpsc::Sender<Order>,
     signs_lost: Arc<AtomicBool>,
-    events: Arc<Mutex<Story>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -79,8 +59,13 @@ enum Order {
     Stop,
 }
 
-/// Starts the control plane for these services. The first snapshot is published before any connection is made.
-pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Result<Handle> {
+/// Starts the control plane for these services. The first snapshot is published before any connection is made. What
+/// happens is told to `teller`.
+pub fn start(
+    services: Vec<Settings>,
+    publisher: Arc<dyn Publisher>,
+    teller: Arc<dyn Teller>,
+) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(RESOLVERS_MAX)
@@ -88,7 +73,6 @@ pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Resu
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let (heard, observations) = mpsc::channel(OBSERVATIONS_MAX);
     let signs_lost = Arc::new(AtomicBool::new(false));
-    let events = Arc::new(Mutex::new(Story::default()));
     let control = Control {
         services: BTreeMap::new(),
         version: 0,
@@ -97,14 +81,14 @@ pub fn start(services: Vec<Settings>, publisher: Arc<dyn Publisher>) -> io::Resu
         heard,
         links_made: 0,
         signs_lost: signs_lost.clone(),
-        events: events.clone(),
+        teller,
     };
     let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
         runtime.block_on(control.run(services, inbox, observations));
         // Names that are still being resolved keep nobody from stopping.
         runtime.shutdown_background();
     })?;
-    Ok(Handle { orders, signs_lost, events, thread: Arc::new(Mutex::new(Some(thread))) })
+    Ok(Handle { orders, signs_lost, thread: Arc::new(Mutex::new(Some(thread))) })
 }
 
 impl Handle {
@@ -140,13 +124,6 @@ impl Handle {
         status.blocking_recv().unwrap_or_default()
     }
 
-    /// The recent events with a number greater than `after`, oldest first. Numbers begin at 1 and grow.
-    pub fn events(&self, after: u64) -> Vec<(u64, Told)> {
-        let story = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = story.told - story.events.len() as u64 + 1;
-        (first..).zip(story.events.iter().cloned()).filter(|(n, _)| *n > after).collect()
-    }
-
     /// Stops the control plane, and waits until it has. To be called outside of a runtime's threads.
     pub fn stop(&self) {
         let _ = self.orders.blocking_send(Order::Stop);
@@ -175,7 +152,7 @@ struct Control {
     /// Counts links, so that a late word of one that is gone is not taken for its successor's.
     links_made: u64,
     signs_lost: Arc<AtomicBool>,
-    events: Arc<Mutex<Story>>,
+    teller: Arc<dyn Teller>,
 }
 
 impl Control {
@@ -288,7 +265,7 @@ impl Control {
                     service.view = view;
                     self.dirty = true;
                 }
-                Act::Story(event) => tell(&self.events, event),
+                Act::Story(event) => self.teller.tell(event),
             }
         }
     }
@@ -303,15 +280,4 @@ impl Control {
         let services = self.services.iter().map(view).collect();
         self.publisher.publish(Arc::new(Snapshot { version: self.version, services }));
     }
-}
-
-/// One line in the log, and one entry in the recent events.
-fn tell(story: &Mutex<Story>, event: Event) {
-    crate::log::story(&event);
-    let mut story = story.lock().unwrap_or_else(PoisonError::into_inner);
-    if story.events.len() >= EVENTS_MAX {
-        story.events.pop_front();
-    }
-    story.told += 1;
-    story.events.push_back(Told { at: SystemTime::now(), event });
 }

@@ -356,6 +356,9 @@ impl EventLoop {
             else {
                 return;
             };
+            // A turn can be interrupted for long (a stopped process, a suspended machine) after it has read the time: what
+            // goes to a master is measured by the lease at the last moment.
+            let now = if matches!(dst, Dst::Up(_)) { clock::now() } else { now };
             let bytes = self.worker.gather(now, dst);
             if bytes.is_empty() {
                 return;

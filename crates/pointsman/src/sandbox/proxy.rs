@@ -59,6 +59,8 @@ impl Proxy {
             .arg(deployment.sentinel_list())
             .arg("--master")
             .arg(deployment.master_name());
+        // What is only tried is not to be found among what happened to the host's own proxy.
+        command.env("STATE_DIRECTORY", deployment.dir());
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         Ok(Self { child: deployment.spawn(&mut command)?, listen, admin, log })
     }

@@ -117,6 +117,7 @@ impl Proxy {
         let file = File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.args(["run", "--admin", "off"]).stdin(Stdio::null());
+        command.env("STATE_DIRECTORY", server.deployment.dir());
         arguments(&mut command, &addr.to_string(), &name);
         if let Some(password) = &server.password {
             command.env("POINTSMAN_PASSWORD", password);

@@ -9,7 +9,9 @@
 pub mod fake;
 pub mod load;
 
+use pointsman::admin::Events;
 use pointsman::client::{Client, Value};
+use pointsman::events::Line;
 use pointsman::sandbox::deployment::{Deployment, Process, free_addr};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
@@ -97,7 +99,8 @@ impl Proxy {
         std::fs::write(&config, whole(admin, services)).unwrap();
         let out = File::create(&log).unwrap();
         let mut command = pointsman(&["run", "-c", config.to_str().unwrap()]);
-        command.stdout(out.try_clone().unwrap()).stderr(out);
+        std::fs::create_dir(file("state")).unwrap();
+        command.env("STATE_DIRECTORY", file("state")).stdout(out.try_clone().unwrap()).stderr(out);
         let child = deployment.spawn(&mut command).unwrap();
         let mut proxy = Proxy { child, listen, admin, config, log };
         eventually("the proxy answers", || {
@@ -156,12 +159,15 @@ impl Proxy {
         eventually(&format!("it is {state}"), || self.service("cache")["state"] == state);
     }
 
+    /// What happened so far.
+    pub fn lines(&self) -> Vec<Line> {
+        let (_, body) = get(self.admin, "/api/events?after=0").unwrap();
+        serde_json::from_str::<Events>(&body).unwrap().events
+    }
+
     /// What happened so far, as kind and text.
     pub fn events(&self) -> Vec<(String, String)> {
-        let (_, body) = get(self.admin, "/api/events?after=0").unwrap();
-        let events: Json = serde_json::from_str(&body).unwrap();
-        let text = |value: &Json| value.as_str().unwrap().to_owned();
-        events["events"].as_array().unwrap().iter().map(|e| (text(&e["kind"]), text(&e["text"]))).collect()
+        self.lines().into_iter().map(|l| (l.kind, l.text)).collect()
     }
 
     /// How many events of this kind there were.
@@ -172,6 +178,17 @@ impl Proxy {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Stops it (SIGSTOP), and returns when all its threads stand still.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stands = |task: io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        eventually("all its threads stand still", || std::fs::read_dir(&tasks).unwrap().all(stands));
     }
 
     /// How it ended, if it has.

@@ -245,7 +245,7 @@ impl Drive {
             self.topology.trust(Now::from_millis(self.now));
             self.obey();
         }
-        if self.now > 1000 + FAULTS_FOR + RECOVERED_WITHIN {
+        if self.now > 1000 + self.faults_for() + RECOVERED_WITHIN {
             let state: Vec<_> =
                 (0..self.world.sentinels.len()).map(|s| self.world.says(self.now, s)).collect();
             self.fail(format!(

@@ -1,5 +1,4 @@
 //! Plays the observers between a model world and a real topology machine.
-use super::check::FAULTS_FOR;
 use super::guard::{self, Truth};
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
@@ -8,7 +7,7 @@ use pointsman_core::topology::observation::{
     Announced, Attached, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target,
     TargetKind, View, Vote,
 };
-use pointsman_core::topology::settings::{HostPort, Settings, Source, Trust};
+use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
 use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardView, Term};
 use pointsman_core::topology::{Act, Topology};
 use std::cmp::Reverse;
@@ -49,6 +48,10 @@ pub enum Blindfold {
     Acknowledgements,
     /// No Sentinel seems to have heard the master: it does not leave.
     Pongs,
+    /// There are no leases.
+    Leases,
+    /// A Sentinel that refuses connections may be alive.
+    Refusals,
 }
 
 /// How a run ended.
@@ -64,6 +67,8 @@ pub struct Outcome {
     pub confirmed: u64,
     /// Releases to the same master.
     pub releases: u64,
+    /// Stories that are over.
+    pub stories: u64,
     /// What the machine told, with times, for people.
     pub log: Vec<String>,
 }
@@ -73,7 +78,7 @@ pub(super) enum Event {
     Sentinel(usize),
     Replicate,
     Poll(usize),
-    Ask(usize, u64 /* when it was sent */),
+    Ask(usize, u64 /* when it was sent */, bool /* for nothing but flags */),
     Hear(usize, usize /* index into the post */),
     Fault,
     Wake,
@@ -88,6 +93,8 @@ struct Watched {
     connected: bool,
     on: bool,
     run: u64,
+    /// When it was last asked for all.
+    asked: u64,
     /// When the question was sent that was answered last: a connection keeps its order.
     answered: u64,
 }
@@ -128,6 +135,12 @@ pub struct Drive {
     pub(super) astray_since: Option<u64>,
     pub(super) steady_since: Option<u64>,
     pub(super) faulty: bool,
+    /// Only what a lease is for breaks: see `dark`.
+    pub(super) dark: bool,
+    /// Until when the control plane stands still.
+    pub(super) stalled_until: u64,
+    /// Since when nothing is wrong but that Sentinels are dead, and whether writes were open then.
+    pub(super) healthy: Option<(u64, bool)>,
     pub(super) wakes_at: u64,
     pub(super) trusts_at: u64,
     pub(super) announces: bool,
@@ -175,18 +188,23 @@ pub(super) fn node_of(e: &Endpoint) -> usize {
 
 /// Runs one seed.
 pub fn run(seed: u64, blindfold: Blindfold) -> Outcome {
-    Drive::new(seed, blindfold).run()
+    Drive::new(seed, blindfold, false).run()
+}
+
+/// Runs one seed of the faults that a lease is for.
+pub fn run_dark(seed: u64, blindfold: Blindfold) -> Outcome {
+    Drive::new(seed, blindfold, true).run()
 }
 
 impl Drive {
-    fn new(seed: u64, blindfold: Blindfold) -> Drive {
+    fn new(seed: u64, blindfold: Blindfold, dark: bool) -> Drive {
         let mut rng = Rng::new(seed);
         let sentinels = [3, 3, 3, 5][rng.index(4)];
         let nodes = rng.between(2, 4) as usize;
         let quorum = rng.between(1, sentinels / 2 + 1) as usize;
         let mut world = World::new(sentinels as usize, nodes, quorum, Rng::new(rng.any()));
         // A minority may lie to us.
-        if rng.chance(30) {
+        if rng.chance(30) && !dark {
             for _ in 0..rng.between(1, (sentinels - 1) / 2) {
                 let s = rng.index(sentinels as usize);
                 world.sentinels[s].liar = true;
@@ -208,6 +226,13 @@ impl Drive {
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
             guard: rng.chance(80).then(guard::guarding),
+            fencing: Fencing {
+                without_lease: match blindfold {
+                    Blindfold::Leases => WithoutLease::GoOn,
+                    _ => WithoutLease::HoldWrites,
+                },
+                refused_is_dead: blindfold != Blindfold::Refusals,
+            },
         };
         let (now, guarded) = (1000, settings.guard.is_some());
         let topology = Topology::new(Now::from_millis(now), settings);
@@ -238,9 +263,12 @@ impl Drive {
             astray_since: None,
             steady_since: None,
             faulty: true,
+            dark,
+            stalled_until: 0,
+            healthy: None,
             wakes_at: 0,
             trusts_at: 0,
-            announces: rng.chance(50),
+            announces: rng.chance(50) || dark,
             guarded,
             truth: Truth::default(),
             outcome: Outcome::default(),
@@ -256,7 +284,7 @@ impl Drive {
         self.put(self.now, Event::Replicate);
         let first = self.now + self.rng.between(0, 1500);
         self.put(first, Event::Fault);
-        self.put(self.now + FAULTS_FOR, Event::End);
+        self.put(self.now + self.faults_for(), Event::End);
         self.obey();
         while let Some(Reverse((at, _, event))) = self.queue.pop() {
             self.now = self.now.max(at);
@@ -304,7 +332,9 @@ impl Drive {
                         self.announce(s, after.stage, after.selected);
                     }
                 }
-                if let Some(n) = self.world.awaits(s).filter(|_| awaited.is_none() && self.faulty) {
+                if let Some(n) =
+                    self.world.awaits(s).filter(|_| awaited.is_none() && self.faulty && !self.dark)
+                {
                     self.after_order(s, n);
                 }
             }
@@ -314,9 +344,12 @@ impl Drive {
                 self.write();
             }
             Event::Poll(t) => self.poll(t),
-            Event::Ask(t, sent) => self.answer(t, sent),
-            Event::Hear(t, letter) => self.hear(t, letter),
+            Event::Ask(t, sent, short) => self.answer(t, sent, short),
+            Event::Fault if self.dark => self.dark_fault(),
             Event::Fault => self.fault(),
+            // A control plane that stands still hears and does everything later, in order.
+            Event::Hear(..) | Event::Wake if now < self.stalled_until => self.put(self.stalled_until, event),
+            Event::Hear(t, letter) => self.hear(t, letter),
             Event::Wake => {
                 if self.topology.next_timeout().is_some_and(|at| at <= Now::from_millis(now)) {
                     self.topology.timeout(Now::from_millis(now));
@@ -326,6 +359,9 @@ impl Drive {
             Event::End => self.mend(),
         }
         self.check_always();
+        if self.dark {
+            self.check_dark();
+        }
     }
 
     /// Makes sure that the machine is woken when it wants to be.
@@ -345,21 +381,30 @@ impl Drive {
         if !w.on {
             return;
         }
-        let every = match w.target.kind {
-            TargetKind::Guard => guard::EVERY,
-            _ if w.hurry => HURRY,
-            _ => INTERVAL,
+        let guards = w.target.kind == TargetKind::Guard;
+        let pulses = w.target.kind == TargetKind::Sentinel;
+        let whole = w.hurry || !(pulses || guards) || (pulses && self.now >= w.asked + INTERVAL);
+        let every = match w.hurry || pulses {
+            _ if guards => guard::EVERY,
+            true => HURRY,
+            false => INTERVAL,
         };
-        let asks = w.hurry || w.target.kind != TargetKind::Guard;
         self.put(self.now + every, Event::Poll(t));
-        if asks {
+        if whole {
             self.ask(t);
+        } else if pulses {
+            self.send(t, true);
         }
     }
 
     fn ask(&mut self, t: usize) {
+        self.targets[t].asked = self.now;
+        self.send(t, false);
+    }
+
+    fn send(&mut self, t: usize, short: bool) {
         let (now, delay) = (self.now, self.rng.between(0, 3));
-        self.put(now + delay, Event::Ask(t, now));
+        self.put(now + delay, Event::Ask(t, now, short));
     }
 
     fn reachable(&self, t: usize) -> (usize, bool, bool, u64) {
@@ -377,7 +422,7 @@ impl Drive {
     }
 
     /// A question has arrived, or its answer is waited for.
-    fn answer(&mut self, t: usize, sent: u64) {
+    fn answer(&mut self, t: usize, sent: u64, short: bool) {
         if !self.targets[t].on || sent < self.targets[t].answered {
             return;
         }
@@ -390,7 +435,7 @@ impl Drive {
                 self.targets[t].connected = false;
                 return self.letter(t, sent, Seen::Gone(Gone::Timeout), false);
             }
-            return self.put(self.now + 20, Event::Ask(t, sent));
+            return self.put(self.now + 20, Event::Ask(t, sent, short));
         }
         if !alive {
             let was = std::mem::replace(&mut self.targets[t].connected, false);
@@ -401,7 +446,8 @@ impl Drive {
             w.connected = false;
             return self.letter(t, sent, Seen::Gone(Gone::Closed), false);
         }
-        if !w.connected {
+        let new = !w.connected;
+        if new {
             (w.connected, w.run) = (true, run);
             let addr = w.target.at.literal().expect("model hosts are addresses");
             let id = (w.target.kind == TargetKind::Sentinel).then(|| Seen::Id(id_of(at)));
@@ -409,17 +455,18 @@ impl Drive {
             id.into_iter().for_each(|id| self.letter(t, sent, id, true));
         }
         match self.targets[t].target.kind {
-            TargetKind::Sentinel => self.answer_sentinel(t, sent),
+            TargetKind::Sentinel => self.answer_sentinel(t, sent, short && !new),
             TargetKind::Node | TargetKind::Guard => self.answer_node(t, sent),
         }
         self.targets[t].answered = sent;
     }
 
-    fn answer_sentinel(&mut self, t: usize, sent: u64) {
+    fn answer_sentinel(&mut self, t: usize, sent: u64, short: bool) {
         let s = index(&self.targets[t].target);
         let says = self.world.says(self.now, s);
+        let (pong_age, ping_age) = self.world.pings(self.now, s);
         // The lists are asked for first on a new connection, and then less often.
-        if self.targets[t].answered == 0 || says.selected.is_some() || self.rng.chance(20) {
+        if !short && (self.targets[t].answered == 0 || says.selected.is_some() || self.rng.chance(20)) {
             self.lists(t, sent, says.master, says.selected);
         }
         let liar = self.world.sentinels[s].liar && self.faulty;
@@ -432,10 +479,13 @@ impl Drive {
             others: self.world.others(self.now, s) as u32,
             down_after: ms(DOWN_AFTER),
             failover_timeout: ms(FAILOVER_TIMEOUT),
-            pong_age: ms(self.world.pong_age(self.now, s)),
+            pong_age: ms(pong_age),
+            ping_age: ms(ping_age),
+            linked: true,
         };
         let view = if liar { self.lie(view) } else { view };
-        self.letter(t, sent, Seen::View(view), !liar);
+        let seen = if short { Seen::Flags(view.flags()) } else { Seen::View(view) };
+        self.letter(t, sent, seen, !liar);
     }
 
     fn lists(&mut self, t: usize, sent: u64, master: usize, selected: Option<usize>) {
@@ -591,6 +641,10 @@ impl Drive {
         match (&mut seen, self.blindfold) {
             (Seen::View(v), Blindfold::Epochs) => v.epoch = 1,
             (Seen::View(v), Blindfold::Stages) => v.stage = Stage::Calm,
+            (Seen::Flags(f), Blindfold::Stages) => f.stage = Stage::Calm,
+            (Seen::Flags(f), Blindfold::Epochs) => f.epoch = 1,
+            (Seen::Flags(f), Blindfold::Votes) => f.forced = true,
+            (Seen::Flags(f), Blindfold::Leaders) if self.leads(from) => f.stage = Stage::Acts,
             (Seen::Report(r), Blindfold::Roles) => (r.role, r.loading) = (Role::Master, false),
             (Seen::View(v), Blindfold::Votes) => v.forced = true,
             (Seen::View(v), Blindfold::Leaders) if self.leads(from) => v.stage = Stage::Acts,
@@ -614,7 +668,15 @@ impl Drive {
         while let Some(act) = self.topology.poll() {
             match act {
                 Act::Watch(target) => {
-                    let w = Watched { target, hurry: false, connected: false, on: true, run: 0, answered: 0 };
+                    let w = Watched {
+                        target,
+                        hurry: false,
+                        connected: false,
+                        on: true,
+                        run: 0,
+                        asked: 0,
+                        answered: 0,
+                    };
                     self.targets.push(w);
                     self.put(self.now, Event::Poll(self.targets.len() - 1));
                 }
@@ -624,7 +686,7 @@ impl Drive {
                     if let Some(t) = self.of(&target) {
                         self.targets[t].hurry = on;
                         if on || target.kind != TargetKind::Guard {
-                            self.put(self.now, Event::Ask(t, self.now));
+                            self.put(self.now, Event::Ask(t, self.now, false));
                         }
                     }
                 }
@@ -634,7 +696,9 @@ impl Drive {
                 }
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
+                    self.check_story(&e);
                     self.outcome.grants += u64::from(e.kind == EventKind::Grant);
+                    self.outcome.stories += u64::from(matches!(e.kind, EventKind::Switch | EventKind::Held));
                     self.new_era |= e.kind == EventKind::Era;
                     self.outcome.confirmed += u64::from(e.text.contains("no longer provisional"));
                     self.outcome.releases += u64::from(e.kind == EventKind::Release);

@@ -56,7 +56,7 @@ impl Drive {
         }
         // A master that does not hear begins to wait when it does.
         let sent = if heard { sent } else { sent + STEP };
-        self.put(self.now + STEP, Event::Ask(t, sent));
+        self.put(self.now + STEP, Event::Ask(t, sent, false));
     }
 
     /// Writes flow while they can.
@@ -100,7 +100,7 @@ impl Drive {
         let node = &self.world.nodes[n];
         let heard = !node.stopped && self.world.reach(self.world.node_at(n), self.world.us());
         let Some(open) = self.truth.open.filter(|_| known && lives && heard) else { return };
-        if now > silent.max(electable).max(open) + EVERY + WAIT + SLACK {
+        if now > silent.max(electable).max(open).max(self.stalled_until) + EVERY + WAIT + SLACK {
             let text =
                 format!("writes go to node {n}, and nobody has acknowledged them for {} ms", now - silent);
             self.fail(text);
@@ -119,7 +119,7 @@ impl Drive {
 
     /// The guard does not hold for long when all Sentinels hear the master and see nothing wrong.
     fn check_left(&mut self) {
-        let holds = self.view.why.starts_with("no replica of ");
+        let holds = self.view.why.starts_with("no replica of ") && self.now >= self.stalled_until;
         let Some(n) = self.view.master.as_ref().map(node_of).filter(|_| holds) else {
             return self.truth.needless = None;
         };

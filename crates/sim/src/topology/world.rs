@@ -14,6 +14,8 @@ const CONVERT: u64 = 2000;
 pub const FAILOVER_TIMEOUT: u64 = 3000;
 /// For how long a Sentinel does not act after its clock jumped (in the real one 30 s).
 const TILT: u64 = 3000;
+/// How often the master is pinged: down-after, if that is less than a second.
+const PING: u64 = DOWN_AFTER;
 /// For how long a Sentinel that was reset knows no others.
 const RESET: u64 = 1500;
 /// How often a Sentinel's timer runs.
@@ -78,7 +80,9 @@ pub struct Sentinel {
     pub alone_until: u64,
     /// Whom it monitors as master.
     pub master: usize,
+    /// When the last pong came, and since when a ping has waited for one.
     pong: u64,
+    ping: Option<u64>,
     failover: Option<Failover>,
     tried_at: u64,
     ticked: u64,
@@ -115,6 +119,8 @@ pub struct World {
     pub quorum: usize,
     /// Which side of each cut an entity is on: Sentinels, then nodes, then us.
     cut: Vec<Vec<bool>>,
+    /// The last promotion by Sentinels: when, of whom, in place of whom.
+    pub promoted: Option<(u64, usize, usize)>,
     replids: u64,
     /// Random choices.
     pub rng: Rng,
@@ -144,6 +150,7 @@ impl World {
             alone_until: 0,
             master: 0,
             pong: 0,
+            ping: None,
             failover: None,
             tried_at: 0,
             ticked: 0,
@@ -158,6 +165,7 @@ impl World {
             nodes: (0..nodes).map(node).collect(),
             quorum,
             cut: vec![vec![false; all]; all],
+            promoted: None,
             replids: 1,
             rng,
         }
@@ -242,7 +250,7 @@ impl World {
         if let Some(f) = s.failover.take().filter(|f| f.state == State::Reconfigure) {
             s.master = f.selected;
         }
-        (s.alive, s.stopped, s.pong, s.ticked) = (true, false, now, now);
+        (s.alive, s.stopped, s.pong, s.ping, s.ticked) = (true, false, now, Some(now), now);
     }
 
     /// A Sentinel is started again from the file that it had at the very beginning.
@@ -256,7 +264,7 @@ impl World {
     pub fn redeploy(&mut self, now: u64, master: usize) {
         for s in &mut self.sentinels {
             (s.epoch, s.current_epoch, s.voted, s.master) = (0, 0, 0, master);
-            (s.failover, s.pong, s.alive, s.stopped) = (None, now, true, false);
+            (s.failover, s.pong, s.ping, s.alive, s.stopped) = (None, now, Some(now), true, false);
         }
     }
 
@@ -308,7 +316,30 @@ impl World {
     }
 
     fn down(&self, now: u64, s: usize) -> bool {
-        now.saturating_sub(self.sentinels[s].pong) > DOWN_AFTER
+        self.sentinels[s].ping.is_some_and(|since| now - since > DOWN_AFTER)
+    }
+
+    /// Whether a Sentinel has nothing to do.
+    pub fn calm(&self, now: u64, s: usize) -> bool {
+        let me = &self.sentinels[s];
+        me.failover.is_none() && now >= me.tilt_until && !self.down(now, s)
+    }
+
+    /// How old a Sentinel's last pong is, and for how long a ping of its waits already.
+    pub fn pings(&self, now: u64, s: usize) -> (u64, u64) {
+        let s = &self.sentinels[s];
+        (now - s.pong, s.ping.map_or(0, |since| now - since))
+    }
+
+    /// Pings the master each second (sentinelSendPeriodicCommands); a new connection pings at once.
+    fn ping(&mut self, now: u64, s: usize, answers: bool, refuses: bool) {
+        let me = &mut self.sentinels[s];
+        if refuses || now - me.pong >= PING {
+            me.ping.get_or_insert(now);
+        }
+        if answers && me.ping.is_some() {
+            (me.ping, me.pong) = (None, now);
+        }
     }
 
     fn agreeing(&self, now: u64, s: usize) -> usize {
@@ -357,11 +388,6 @@ impl World {
         all.filter(|(_, r)| r.alive && r.of == Some(n)).map(|(i, r)| (i, r.offset)).collect()
     }
 
-    /// How long ago a Sentinel had its last pong of the master.
-    pub fn pong_age(&self, now: u64, s: usize) -> u64 {
-        now.saturating_sub(self.sentinels[s].pong)
-    }
-
     /// Replicas follow their masters; masters take writes.
     pub fn replicate(&mut self, now: u64) {
         for n in 0..self.nodes.len() {
@@ -395,9 +421,9 @@ impl World {
         // A master that says for long that it is a replica is down (sentinelCheckSubjectivelyDown).
         let master = &self.nodes[self.sentinels[s].master];
         let wrong = master.of.is_some() && now - master.since > DOWN_AFTER + 2 * INFO;
-        if self.linked(s, self.sentinels[s].master) && !wrong {
-            self.sentinels[s].pong = now;
-        }
+        let m = self.sentinels[s].master;
+        let refuses = !self.nodes[m].alive && self.reach(s, self.node_at(m));
+        self.ping(now, s, self.linked(s, m) && !wrong, refuses);
         if now >= self.sentinels[s].hello_at {
             self.hello(now, s);
         }
@@ -467,6 +493,7 @@ impl World {
             }
             State::Order if self.linked(s, f.selected) => {
                 self.promote(now, f.selected);
+                self.promoted = Some((now, f.selected, master));
                 Some(State::WaitPromotion)
             }
             State::WaitPromotion
@@ -496,7 +523,7 @@ impl World {
 
     fn switch(&mut self, now: u64, s: usize, master: usize) {
         let me = &mut self.sentinels[s];
-        (me.master, me.pong, me.failover) = (master, now, None);
+        (me.master, me.pong, me.ping, me.failover) = (master, now, Some(now), None);
     }
 
     /// Hello messages travel over the nodes that both can reach, which is as good as reaching each other.

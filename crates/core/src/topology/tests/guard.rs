@@ -308,13 +308,28 @@ fn a_sentinel_that_suspects_the_master_or_names_another_does_not_vouch_for_it() 
 #[test]
 fn dead_sentinels_promote_nobody() {
     let mut b = tripped();
-    for s in 1..=3 {
-        b.sentinel(s, Seen::Gone(Gone::Refused));
-    }
-    b.node(11, guarded(&[(12, 90)], 100));
+    let refuse = |b: &mut Bench| {
+        (1..=3).for_each(|s| b.sentinel(s, Seen::Gone(Gone::Refused)));
+        b.node(11, guarded(&[(12, 90)], 100));
+    };
+    refuse(&mut b);
+    assert!(!b.view().writes.is_open(), "they may be starting again");
+    b.pass_with(1100 * MS, refuse);
+    refuse(&mut b);
     b.pass(MS);
     assert!(b.serves(11), "{}", b.view().why);
     assert_eq!(b.guard(), GuardState::Disarmed);
+}
+
+#[test]
+fn where_others_can_refuse_in_their_place_no_node_is_dead() {
+    let fencing = Fencing { refused_is_dead: false, ..settings(sentinels(3)).fencing };
+    let mut b = armed_with(Settings { fencing, ..settings(sentinels(3)) });
+    b.probed(Seen::Acknowledged(false));
+    b.node(12, Seen::Gone(Gone::Refused));
+    b.node(11, guarded(&[], 100));
+    b.node(11, guarded(&[], 100));
+    assert!(!b.view().writes.is_open(), "{}", b.view().why);
 }
 
 #[test]

@@ -188,6 +188,8 @@ fn names_and_addresses_of_one_node_are_one_vote() {
             down_after: MS,
             failover_timeout: MS,
             pong_age: MS,
+            ping_age: Duration::ZERO,
+            linked: true,
         };
         b.sentinel(s, Seen::View(view));
     };

@@ -14,9 +14,11 @@ use core::time::Duration;
 mod guard;
 mod holds;
 mod known;
+mod lease;
 mod machine;
 mod majority;
 mod promotion;
+mod story;
 mod without_sentinels;
 
 const MS: Duration = Duration::from_millis(1);
@@ -42,6 +44,7 @@ fn settings(source: Source) -> Settings {
         hold_reads: true,
         trust: Trust::Promotion,
         guard: Some(Guarding::default()),
+        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }
 
@@ -88,6 +91,8 @@ fn seen_view(node: u16) -> View {
         down_after: 1000 * MS,
         failover_timeout: 180_000 * MS,
         pong_age: 100 * MS,
+        ping_age: Duration::ZERO,
+        linked: true,
     }
 }
 
@@ -100,13 +105,17 @@ fn peer(port: u16) -> Peer {
 struct Bench {
     now: Now,
     t: Topology,
+    /// What was published when its acts were last looked at.
+    known: Box<ShardView>,
     acts: Vec<Act>,
 }
 
 impl Bench {
     fn new(s: Settings) -> Bench {
         let now = Now::from_millis(1000);
-        let mut b = Bench { now, t: Topology::new(now, s), acts: Vec::new() };
+        let t = Topology::new(now, s);
+        let known = Box::new((*t.view()).clone());
+        let mut b = Bench { now, t, known, acts: Vec::new() };
         b.drain();
         b
     }
@@ -184,9 +193,24 @@ impl Bench {
             Act::Publish(v) => Some((**v).clone()),
             _ => None,
         });
-        let views = views.collect();
+        let views: Vec<ShardView> = views.collect();
         self.acts.clear();
+        if let Some(v) = views.last() {
+            *self.known = v.clone();
+        }
         views
+    }
+
+    /// How many of the views that were published say more than that a lease is renewed.
+    fn news(&mut self) -> usize {
+        let plain = |v: ShardView| ShardView { writes_until: None, proven_at: Now::ZERO, ..v };
+        let mut last = plain((*self.known).clone());
+        let mut n = 0;
+        for v in self.published() {
+            n += usize::from(plain(v.clone()) != last);
+            last = plain(v);
+        }
+        n
     }
 
     fn stories(&self, kind: EventKind) -> Vec<String> {
@@ -211,7 +235,7 @@ fn calm() -> Bench {
     b.node(11, master("r11", lineage("A", None)));
     ready(&mut b);
     assert!(b.serves(11), "{:?}", b.view());
-    b.acts.clear();
+    b.published();
     b
 }
 

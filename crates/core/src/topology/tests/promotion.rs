@@ -21,7 +21,7 @@ fn selected(node: u16) -> Seen {
 }
 
 impl Bench {
-    fn ordered(&mut self, port: u16, node: u16, epoch: u64) {
+    pub(super) fn ordered(&mut self, port: u16, node: u16, epoch: u64) {
         self.sentinel(
             port,
             Seen::View(View {
@@ -34,6 +34,8 @@ impl Bench {
                 down_after: 1000 * MS,
                 failover_timeout: 10_000 * MS,
                 pong_age: 100 * MS,
+                ping_age: Duration::ZERO,
+                linked: true,
             }),
         );
     }

@@ -145,10 +145,7 @@ fn texts_of_other_servers_cannot_move_the_cursor() {
 #[test]
 fn events_are_told_once_and_followed_across_a_restart() {
     let fake = Fake::new();
-    let tell = |fake: &Fake, n, text: &str| {
-        fake.events.lock().expect("nobody panicked").push((n, event(EventKind::Hold, text)));
-    };
-    tell(&fake, 1, "first");
+    fake.tell(1, "first");
     let (server, address) = start(&fake);
     let mut out = Vec::new();
     client::events(address, false, false, &mut out).expect("events");
@@ -164,17 +161,17 @@ fn events_are_told_once_and_followed_across_a_restart() {
         serde_json::from_str::<serde_json::Value>(&line).expect("JSON")["text"].clone()
     };
     assert_eq!(next(), "first");
-    tell(&fake, 2, "second");
+    fake.tell(2, "second");
     assert_eq!(next(), "second");
     server.stop();
     // Another process at the same address, that counts from 1 again.
     let after = Fake::new();
-    tell(&after, 1, "after");
+    after.tell(1, "after");
     let listener = TcpListener::bind(address).expect("the port is free again");
     let server = serve(listener, after.clone()).expect("a thread");
     assert_eq!(next(), "after");
     drop(hear);
-    tell(&after, 2, "nobody hears");
+    after.tell(2, "nobody hears");
     assert_eq!(follower.join().expect("no panic"), Ok(()), "ends when nobody reads");
     server.stop();
 }
