@@ -114,6 +114,7 @@ mod tests {
     fn a_replica_has_what_it_applied_of_the_same_history() {
         let of = HostPort { host: "10.0.0.1".into(), port: 6379 };
         let replica = |replid: &str| Report {
+            attached: alloc::vec::Vec::new(),
             role: Role::Replica { of: of.clone(), link_up: true },
             loading: false,
             run_id: None,

@@ -15,6 +15,8 @@ pub struct Counters {
     pub clients_now: u64,
     /// Commands that were sent upstream, or answered here.
     pub commands: u64,
+    /// Those of them that may write.
+    pub writes: u64,
     /// Commands that began to wait for a gate.
     pub held: u64,
     /// Clients whose commands wait now.
@@ -70,6 +72,7 @@ impl Counters {
         self.clients_cut += o.clients_cut;
         self.clients_now += o.clients_now;
         self.commands += o.commands;
+        self.writes += o.writes;
         self.held += o.held;
         self.held_now += o.held_now;
         self.in_flight_now += o.in_flight_now;
