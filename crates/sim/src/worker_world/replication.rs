@@ -86,7 +86,9 @@ impl World {
             if !follows || idle || !self.healed && !self.rng.chance(40) {
                 continue;
             }
-            let [replica, master] = self.servers.get_disjoint_mut([i, master]).expect("two servers");
+            let (before, from) = self.servers.split_at_mut(i.max(master));
+            let (low, high) = (&mut before[i.min(master)], &mut from[0]);
+            let (replica, master) = if i < master { (low, high) } else { (high, low) };
             progress |= replica.catch_up(master);
         }
         progress |= self.servers[master].serve_waiting(self.now);
