@@ -119,9 +119,25 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
         }
         (None, _) => "up to 15s".into(),
     };
-    vec![format!(
+    let master = format!(
         "without a master, {who} {hold}; then they get -MASTERDOWN until there is one. Clients stay connected."
-    )]
+    );
+    [master].into_iter().chain(guard_sentence(settings)).collect()
+}
+
+fn guard_sentence(settings: &Settings) -> Option<String> {
+    match (&settings.source, settings.guard) {
+        (Source::Sentinels { .. }, Some(guard)) => Some(format!(
+            "while writes flow, asks every {} whether a replica acknowledges within {}, and holds writes while none does \
+             and another node could be promoted.",
+            show_duration(guard.every),
+            show_duration(guard.wait)
+        )),
+        (Source::Sentinels { .. }, None) => Some(
+            "goes on to write to a master whose replicas are silent, until the Sentinels say more.".into(),
+        ),
+        _ => None,
+    }
 }
 
 fn lease_sentence(settings: &Settings) -> Option<String> {
@@ -251,6 +267,8 @@ announce.
   - observes the Sentinels without a password, and the nodes without a password.
   - without a master, commands wait for the largest down-after-milliseconds of the Sentinels and 10 s, at most 1m; \
 then they get -MASTERDOWN until there is one. Clients stay connected.
+  - while writes flow, asks every 100ms whether a replica acknowledges within 150ms, and holds writes while none does and \
+another node could be promoted.
   - while Sentinels that it does not hear could have elected another master, writes wait and reads go on; those that \
 refuse connections are dead, and cannot.
   - of commands that were sent when a connection breaks, those that only read are sent again, and the others get \
@@ -272,8 +290,8 @@ The process
     fn every_key_with_an_effect_on_people_changes_the_explanation() {
         let base = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n";
         let nodes = "nodes = [\"n:1\"]\n";
+        let sentinels = "sentinels = [\"s1:1\", \"s2:1\", \"s3:1\"]\nmaster = \"m\"\n";
         let list = "node = [{address = \"n:1\"}, {address = \"m:1\", backup = true}]\n";
-        let sentinels = "sentinels = [\"n:1\"]\nmaster = \"m\"\n";
         for (source, lines) in [
             (
                 sentinels,
@@ -290,6 +308,7 @@ The process
                     "interval = \"1s\"",
                 ],
             ),
+            (sentinels, vec!["guard = false", "guard_interval = \"1s\"", "guard_wait = \"1s\""]),
             (
                 list,
                 vec![

@@ -303,7 +303,7 @@ pub const KEYS: &[Key] = &[
         .default("\"10s\"").only(Way::Static),
 
     Key::new(Service, "user", Text, "\"observer\"",
-        "The ACL user as which nodes are observed (PING, ROLE, INFO); without it, the user `default`. Clients never get it.")
+        "The ACL user as which nodes are observed (PING, ROLE, INFO; for the guard PUBLISH to `pointsman:guard`, and WAIT); without it, the user `default`. Clients never get it.")
         .input("POINTSMAN_USER"),
     Key::new(Service, "password", Secret, "\"${REDIS_PASSWORD}\"",
         "The password for observing the nodes.")
@@ -354,6 +354,15 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "refused_is_dead", Bool, "false",
         "Whether a Sentinel whose own announced address refuses connections is taken for dead: the dead cannot elect, so they end no lease. Write `false` where something else can refuse in a Sentinel's place: NAT, a load balancer, a Kubernetes Service.")
         .default("true").only(Way::Sentinels),
+    Key::new(Service, "guard", Bool, "false",
+        "Whether writes wait while no replica acknowledges them and another node could be promoted meanwhile: a master that was cut off would go on to acknowledge what is lost. Begins with the first replica that has acknowledged anything. What it asks of the master and of its ACL: [the guard](../guide/guard.md).")
+        .default("true").only(Way::Sentinels),
+    Key::new(Service, "guard_interval", Duration(10 * MS, 10 * S), "\"250ms\"",
+        "How often the guard asks, while writes flow, whether a replica still acknowledges.")
+        .default("\"100ms\"").only(Way::Sentinels),
+    Key::new(Service, "guard_wait", Duration(10 * MS, 10 * S), "\"400ms\"",
+        "How long the fastest replica may take to acknowledge before writes wait. With `guard_interval` it bounds for how long a master that was cut off is written to. More than a round trip to the replicas, by far.")
+        .default("\"150ms\"").only(Way::Sentinels),
     Key::new(Service, "resend_reads", Bool, "false",
         "Whether a command that only reads is sent again when its connection broke before the reply. `false` answers it with `-UNCERTAIN`, as any other.")
         .default("true"),

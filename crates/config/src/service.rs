@@ -9,7 +9,7 @@ use crate::secret::credential;
 use crate::units::show_size;
 use pointsman_core::policy::{Allow, Durable, Limits, Policy};
 use pointsman_core::topology::settings::{
-    Failback, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
+    Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
 };
 use pointsman_core::topology::snapshot::ServiceId;
 use std::collections::BTreeSet;
@@ -76,6 +76,7 @@ pub(crate) fn read(table: &Table<'_>, id: ServiceId) -> Draft {
     let (listen, listen_spots) = listeners.into_iter().map(|l| (l.value, l.spot)).unzip();
     let topology = topology(table, id, &name);
     let mut policy = policy(table, id, &name);
+    policy.tells_writes = topology.guard.is_some();
     policy.pass_readonly = matches!(topology.source, Source::Static { .. });
     let service = Service { name: name.into(), listen, durable_listen, policy, topology };
     Draft { service, name: table.spot("name"), listen: listen_spots }
@@ -158,6 +159,7 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
         settings.trust = Trust::Majority;
     }
     table.flag("demote", &mut settings.demote);
+    settings.guard = guard(table, settings.guard);
     settings.fencing.without_lease = match table.word("without_lease") {
         Some("hold_all") => WithoutLease::HoldAll,
         Some("go_on") => WithoutLease::GoOn,
@@ -165,6 +167,16 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     };
     table.flag("refused_is_dead", &mut settings.fencing.refused_is_dead);
     settings
+}
+
+/// The guard as written; `default` without a word of it.
+fn guard(table: &Table<'_>, default: Option<Guarding>) -> Option<Guarding> {
+    let mut on = true;
+    table.flag("guard", &mut on);
+    let mut guarding = default.unwrap_or_default();
+    table.duration("guard_interval", &mut guarding.every);
+    table.duration("guard_wait", &mut guarding.wait);
+    default.and(on.then_some(guarding))
 }
 
 /// How it is known who is master. All keys of the other ways are read as well, for the mistakes in them.

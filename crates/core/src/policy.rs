@@ -118,6 +118,8 @@ pub struct Policy {
     pub resend_reads: bool,
     /// What durable writes wait for.
     pub durable: Durable,
+    /// Whether the control plane wants to know that writes flow (its guard does).
+    pub tells_writes: bool,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
     /// Which of the commands that are refused by default are allowed.
@@ -141,6 +143,7 @@ impl Policy {
             pass_readonly: false,
             resend_reads: true,
             durable: Durable::default(),
+            tells_writes: false,
             upstream_user: None,
             allow: Allow::Default,
             limits: Limits::default(),

@@ -156,6 +156,7 @@ impl<'a> Round<'a> {
             Fault::AllSentinels => sentinels.iter().for_each(Server::kill9),
             Fault::Replica => nodes[1].kill9(),
             Fault::Replicas => nodes[1..].iter().for_each(Server::kill9),
+            Fault::StopReplicas => nodes[1..].iter().for_each(|node| node.signal(Signal::STOP)),
         }
         Ok(())
     }
@@ -246,7 +247,7 @@ impl<'a> Round<'a> {
         self.healed = Some(self.now());
         let Servers { nodes, sentinels, network, .. } = self.servers;
         sides(fault).iter().try_for_each(|sides| network.heal(sides))?;
-        nodes[0].signal(Signal::CONT);
+        nodes.iter().for_each(|node| node.signal(Signal::CONT));
         nodes.iter().chain(sentinels).try_for_each(Server::revive)
     }
 

@@ -211,6 +211,11 @@ impl Outbox for ToControl {
                     control.sign(sign);
                 }
             }
+            Event::Writes(service) => {
+                if let Some(control) = self.0.get() {
+                    control.writes(service);
+                }
+            }
             Event::SetupFailed { service, endpoint, error } => {
                 tracing::warn!(service = &*service, %endpoint, "the server refuses a connection: {error}");
             }

@@ -51,9 +51,9 @@ impl Durable {
 
 #[test]
 fn a_write_is_acknowledged_only_when_so_many_replicas_have_it() {
-    let d = durable(2, "300ms");
+    let d = durable(2, "1s");
     let mut c = d.client();
-    assert_eq!(c.call(&["SET", "a", "1"]).unwrap(), ok());
+    eventually("replicas acknowledge", || c.call(&["SET", "a", "1"]).unwrap() == ok());
     for node in &d.deployment.nodes[1..] {
         assert_eq!(node.ask(&["GET", "a"]).unwrap().text().unwrap(), "1", "{}", node.name());
     }
@@ -87,7 +87,7 @@ fn reads_do_not_wait_for_the_writes_of_others() {
 
 #[test]
 fn transactions_scripts_and_blocked_pops_wait_too() {
-    let d = durable(1, "300ms");
+    let d = durable(1, "1s");
     let mut c = d.client();
     let transaction = |c: &mut Client| {
         assert_eq!(c.call(&["MULTI"]).unwrap(), ok());

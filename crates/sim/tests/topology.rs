@@ -85,6 +85,9 @@ fn a_product_without_one_of_its_rules_is_caught() {
         Blindfold::Lineage,
         Blindfold::Votes,
         Blindfold::Leaders,
+        Blindfold::Silence,
+        Blindfold::Acknowledgements,
+        Blindfold::Pongs,
     ] {
         let caught = (0..2000).find(|seed| run(*seed, blindfold).failure.is_some());
         assert!(caught.is_some(), "{blindfold:?} was not caught");

@@ -49,8 +49,12 @@ fn has(report: &Report, of: &str) -> Option<u64> {
 }
 
 impl Topology {
-    /// What is kept, whoever of the selected nodes is promoted.
+    /// What is kept, whoever of the selected nodes is promoted. While a service only waits because somebody wants it to,
+    /// nobody doubts its master: all of it.
     pub(super) fn kept(&self, now: Now) -> Option<Kept> {
+        if self.grant.is_some() && self.held.is_none() && self.paused.is_some() {
+            return Some(Kept { term: self.term, offset: u64::MAX });
+        }
         let of = self.stream.replid.as_deref().filter(|_| self.grant.is_some() && self.held.is_some());
         let having = |of: &str| {
             let mut all = self.candidates(now).map(|at| {
@@ -114,6 +118,7 @@ mod tests {
     fn a_replica_has_what_it_applied_of_the_same_history() {
         let of = HostPort { host: "10.0.0.1".into(), port: 6379 };
         let replica = |replid: &str| Report {
+            attached: alloc::vec::Vec::new(),
             role: Role::Replica { of: of.clone(), link_up: true },
             loading: false,
             run_id: None,

@@ -9,6 +9,7 @@
 //! begins when another node is granted, or another process at the same address, or one that was demoted in between;
 //! otherwise a release keeps the term.
 use super::demote::Demotions;
+use super::guard::Guard;
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::kept::Stream;
 use super::listed::ListedNodes;
@@ -110,6 +111,7 @@ pub struct Topology {
     pub(super) stream: Stream,
     /// Why it serves.
     pub(super) serving: Arc<str>,
+    pub(super) guard: Guard,
     /// Until when writes may go on without another word of the Sentinels.
     pub(super) lease: Option<Now>,
     /// Holds for want of a lease.
@@ -158,6 +160,7 @@ impl Topology {
             paused: None,
             demotions: Demotions::default(),
             serving: "".into(),
+            guard: Guard::default(),
             lease: None,
             lapses: 0,
             doubt_at: Now::ZERO,
@@ -199,6 +202,7 @@ impl Topology {
                     l.rate(n);
                 }
             }
+            (TargetKind::Guard, _) => self.guard_hear(now, &from.at, sent, seen),
             (TargetKind::Sentinel, _) => return,
         }
         self.ask_wanted |= announced;
@@ -251,6 +255,7 @@ impl Topology {
                 self.acts.push_back(Act::Unwatch(t));
             }
         }
+        self.guard_renew();
         match (&mut self.judge, &before.source, &self.settings.source) {
             (
                 Judge::Sentinels(s),
@@ -337,6 +342,7 @@ impl Topology {
         self.looked_at = now;
         // Trust ends with its time. A withdrawn grant makes way for the next; that is one more look.
         self.trusted_until = self.trusted_until.filter(|t| now < *t);
+        self.guard_look(now);
         for _ in 0..3 {
             match self.verdict(now) {
                 Verdict::Serve { key, epoch, promotion } => {
@@ -485,6 +491,12 @@ impl Topology {
     }
 
     fn release(&mut self, now: Now) {
+        if let Some(why) = self.guard.holds() {
+            let why = why.into();
+            self.hold(now, why, true);
+            self.held.iter_mut().for_each(|h| h.lapsed = false);
+            return;
+        }
         let Some(held) = self.held.take() else { return };
         let ms = now.since(held.since).as_millis();
         let key = self.grant.as_ref().map(|g| format!("{} is proven again", g.key)).unwrap_or_default();

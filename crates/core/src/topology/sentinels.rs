@@ -353,7 +353,7 @@ impl Sentinels {
                 self.replicas(at, &list);
             }
             Seen::Announced(a) => s.announced(now, at, a),
-            Seen::Report(_) | Seen::Pong(_) => {}
+            Seen::Report(_) | Seen::Pong(_) | Seen::Acknowledged(_) => {}
         }
     }
 

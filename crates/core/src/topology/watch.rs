@@ -87,6 +87,7 @@ impl Topology {
         let known = |t: &Target| match t.kind {
             TargetKind::Sentinel => sentinels.is_some_and(|m| m.contains_key(&t.at)),
             TargetKind::Node => self.nodes.map.contains_key(&t.at),
+            TargetKind::Guard => false,
         };
         let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
         self.watched.len() == n && self.watched.iter().all(known)
@@ -98,6 +99,7 @@ fn hurried(t: &Target, (sentinels, nodes): (bool, bool)) -> bool {
     match t.kind {
         TargetKind::Sentinel => sentinels,
         TargetKind::Node => nodes,
+        TargetKind::Guard => false,
     }
 }
 

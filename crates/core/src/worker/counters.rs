@@ -17,6 +17,8 @@ pub struct Counters {
     pub clients_now: u64,
     /// Commands that were sent upstream, or answered here.
     pub commands: u64,
+    /// Those of them that may write.
+    pub writes: u64,
     /// Commands that began to wait for a gate.
     pub held: u64,
     /// Clients whose commands wait now.
@@ -73,6 +75,7 @@ impl Counters {
         self.clients_moved += o.clients_moved;
         self.clients_now += o.clients_now;
         self.commands += o.commands;
+        self.writes += o.writes;
         self.held += o.held;
         self.held_now += o.held_now;
         self.in_flight_now += o.in_flight_now;

@@ -370,7 +370,7 @@ impl Worker {
         u.ledger.push(req.bytes(), slot);
         u.note_write(Some(entry));
         c.owed += 1;
-        s.counters.commands += 1;
+        s.count(entry.access);
         if !u.dirty {
             u.dirty = true;
             self.dirty_ups.push(up);
@@ -599,7 +599,7 @@ impl Worker {
         }
         u.note_write(entry);
         let service = c.service;
-        self.service(service).counters.commands += 1;
+        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
     }
 
@@ -641,7 +641,7 @@ impl Worker {
             Here::QueuedLost => reply::QUEUED,
             Here::WaitLost => reply::WAIT_LOST,
         };
-        self.service(service).counters.commands += 1;
+        self.service(service).count(Access::Neither);
         self.deliver(id, text);
         Routed::Taken
     }

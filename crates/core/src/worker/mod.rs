@@ -37,6 +37,7 @@ pub use migrate::{Migrant, NotAdopted};
 pub use upstream::{Class, LaneKey};
 
 use crate::Now;
+use crate::command::Access;
 use crate::policy::Policy;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
@@ -101,6 +102,8 @@ pub enum Effect {
 pub enum Event {
     /// The grant may have ended.
     Sign(Sign),
+    /// Commands that may write were sent to the master of this service; told again as long as it goes on.
+    Writes(ServiceId),
     /// A server refused to set a connection up (a password, a permission, too many connections …).
     SetupFailed {
         /// The name of its service.
@@ -120,6 +123,8 @@ pub struct NotAccepted(pub &'static [u8]);
 const MAX_CLIENTS: NotAccepted = NotAccepted(b"-ERR max number of clients reached\r\n");
 const NO_SERVICE: NotAccepted = NotAccepted(b"-ERR this service is being removed\r\n");
 
+/// How often it is told that writes flow.
+const WRITES_EVERY: Duration = Duration::from_millis(250);
 /// How often what is idle is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -128,8 +133,32 @@ struct Service {
     shards: Vec<Shard>,
     clients: u32,
     counters: Counters,
+    /// Commands that were sent upstream or answered here, by [`Access`].
+    commands: [u64; 3],
+    /// How many of them could write when that was last told, and when it may be told again.
+    writes_told: (u64, Now),
     /// No new clients; those that are owed nothing are closed.
     draining: bool,
+}
+
+impl Service {
+    fn count(&mut self, access: Access) {
+        self.commands[access as usize] += 1;
+    }
+
+    fn writes(&self) -> u64 {
+        self.commands[Access::Write as usize]
+    }
+
+    /// Whether it is to be told that writes flow.
+    fn tells_writes(&mut self, now: Now) -> bool {
+        let (told, due) = self.writes_told;
+        let tells = now >= due && self.policy.tells_writes && self.writes() != told;
+        if tells {
+            self.writes_told = (self.writes(), now + WRITES_EVERY);
+        }
+        tells
+    }
 }
 
 /// One worker.
@@ -202,6 +231,8 @@ impl Worker {
                         shards: [Shard::new(now)].into(),
                         clients: 0,
                         counters: Counters::default(),
+                        commands: [0; 3],
+                        writes_told: (0, Now::ZERO),
                         draining: false,
                     });
                 }
@@ -418,7 +449,13 @@ impl Worker {
 
     fn counters_of(&self, s: &Service) -> Counters {
         let held = s.shards.iter().map(|s| s.line.len() as u64).sum();
-        Counters { clients_now: u64::from(s.clients), held_now: held, ..s.counters.clone() }
+        Counters {
+            clients_now: u64::from(s.clients),
+            held_now: held,
+            commands: s.commands.iter().sum(),
+            writes: s.writes(),
+            ..s.counters.clone()
+        }
     }
 
     fn service(&mut self, id: ServiceId) -> &mut Service {

@@ -19,6 +19,8 @@ struct Rig {
     version: u64,
     opened: Vec<UpId>,
     signs: Vec<SignKind>,
+    /// How often it was told that writes flow.
+    writes_told: u32,
     closed: Vec<Dst>,
     /// Whether connections can be made.
     reachable: bool,
@@ -40,7 +42,17 @@ impl Rig {
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
         let (opened, signs, closed) = (Vec::new(), Vec::new(), Vec::new());
-        Rig { w, now: Now::from_millis(1), view, version: 0, opened, signs, closed, reachable: true }
+        Rig {
+            w,
+            now: Now::from_millis(1),
+            view,
+            version: 0,
+            opened,
+            signs,
+            writes_told: 0,
+            closed,
+            reachable: true,
+        }
     }
 
     fn publish(&mut self) {
@@ -80,6 +92,7 @@ impl Rig {
                     self.w.connected(self.now, id, self.reachable);
                 }
                 Effect::Tell(Event::Sign(sign)) => self.signs.push(sign.kind),
+                Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
                 Effect::Close(dst, _) => self.closed.push(dst),
                 _ => {}
             }
@@ -472,6 +485,32 @@ fn a_request_as_long_as_what_may_wait_does_not_wait_for_ever() {
             r.w.read(r.now, Dst::Client(c), part);
             r.effects();
         }
+    }
+}
+
+#[test]
+fn it_tells_that_writes_flow_where_that_is_wanted_and_not_more_often_than_needed() {
+    for wanted in [true, false] {
+        let mut r = Rig::new(|p| p.tells_writes = wanted);
+        r.grant();
+        let c = r.client();
+        r.says(c, "GET a|");
+        let up = r.up();
+        r.asked(up);
+        assert_eq!(r.writes_told, 0, "reads are none");
+        let told = |r: &mut Rig, command: &str| {
+            let before = r.writes_told;
+            r.says(c, command);
+            r.asked(up);
+            r.writes_told - before
+        };
+        assert_eq!(told(&mut r, "SET a 1|"), u32::from(wanted));
+        assert_eq!(told(&mut r, "SET a 2|"), 0, "that was told just now");
+        r.pass(300);
+        assert_eq!(told(&mut r, "GET a|"), u32::from(wanted), "of the second one");
+        r.pass(300);
+        assert_eq!(told(&mut r, "GET a|"), 0);
+        assert_eq!((r.w.counters()[0].1.commands, r.w.counters()[0].1.writes), (5, 2));
     }
 }
 

@@ -418,6 +418,9 @@ impl Worker {
             .expect("a service is kept while it has connections");
         s.counters.up_bytes_out += n as u64;
         s.counters.up_writes += 1;
+        if s.tells_writes(now) {
+            self.effects.push_back(Effect::Tell(Event::Writes(service)));
+        }
         if pinned {
             // What streams through is let go as it is sent.
             self.after_settle(id);

@@ -55,6 +55,8 @@ pub struct Service {
     pub proven_ago_s: Option<f64>,
     /// What commands get.
     pub gates: Gates,
+    /// Whether writes are guarded against a master that is cut off from its replicas.
+    pub guard: Guard,
     /// For how long it holds already.
     pub holding_s: Option<f64>,
     /// If an operator has paused it: for how long at most it stays so.
@@ -101,6 +103,18 @@ pub struct Gates {
     pub writes: String,
     /// For commands that only read.
     pub reads: String,
+}
+
+/// The guard.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    /// `off`, `unarmed`, `armed`, `holding` or `disarmed`.
+    pub state: String,
+    /// Why it holds, or why it does not although no replica acknowledges.
+    pub why: Option<String>,
+    /// How often it began to hold, since the start.
+    pub holds: u64,
 }
 
 /// A shape, and how it is made of what the topology says at a moment: one list for both. docs/reference/admin.md says
@@ -280,6 +294,11 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         epoch: status.epoch,
         proven_ago_s: ago(status.proven_at, at),
         gates: Gates { writes: writes.to_owned(), reads: reads.to_owned() },
+        guard: Guard {
+            state: status.guard.state.label().to_owned(),
+            why: status.guard.why.clone(),
+            holds: status.guard.trips,
+        },
         holding_s: holding_s(s, at),
         paused_left_s: status.paused_until.map(|until| until.since(at).as_secs_f64()),
         hold_max_s: status.hold_max.as_secs_f64(),

@@ -5,7 +5,7 @@ use pointsman_core::Now;
 use pointsman_core::command::Access;
 use pointsman_core::hold::{Pass, pass};
 use pointsman_core::topology::snapshot::ShardView;
-use pointsman_core::topology::status::{NodeStatus, SentinelStatus, State};
+use pointsman_core::topology::status::{GuardState, NodeStatus, SentinelStatus, State};
 use pointsman_core::topology::story::MarkKind;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -194,6 +194,10 @@ pub const STATISTICS: &[Statistic] = &[
         "The config epoch at which the Sentinels named the master."),
     Statistic::counter("switches", Service(|s, _| whole(s.switches)),
         "Changes of master: grants after the first."),
+    Statistic::gauge("guard", Service(guard),
+        "1 for where the guard stands: off, unarmed (no replica has acknowledged to this master yet), armed (one does), holding (none does, and writes wait), disarmed (none does, and writes go on because nobody can be promoted meanwhile).").by(&["state"]),
+    Statistic::counter("guard_holds", Service(|s, _| whole(s.status.guard.trips)),
+        "Times that the guard made writes wait because no replica acknowledged."),
     Statistic::counter("holds", Service(|s, _| whole(s.tally.holds)),
         "Times that the gates closed."),
     Statistic::counter("held", Service(|s, _| real(s.tally.held.as_secs_f64())),
@@ -220,6 +224,8 @@ pub const STATISTICS: &[Statistic] = &[
 
     Statistic::counter("commands", Service(|s, _| whole(s.counters.commands)),
         "Commands that were sent to the master or answered by Pointsman itself."),
+    Statistic::counter("write_commands", Service(|s, _| whole(s.counters.writes)),
+        "Those of them that may write."),
     Statistic::counter("upstream_writes", Service(|s, _| whole(s.counters.up_writes)),
         "System calls that wrote to the master. `rate(pointsman_commands_total[1m]) / rate(pointsman_upstream_writes_total[1m])` is how many requests travel in one turn: the more, the cheaper each."),
     Statistic::gauge("commands_per_write", Service(commands_per_write),
@@ -303,6 +309,13 @@ fn states(service: &ServiceSample, _: Now) -> Points<'_> {
     let is =
         |state: State| (vec![state.label().into()], Number::Whole(u64::from(service.status.state == state)));
     [State::Serving, State::Holding, State::Down].map(is).into()
+}
+
+fn guard(service: &ServiceSample, _: Now) -> Points<'_> {
+    let is = |state: GuardState| {
+        (vec![state.label().into()], Number::Whole(u64::from(service.status.guard.state == state)))
+    };
+    GuardState::ALL.map(is).into()
 }
 
 fn gates(service: &ServiceSample, at: Now) -> Points<'_> {

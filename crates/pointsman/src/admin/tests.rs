@@ -5,7 +5,9 @@ mod renderings;
 use super::*;
 use crate::events::Line;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, Term};
-use pointsman_core::topology::status::{Event, EventKind, NodeStatus, SentinelStatus, State};
+use pointsman_core::topology::status::{
+    Event, EventKind, GuardState, GuardStatus, NodeStatus, SentinelStatus, State,
+};
 use pointsman_core::topology::story::{Granted, Mark, MarkKind, Story};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,6 +80,7 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         sentinels: Vec::new(),
         majority: 0,
         nodes: Vec::new(),
+        guard: GuardStatus { state: GuardState::Armed, why: None, trips: 2 },
         problems: Vec::new(),
     }
 }
@@ -92,6 +95,7 @@ fn counters() -> Counters {
         clients_moved: 1090,
         clients_now: 1005,
         commands: 1006,
+        writes: 1019,
         held: 1007,
         held_now: 1008,
         resent: 1009,

@@ -111,7 +111,9 @@ impl Task {
                     None => std::future::pending().await,
                 }
             };
+            // In this order: an answer that is there counts before a deadline that passed while this thread slept.
             tokio::select! {
+                biased;
                 changed = wishes.changed() => {
                     if changed.is_err() {
                         return;

@@ -71,6 +71,7 @@ pub struct Handle {
 
 enum Order {
     Sign(Sign),
+    Writes(ServiceId),
     Trust(ServiceId),
     Switch(ServiceId, Switch, oneshot::Sender<Result<(), String>>),
     Pause(ServiceId, Duration, oneshot::Sender<Result<(), String>>),
@@ -124,6 +125,11 @@ impl Handle {
         if self.orders.try_send(Order::Sign(sign)).is_err() {
             self.signs_lost.store(true, Ordering::Release);
         }
+    }
+
+    /// A worker sends writes of this service. Never blocks: if the mailbox is full, it will be said again.
+    pub fn writes(&self, service: ServiceId) {
+        let _ = self.orders.try_send(Order::Writes(service));
     }
 
     /// The operator believes what is seen now of this service (see [`Topology::trust`]).
@@ -265,6 +271,7 @@ impl Control {
     fn order(&mut self, now: Now, order: Order) {
         match order {
             Order::Sign(sign) => self.on(sign.service, |t| t.sign(now, &sign)),
+            Order::Writes(id) => self.on(id, |t| t.writes_flow(now)),
             Order::Trust(id) => self.on(id, |t| t.trust(now)),
             Order::Reconfigure(services) => self.reconfigure(now, services),
             Order::Switch(id, order, answer) => drop(answer.send(self.switch(now, id, order))),

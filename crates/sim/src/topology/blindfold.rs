@@ -1,6 +1,7 @@
 //! A product in which a rule is missing: what the machine is kept from knowing.
 use super::drive::{Drive, index};
 use pointsman_core::topology::observation::{Role, Seen, Stage, Target, TargetKind};
+use std::time::Duration;
 
 /// What the machine is kept from knowing: each must be caught by a checker. They stand for a product in which the
 /// corresponding rule is missing.
@@ -24,6 +25,12 @@ pub enum Blindfold {
     Votes,
     /// A Sentinel that gave up a failover, or died, seems to go on with it.
     Leaders,
+    /// Some replica seems to acknowledge always: the guard never trips.
+    Silence,
+    /// No replica seems to acknowledge: it is never armed again.
+    Acknowledgements,
+    /// No Sentinel seems to have heard the master: it does not leave.
+    Pongs,
     /// There are no leases.
     Leases,
     /// A Sentinel that refuses connections may be alive.
@@ -54,6 +61,9 @@ impl Drive {
                     l.replid2 = Some(replid.clone()).filter(|id| *id != l.replid);
                 }
             }
+            (Seen::Acknowledged(yes), Blindfold::Silence) => *yes = true,
+            (Seen::Acknowledged(yes), Blindfold::Acknowledgements) => *yes = false,
+            (Seen::View(v), Blindfold::Pongs) => v.pong_age = Duration::MAX,
             (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
             _ => {}
         }

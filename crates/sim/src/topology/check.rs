@@ -4,6 +4,7 @@ use super::world::FAILOVER_TIMEOUT;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{Role, Stage, TargetKind, View};
 use pointsman_core::topology::snapshot::{Gate, ShardView};
+use pointsman_core::topology::status::GuardState;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -178,6 +179,7 @@ impl Drive {
         }
         self.check_astray();
         self.check_provisional();
+        self.check_guard();
     }
 
     /// Writes are not open for long by a promotion alone, nor while its leader is known to have given it up.
@@ -238,7 +240,8 @@ impl Drive {
         }
         let granted = self.view.master.as_ref().filter(|_| self.view.writes.is_open()).map(node_of);
         let truth = self.world.truth(self.now).map(|(n, _)| n);
-        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none());
+        let armed = || !self.guarded || self.guard_state() == GuardState::Armed;
+        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none()) && armed();
         if !right {
             self.steady_since = None;
         } else if self.now - *self.steady_since.get_or_insert(self.now) >= STEADY_FOR {

@@ -1,11 +1,12 @@
 //! Plays the observers between a model world and a real topology machine.
 use super::blindfold::Blindfold;
+use super::guard::{self, Truth};
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{
-    Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
-    Vote,
+    Announced, Attached, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target,
+    TargetKind, View, Vote,
 };
 use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
 use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardView, Term};
@@ -75,6 +76,8 @@ pub struct Drive {
     pub(super) rng: Rng,
     /// For what is wanted: of its own, so that it does not shift what breaks.
     pub(super) whims: Rng,
+    /// Whether somebody pauses the service: in some runs, as it hides what would be seen.
+    pub(super) pauses: bool,
     pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
@@ -119,6 +122,8 @@ pub struct Drive {
     /// Until when an operator has paused the service.
     pub(super) paused_until: Option<u64>,
     pub(super) paused_since: u64,
+    pub(super) guarded: bool,
+    pub(super) truth: Truth,
     pub(super) outcome: Outcome,
 }
 
@@ -129,8 +134,12 @@ pub(super) fn ms(d: u64) -> Duration {
 pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
     match kind {
         TargetKind::Sentinel => HostPort { host: format!("10.0.1.{i}").into(), port: 26379 },
-        TargetKind::Node => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
+        TargetKind::Node | TargetKind::Guard => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
     }
+}
+
+fn attached((i, acknowledged): (usize, u64)) -> Attached {
+    Attached { at: host(TargetKind::Node, i), acknowledged }
 }
 
 /// A Sentinel's run id.
@@ -194,7 +203,9 @@ impl Drive {
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
-            demote: true,
+            // Who is told at once does not stay behind for a missing rule to be seen by.
+            demote: blindfold == Blindfold::None && !dark,
+            guard: rng.chance(80).then(guard::guarding),
             fencing: Fencing {
                 without_lease: match blindfold {
                     Blindfold::Leases => WithoutLease::GoOn,
@@ -203,7 +214,7 @@ impl Drive {
                 refused_is_dead: blindfold != Blindfold::Refusals,
             },
         };
-        let now = 1000;
+        let (now, guarded) = (1000, settings.guard.is_some());
         let topology = Topology::new(Now::from_millis(now), settings);
         let view = topology.view();
         Drive {
@@ -242,6 +253,9 @@ impl Drive {
             paused_until: None,
             paused_since: 0,
             whims: Rng::new(!seed),
+            pauses: !dark && seed % 4 == 3,
+            guarded,
+            truth: Truth::default(),
             outcome: Outcome::default(),
             rng,
         }
@@ -312,6 +326,7 @@ impl Drive {
             Event::Replicate => {
                 self.world.replicate(now);
                 self.put(now + 50, Event::Replicate);
+                self.write();
             }
             Event::Poll(t) => self.poll(t),
             Event::Ask(t, sent, short) => self.answer(t, sent, short),
@@ -353,10 +368,19 @@ impl Drive {
         }
         // Who sees each failover at once is seldom misled by epochs: that rule is for the others.
         let pulses = w.target.kind == TargetKind::Sentinel && self.blindfold != Blindfold::Epochs;
-        let whole = w.hurry || !pulses || self.now >= w.asked + INTERVAL;
-        let every = if w.hurry || pulses { HURRY } else { INTERVAL };
+        let guards = w.target.kind == TargetKind::Guard;
+        let whole = w.hurry || !(pulses || guards) || (pulses && self.now >= w.asked + INTERVAL);
+        let every = match w.hurry || pulses {
+            _ if guards => guard::EVERY,
+            true => HURRY,
+            false => INTERVAL,
+        };
         self.put(self.now + every, Event::Poll(t));
-        if whole { self.ask(t) } else { self.send(t, true) }
+        if whole {
+            self.ask(t);
+        } else if pulses {
+            self.send(t, true);
+        }
     }
 
     fn ask(&mut self, t: usize) {
@@ -374,7 +398,7 @@ impl Drive {
         let i = index(target);
         let (at, alive, stopped, run) = match target.kind {
             TargetKind::Sentinel => (i, self.world.sentinels[i].alive, self.world.sentinels[i].stopped, 0),
-            TargetKind::Node => match self.world.nodes.get(i) {
+            TargetKind::Node | TargetKind::Guard => match self.world.nodes.get(i) {
                 Some(n) => (self.world.node_at(i), n.alive, n.stopped, n.run),
                 // A lie: nobody answers there.
                 None => (self.world.us(), true, true, 0),
@@ -387,6 +411,9 @@ impl Drive {
     fn answer(&mut self, t: usize, sent: u64, short: bool) {
         if !self.targets[t].on || sent < self.targets[t].answered {
             return;
+        }
+        if self.targets[t].target.kind == TargetKind::Guard {
+            return self.probe(t, sent, index(&self.targets[t].target));
         }
         let (at, alive, stopped, run) = self.reachable(t);
         if !self.world.reach(at, self.world.us()) || (alive && stopped) {
@@ -415,7 +442,7 @@ impl Drive {
         }
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent, short && !new),
-            TargetKind::Node => self.answer_node(t, sent),
+            TargetKind::Node | TargetKind::Guard => self.answer_node(t, sent),
         }
         self.targets[t].answered = sent;
     }
@@ -504,6 +531,7 @@ impl Drive {
             run_id: Some(format!("{i}-{}", n.run).into()),
             lineage: Some(lineage),
             offset: n.offset,
+            attached: self.world.attached(i).into_iter().map(attached).collect(),
         };
         self.letter(t, sent, Seen::Report(report), true);
     }
@@ -530,7 +558,7 @@ impl Drive {
     }
 
     /// Sends an observation on its way. `honest`: the checkers may believe it.
-    fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
+    pub(super) fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
         self.post.push(Some((Now::from_millis(sent), seen, honest)));
         // Connections keep their order: what is sent in one moment arrives in one.
         self.put(self.now + 1, Event::Hear(t, self.post.len() - 1));
@@ -615,7 +643,9 @@ impl Drive {
                 Act::Hurry(target, on) => {
                     if let Some(t) = self.of(&target) {
                         self.targets[t].hurry = on;
-                        self.put(self.now, Event::Ask(t, self.now, false));
+                        if on || target.kind != TargetKind::Guard {
+                            self.put(self.now, Event::Ask(t, self.now, false));
+                        }
                     }
                 }
                 Act::Publish(view) => {

@@ -10,6 +10,7 @@ mod check;
 mod dark;
 pub mod drive;
 mod faults;
+mod guard;
 mod stories;
 mod wanted;
 pub mod world;

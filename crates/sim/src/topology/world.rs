@@ -375,6 +375,19 @@ impl World {
         Says { epoch: me.epoch, master, stage, selected, forced }
     }
 
+    /// Whether some replica would acknowledge what this node writes now.
+    pub fn acknowledged(&self, n: usize) -> bool {
+        let follows = |r: usize| self.nodes[r].of == Some(n) && self.reach(self.node_at(r), self.node_at(n));
+        self.works(n) && (0..self.nodes.len()).any(|r| self.works(r) && follows(r))
+    }
+
+    /// The replicas that a node takes for attached, and how far they have acknowledged. One that is silent stays attached
+    /// for longer than a run takes.
+    pub fn attached(&self, n: usize) -> Vec<(usize, u64)> {
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, r)| r.alive && r.of == Some(n)).map(|(i, r)| (i, r.offset)).collect()
+    }
+
     /// Replicas follow their masters; masters take writes.
     pub fn replicate(&mut self, now: u64) {
         for n in 0..self.nodes.len() {

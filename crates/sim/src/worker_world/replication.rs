@@ -86,9 +86,9 @@ impl World {
             if !follows || idle || !self.healed && !self.rng.chance(40) {
                 continue;
             }
-            let (left, right) = self.servers.split_at_mut(i.max(master));
-            let (replica, master) =
-                if i < master { (&mut left[i], &mut right[0]) } else { (&mut right[0], &mut left[master]) };
+            let (before, from) = self.servers.split_at_mut(i.max(master));
+            let (low, high) = (&mut before[i.min(master)], &mut from[0]);
+            let (replica, master) = if i < master { (low, high) } else { (high, low) };
             progress |= replica.catch_up(master);
         }
         progress |= self.servers[master].serve_waiting(self.now);

@@ -56,6 +56,18 @@ fn a_pause_lets_reads_go_on_if_a_switchover_wants_it_and_reads_do_not_wait() {
 }
 
 #[test]
+fn what_is_under_way_at_a_pause_is_answered_until_there_is_a_sign() {
+    let mut b = calm();
+    b.t.pause(b.now, Pauser::Switchover, 1000 * MS).unwrap();
+    assert_eq!(b.view().kept, Some(Kept { term: Term(1), offset: u64::MAX }));
+    b.t.resume(b.now, Pauser::Switchover).unwrap();
+    assert_eq!(b.view().kept, None);
+    b.t.pause(b.now, Pauser::Switchover, 1000 * MS).unwrap();
+    b.node(11, Seen::Gone(Gone::Refused));
+    assert_eq!(b.view().kept, None);
+}
+
+#[test]
 fn a_master_that_is_lost_during_a_pause_is_followed_and_the_pause_goes_on() {
     let mut b = calm();
     b.t.pause(b.now, Pauser::Operator, 5000 * MS).unwrap();
