@@ -16,11 +16,11 @@ mod client;
 mod control;
 mod net;
 mod replication;
-mod resp;
 mod script;
 mod server;
 mod shell;
 
+use crate::resp;
 use crate::rng::Rng;
 use check::Check;
 use client::{Client, Manner, Phase};
