@@ -131,7 +131,7 @@ pub(super) fn ms(d: u64) -> Duration {
     Duration::from_millis(d)
 }
 
-pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
+pub(crate) fn host(kind: TargetKind, i: usize) -> HostPort {
     match kind {
         TargetKind::Sentinel => HostPort { host: format!("10.0.1.{i}").into(), port: 26379 },
         TargetKind::Node | TargetKind::Guard => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
@@ -143,7 +143,7 @@ fn attached((i, acknowledged): (usize, u64)) -> Attached {
 }
 
 /// A Sentinel's run id.
-fn id_of(s: usize) -> Box<str> {
+pub(crate) fn id_of(s: usize) -> Box<str> {
     format!("id{s}").into()
 }
 
@@ -151,11 +151,11 @@ pub(super) fn index(t: &Target) -> usize {
     index_of(&t.at)
 }
 
-pub(super) fn index_of(at: &HostPort) -> usize {
+pub(crate) fn index_of(at: &HostPort) -> usize {
     at.host.rsplit('.').next().and_then(|n| n.parse().ok()).expect("model addresses end in an index")
 }
 
-pub(super) fn node_of(e: &Endpoint) -> usize {
+pub(crate) fn node_of(e: &Endpoint) -> usize {
     match e {
         Endpoint::Tcp(a) => {
             a.to_string().split([':', '.']).nth(3).and_then(|n| n.parse().ok()).expect("as above")

@@ -89,6 +89,8 @@ pub struct Sentinel {
     tilt_until: u64,
     hello_at: u64,
     info_at: u64,
+    /// Since when it has reached each node.
+    reaches: Vec<u64>,
     /// It lies to us (not to the others).
     pub liar: bool,
 }
@@ -157,6 +159,7 @@ impl World {
             tilt_until: 0,
             hello_at: rng.below(HELLO),
             info_at: rng.below(INFO),
+            reaches: vec![0; nodes],
             liar: false,
         };
         let all = sentinels + nodes + 1;
@@ -418,6 +421,9 @@ impl World {
             self.tilt(now, s);
         }
         self.sentinels[s].ticked = now;
+        for n in (0..self.nodes.len()).filter(|n| !self.linked(s, *n)).collect::<Vec<_>>() {
+            self.sentinels[s].reaches[n] = now;
+        }
         // A master that says for long that it is a replica is down (sentinelCheckSubjectivelyDown).
         let master = &self.nodes[self.sentinels[s].master];
         let wrong = master.of.is_some() && now - master.since > DOWN_AFTER + 2 * INFO;
@@ -554,6 +560,8 @@ impl World {
         }
         for n in (0..self.nodes.len()).filter(|n| *n != master) {
             let wrong = self.nodes[n].of != Some(master) && now - self.nodes[n].since > CONVERT;
+            // Nor was it down for as long (sentinelRedisInstanceNoDownFor).
+            let wrong = wrong && now - self.sentinels[s].reaches[n] > CONVERT;
             if wrong && self.linked(s, n) {
                 self.demote(now, n, master);
             }

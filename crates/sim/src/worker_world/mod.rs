@@ -17,11 +17,11 @@ mod control;
 mod migrate;
 mod net;
 mod replication;
-mod resp;
 mod script;
 mod server;
 mod shell;
 
+use crate::resp;
 use crate::rng::Rng;
 use check::Check;
 use client::{Client, Manner, Phase};

@@ -2,7 +2,7 @@
 
 /// A reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// `+text`
     Simple(String),
     /// `-text`
@@ -23,7 +23,7 @@ pub(super) enum Value {
 
 impl Value {
     /// Whether it is a bulk string with these bytes.
-    pub(super) fn is_bulk(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn is_bulk(&self, bytes: &[u8]) -> bool {
         matches!(self, Value::Bulk(b) if b == bytes)
     }
 }
@@ -34,7 +34,7 @@ fn line(buf: &[u8]) -> Option<(&str, usize)> {
 }
 
 /// The reply at the front of `buf` and its length; `None` if it is not complete.
-pub(super) fn reply(buf: &[u8]) -> Result<Option<(Value, usize)>, String> {
+pub(crate) fn reply(buf: &[u8]) -> Result<Option<(Value, usize)>, String> {
     let Some(&kind) = buf.first() else { return Ok(None) };
     if !b"+-:$*%>~_".contains(&kind) {
         return Err(format!("not a reply: {}", buf[..buf.len().min(60)].escape_ascii()));
@@ -83,10 +83,10 @@ pub(super) fn reply(buf: &[u8]) -> Result<Option<(Value, usize)>, String> {
 }
 
 /// A request's arguments.
-pub(super) type Args = Vec<Vec<u8>>;
+pub(crate) type Args = Vec<Vec<u8>>;
 
 /// The request at the front of `buf` (arrays only) and its length; `None` if it is not complete.
-pub(super) fn request(buf: &[u8]) -> Result<Option<(Args, usize)>, String> {
+pub(crate) fn request(buf: &[u8]) -> Result<Option<(Args, usize)>, String> {
     match buf.first() {
         None => return Ok(None),
         Some(b'*') => {}
@@ -106,8 +106,9 @@ pub(super) fn request(buf: &[u8]) -> Result<Option<(Args, usize)>, String> {
 }
 
 /// A request's bytes.
-pub(super) fn encode(args: &[&[u8]]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+pub(crate) fn encode(args: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + args.iter().map(|a| a.len() + 8).sum::<usize>());
+    head(&mut out, b'*', args.len());
     for arg in args {
         bulk(&mut out, arg);
     }
@@ -115,23 +116,38 @@ pub(super) fn encode(args: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Appends a bulk string.
-pub(super) fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
+pub(crate) fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    head(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a number behind its kind.
+pub(crate) fn head(out: &mut Vec<u8>, kind: u8, n: usize) {
+    out.push(kind);
+    digits(out, n);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number.
+pub(crate) fn digits(out: &mut Vec<u8>, n: usize) {
+    if n >= 10 {
+        digits(out, n / 10);
+    }
+    out.push(b'0' + (n % 10) as u8);
+}
+
 /// Which client's command a request is: commands carry an argument `t:<client>:<number>:…`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct Tag {
+pub(crate) struct Tag {
     /// The client.
-    pub(super) client: u32,
+    pub(crate) client: u32,
     /// The command's place in all that the client says.
-    pub(super) seq: u32,
+    pub(crate) seq: u32,
 }
 
 /// The tag that an argument begins with.
-pub(super) fn tag_of(arg: &[u8]) -> Option<Tag> {
+pub(crate) fn tag_of(arg: &[u8]) -> Option<Tag> {
     let text = std::str::from_utf8(arg.get(..arg.len().min(24))?).ok()?;
     let mut parts = text.strip_prefix("t:")?.split(':');
     let tag = Tag { client: parts.next()?.parse().ok()?, seq: parts.next()?.parse().ok()? };
@@ -140,13 +156,13 @@ pub(super) fn tag_of(arg: &[u8]) -> Option<Tag> {
 }
 
 /// The tag of a request.
-pub(super) fn tag(args: &[Vec<u8>]) -> Option<Tag> {
+pub(crate) fn tag(args: &[Vec<u8>]) -> Option<Tag> {
     args.iter().find_map(|a| tag_of(a))
 }
 
 /// What a command does, as the model understands it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// May change data.
     Write,
     /// Reads data.
@@ -156,7 +172,7 @@ pub(super) enum Access {
 }
 
 /// What the command of this name does.
-pub(super) fn access(name: &[u8]) -> Access {
+pub(crate) fn access(name: &[u8]) -> Access {
     match name.to_ascii_uppercase().as_slice() {
         b"GET" | b"MGET" | b"LRANGE" => Access::Read,
         b"PING" | b"ECHO" | b"ROLE" | b"AUTH" | b"HELLO" | b"SELECT" | b"CLIENT" | b"MULTI" | b"DISCARD"

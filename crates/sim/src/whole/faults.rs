@@ -1,0 +1,238 @@
+//! What goes wrong in a history.
+use super::{Blindfold, Event, Whole};
+use crate::rng::Rng;
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Fault {
+    /// The master's process is killed (F1); it is started again later.
+    Kill,
+    /// The master's process is stopped for a while (F2).
+    Stop,
+    /// The master is cut off from all but us (F3).
+    Aside,
+    /// We and the master's host are cut off from all others (F3b).
+    Inside,
+    /// The master is cut off from everybody (F6).
+    Alone,
+    /// `SENTINEL FAILOVER` (F4).
+    Force,
+    /// All Sentinels but one, or all, are killed (F5, F7).
+    Sentinels { all: bool },
+    /// A Sentinel's process is stopped.
+    StopSentinel,
+    /// The replicas, or one, are killed, or stopped (F10).
+    Replicas { all: bool, kill: bool },
+    /// The master's process is killed and started at once.
+    Restart,
+    /// A control plane stalls, in milliseconds.
+    Stall(u64),
+    /// A whole proxy is stopped, in milliseconds.
+    Suspend(u64),
+    /// We cannot talk to the Sentinels.
+    Deaf,
+    /// Any two cannot talk.
+    Pair,
+}
+
+impl Fault {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill",
+            Fault::Stop => "stop",
+            Fault::Aside => "aside",
+            Fault::Inside => "inside",
+            Fault::Alone => "alone",
+            Fault::Force => "force",
+            Fault::Sentinels { all: true } => "all Sentinels die",
+            Fault::Sentinels { all: false } => "most Sentinels die",
+            Fault::StopSentinel => "a Sentinel stops",
+            Fault::Replicas { .. } => "replicas",
+            Fault::Restart => "restart",
+            Fault::Stall(_) => "stall",
+            Fault::Suspend(_) => "suspend",
+            Fault::Deaf => "deaf",
+            Fault::Pair => "pair",
+        }
+    }
+
+    /// Whether what is written may not reach those who may be promoted, for as long as it lasts.
+    fn impairs(self) -> bool {
+        use Fault::{Alone, Aside, Inside, Pair, Replicas};
+        matches!(self, Aside | Inside | Alone | Pair | Replicas { .. })
+    }
+
+    /// Whether we may not see what Sentinels are told meanwhile.
+    pub(super) fn blinds(self) -> bool {
+        use Fault::{Alone, Deaf, Inside, Pair, Stall, Suspend};
+        matches!(self, Alone | Deaf | Inside | Pair | Stall(_) | Suspend(_))
+    }
+
+    /// Whether clients may not notice it, but for a pause.
+    pub(super) fn is_mild(self) -> bool {
+        use Fault::{Force, Sentinels, Stall, StopSentinel, Suspend};
+        matches!(self, Force | Sentinels { .. } | StopSentinel | Stall(_) | Suspend(_))
+    }
+}
+
+fn any(rng: &mut Rng) -> Fault {
+    match rng.below(15) {
+        0 => Fault::Kill,
+        1 => Fault::Stop,
+        2 => Fault::Aside,
+        3 => Fault::Inside,
+        4 => Fault::Alone,
+        5..7 => Fault::Force,
+        7 => Fault::Sentinels { all: rng.chance(50) },
+        8 => Fault::StopSentinel,
+        9 => Fault::Replicas { all: rng.chance(60), kill: rng.chance(50) },
+        10 => Fault::Restart,
+        11 => stall(rng),
+        12 => Fault::Suspend(rng.between(50, 2500)),
+        13 => Fault::Deaf,
+        _ => Fault::Pair,
+    }
+}
+
+fn stall(rng: &mut Rng) -> Fault {
+    Fault::Stall(rng.between(50, 2500))
+}
+
+/// What goes wrong in a history, and when. What is to be caught is given the chance.
+pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
+    let first = rng.between(150_000, 500_000);
+    let soon = first + rng.between(0, 600_000);
+    let late = first + rng.between(0, 1_500_000);
+    match blindfold {
+        Blindfold::Stages => vec![(first, Fault::Force)],
+        Blindfold::Fence => vec![(first, if rng.chance(50) { Fault::Aside } else { any(rng) })],
+        Blindfold::Linger => vec![(first, Fault::Aside), (soon + 500_000, Fault::Alone)],
+        Blindfold::Wait => vec![(first, Fault::Aside)],
+        Blindfold::Withheld => vec![(first, Fault::Stop), (soon, Fault::Suspend(rng.between(800, 2500)))],
+        Blindfold::Lease => vec![(first, Fault::Aside), (soon, stall(rng))],
+        _ if rng.chance(50) => vec![(first, any(rng))],
+        _ => {
+            let second = if rng.chance(50) { soon } else { late };
+            vec![(first, any(rng)), (second, any(rng))]
+        }
+    }
+}
+
+impl Whole {
+    fn master(&self) -> usize {
+        let named = self.world.truth(self.now / 1000).map(|(n, _)| n);
+        let claims = (0..self.stores.len()).find(|n| self.world.nodes[*n].of.is_none());
+        named.or(claims).unwrap_or(0)
+    }
+
+    /// Cuts some off from all others, but for us if we are to see both sides.
+    fn cut(&mut self, inside: &[usize], see_both: bool) {
+        let us = self.world.us();
+        for a in 0..=us {
+            for b in 0..a {
+                let apart = inside.contains(&a) != inside.contains(&b);
+                if apart && !(see_both && (a == us || b == us)) {
+                    self.world.set_cut(a, b, true);
+                }
+            }
+        }
+    }
+
+    /// What a node alone has is lost with it.
+    fn note_behind(&mut self, m: usize) {
+        let others = (0..self.stores.len()).filter(|n| *n != m && self.world.nodes[*n].alive);
+        let most = others.map(|n| self.stores[n].log.len()).min().unwrap_or(0);
+        let log = &self.stores[m].log;
+        self.check.behind.extend(log[most.min(log.len())..].iter().filter_map(|e| e.tag));
+    }
+
+    /// Something goes wrong.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        let m = self.master();
+        self.note(|| format!("fault {fault:?}; the master is node {m}"));
+        if fault.impairs() {
+            self.check.impaired.push((self.now, u64::MAX));
+        }
+        if matches!(fault, Fault::Kill | Fault::Stop | Fault::Restart) {
+            self.note_behind(m);
+        }
+        let at = self.world.node_at(m);
+        // The Sentinel on the master's host.
+        let s = m % self.desks.len();
+        let p = self.rng.index(self.proxies.len());
+        match fault {
+            Fault::Kill => self.kill_node(m),
+            Fault::Stop => self.world.nodes[m].stopped = true,
+            Fault::Aside => self.cut(&[at, s], true),
+            Fault::Alone => self.cut(&[at, s], false),
+            Fault::Inside => {
+                let us = self.world.us();
+                self.cut(&[at, s, us], false);
+            }
+            Fault::Force => {
+                let s = self.rng.index(self.desks.len());
+                self.world.force(self.now / 1000, s);
+            }
+            Fault::Sentinels { all } => {
+                (usize::from(!all)..self.desks.len()).for_each(|s| self.kill_sentinel(s))
+            }
+            Fault::StopSentinel => {
+                let s = self.rng.index(self.desks.len());
+                self.world.sentinels[s].stopped = true;
+            }
+            Fault::Replicas { all, kill } => {
+                let replicas: Vec<usize> = (0..self.stores.len()).filter(|n| *n != m).collect();
+                for n in replicas.into_iter().take(if all { usize::MAX } else { 1 }) {
+                    if kill {
+                        self.kill_node(n);
+                    } else {
+                        self.world.nodes[n].stopped = true;
+                    }
+                }
+            }
+            Fault::Restart => {
+                self.kill_node(m);
+                self.world.restart_node(self.now / 1000, m);
+                self.look(m);
+            }
+            Fault::Stall(ms) => self.proxies[p].stalled_until = self.now + ms * 1000,
+            Fault::Suspend(ms) => self.proxies[p].stopped_until = self.now + ms * 1000,
+            Fault::Deaf => {
+                let us = self.world.us();
+                (0..self.desks.len()).for_each(|s| self.world.set_cut(s, us, true));
+            }
+            Fault::Pair => {
+                let all = self.world.us() + 1;
+                let (a, b) = (self.rng.index(all), self.rng.index(all));
+                if a != b {
+                    self.world.set_cut(a, b, true);
+                }
+            }
+        }
+    }
+
+    /// All is well again.
+    pub(super) fn heal(&mut self) {
+        self.note(|| "everything heals".into());
+        self.healed = Some(self.now);
+        self.world.heal();
+        for n in 0..self.stores.len() {
+            if !self.world.nodes[n].alive {
+                self.world.restart_node(self.now / 1000, n);
+                self.look(n);
+            } else if std::mem::take(&mut self.world.nodes[n].stopped) {
+                self.put(self.now + 1, Event::Runs(n));
+            }
+        }
+        for s in 0..self.desks.len() {
+            if !self.world.sentinels[s].alive {
+                self.world.restart_sentinel(self.now / 1000, s);
+            } else if std::mem::take(&mut self.world.sentinels[s].stopped) {
+                self.sentinel_resumes(s);
+            }
+        }
+        // Until all that was held up has come.
+        self.check.impaired.iter_mut().for_each(|(_, until)| *until = self.now + 300_000);
+        self.unstick();
+    }
+}

@@ -1,0 +1,370 @@
+//! The whole: real workers, real topology machines and real observers, byte by byte, among model nodes that replicate
+//! and model Sentinels that vote, under one virtual clock, from a seed.
+//!
+//! ```text
+//!   clients ─▶ Worker ⇄ net ⇄ nodes (logs, histories, WAIT, pauses) ◀─ promote, demote ─┐
+//!                ▲ snapshots                                                          Sentinels
+//!             Topology ◀─ Observers ⇄ net ⇄ nodes and Sentinels (MASTER, events …) ◀────┘
+//! ```
+//! A history is short: a few clients write values that are theirs alone, one or two things go wrong (processes are killed
+//! or stopped, hosts cut off, failovers ordered, a control plane or a whole proxy stalls), all heals, and whoever is
+//! master then must have what was acknowledged. The model Sentinels are those of [`crate::topology`], with its times.
+//!
+//! What is checked carries the number of the invariant in product.md: (1) one node executes a term's writes, terms grow,
+//! and nothing is acknowledged by a node whose successor has been promoted; (2) nothing is sent through a closed gate
+//! or after the lease, and nothing queued arrives on a closed connection; (3) whoever is granted was named by a majority or
+//! promoted by a Sentinel; (4) replies go to their owners; (6) no write is executed twice, out of order, or after its
+//! client was told that it was not; what was acknowledged is lost only if something kept it from the one that was promoted;
+//! (8) everybody is served again in the end.
+mod check;
+mod client;
+mod faults;
+mod net;
+mod node;
+mod proxy;
+mod sentinel;
+
+use crate::resp::Tag;
+use crate::rng::Rng;
+use crate::topology::drive::{host, id_of};
+use crate::topology::world::World;
+use check::Check;
+use client::Client;
+use faults::Fault;
+use net::{Conn, ConnId, Packet};
+use node::Store;
+use pointsman_core::Now;
+use pointsman_core::topology::observation::TargetKind;
+use pointsman_core::topology::snapshot::ShardView;
+use proxy::Proxy;
+use sentinel::Desk;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The offset of a node that has nothing.
+const BASE: u64 = 1000;
+/// How long a hold may last.
+const HOLD_MAX: Duration = Duration::from_millis(3000);
+/// How long replicas are waited for, for durable writes, in milliseconds.
+const DURABLE_MS: u64 = 200;
+/// Everybody must be served so soon after all has healed, in microseconds.
+const RECOVERED_WITHIN: u64 = 30_000_000;
+/// Nobody waits for so long while its proxy's gates are open and the master works, in microseconds.
+const PATIENCE: u64 = 3_000_000;
+
+/// A rule that the product is made to break: each must be caught by a checker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blindfold {
+    /// None: the product as it is.
+    None,
+    /// All views seem to be of one config epoch.
+    Epochs,
+    /// No failover seems to go on.
+    Stages,
+    /// Workers are not told that writes are to stop, before there is another master.
+    Fence,
+    /// Workers know of no lease.
+    Lease,
+    /// Replies that arrive after a sign are not withheld.
+    Withheld,
+    /// `WAIT` seems to be answered by all replicas at once.
+    Wait,
+    /// What stands in the kernel when a connection is closed still arrives.
+    Linger,
+    /// A write is sometimes sent twice.
+    Once,
+    /// A reply sometimes goes to another client.
+    Owner,
+}
+
+/// What happened, summed up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// What was counted, by name.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Report) {
+        other.counts.iter().for_each(|(name, n)| self.count(name, *n));
+    }
+
+    fn count(&mut self, name: &str, n: u64) {
+        match self.counts.get_mut(name) {
+            Some(all) => *all += n,
+            None => drop(self.counts.insert(name.into(), n)),
+        }
+    }
+
+    /// How often something happened.
+    pub fn of(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// What is wrong.
+    pub what: String,
+    /// What happened before, if it was asked for.
+    pub trace: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Event {
+    Sentinel(usize),
+    Cron(usize),
+    Feed(usize),
+    Acknowledge(usize, usize),
+    Waited(usize),
+    Runs(usize),
+    Resume(usize, ConnId),
+    Arrive(ConnId, bool, Packet),
+    Turn(usize),
+    Control(usize),
+    Publish(usize, Arc<ShardView>),
+    Speak(usize),
+    Hear(u32, Vec<u8>),
+    Closed(u32),
+    Fault(Fault),
+    Heal,
+    Look,
+}
+
+struct Whole {
+    now: u64,
+    rng: Rng,
+    world: World,
+    stores: Vec<Store>,
+    desks: Vec<Desk>,
+    /// Addresses of nodes, then of Sentinels; and the Sentinels' run ids.
+    names: Vec<Box<str>>,
+    ids: Vec<Box<str>>,
+    conns: Vec<Conn>,
+    proxies: Vec<Proxy>,
+    clients: Vec<Client>,
+    check: Check,
+    report: Report,
+    queue: BTreeMap<(u64, u64), Event>,
+    posted: u64,
+    blindfold: Blindfold,
+    trace: Option<Vec<String>>,
+    plan: Vec<(u64, Fault)>,
+    healed: Option<u64>,
+    /// Sentinels announce what they do.
+    announces: bool,
+}
+
+/// Runs the history of a seed.
+pub fn run(seed: u64, blindfold: Blindfold, traced: bool) -> Result<Report, Broken> {
+    let mut whole = Whole::new(seed, blindfold, traced);
+    whole.run();
+    match whole.check.broken.take() {
+        None => Ok(whole.report),
+        Some(what) => {
+            let what = format!("at {} us, with {:?}: {what}", whole.now, whole.plan);
+            Err(Broken { what, trace: whole.trace.unwrap_or_default() })
+        }
+    }
+}
+
+impl Whole {
+    fn new(seed: u64, blindfold: Blindfold, traced: bool) -> Whole {
+        let mut rng = Rng::new(seed);
+        let sentinels = if rng.chance(80) { 3 } else { 5 };
+        let nodes = if rng.chance(70) { 3 } else { 2 };
+        let majority = sentinels / 2 + 1;
+        let quorum = if rng.chance(80) { majority } else { rng.between(1, majority as u64) as usize };
+        let world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
+        let stores = world.nodes.iter().map(|n| Store::new(n.of, n.replid)).collect();
+        let now = 100_000;
+        let proxies: Vec<Proxy> = (0..if rng.chance(25) { 2 } else { 1 })
+            .map(|p| Proxy::new(Now::from_micros(now), p, sentinels, nodes as u32 - 1))
+            .collect();
+        let durable = matches!(blindfold, Blindfold::Wait) || rng.chance(40);
+        let clients = (0..rng.between(2, 4) as u32)
+            .map(|id| {
+                let pace = rng.between(8_000, 40_000);
+                Client::new(id, id as usize % proxies.len(), 1 + rng.index(3), pace, durable && id % 2 == 1)
+            })
+            .collect();
+        let plan = faults::plan(&mut rng, blindfold);
+        let names = (0..nodes).map(|n| host(TargetKind::Node, n).host);
+        let names = names.chain((0..sentinels).map(|s| host(TargetKind::Sentinel, s).host)).collect();
+        Whole {
+            now,
+            world,
+            stores,
+            names,
+            ids: (0..sentinels).map(id_of).collect(),
+            desks: (0..sentinels).map(|_| Desk::default()).collect(),
+            conns: Vec::new(),
+            proxies,
+            clients,
+            check: Check::default(),
+            report: Report::default(),
+            queue: BTreeMap::new(),
+            posted: 0,
+            blindfold,
+            trace: traced.then(Vec::new),
+            plan,
+            healed: None,
+            announces: rng.chance(70),
+            rng,
+        }
+    }
+
+    fn is(&self, blindfold: Blindfold) -> bool {
+        self.blindfold == blindfold
+    }
+
+    fn put(&mut self, at: u64, event: Event) {
+        self.posted += 1;
+        self.queue.insert((at.max(self.now), self.posted), event);
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:9} {}", self.now, what()));
+        }
+    }
+
+    fn begin(&mut self) {
+        self.check.named(self.now, &self.world);
+        for s in 0..self.desks.len() {
+            let at = self.now + self.rng.below(50_000);
+            self.put(at, Event::Sentinel(s));
+        }
+        for n in 0..self.stores.len() {
+            let at = self.now + self.rng.below(100_000);
+            self.put(at, Event::Cron(n));
+        }
+        for p in 0..self.proxies.len() {
+            self.obey(p);
+            self.wake_control(p, self.now + 1);
+        }
+        for c in 0..self.clients.len() {
+            self.put(self.now + 1, Event::Speak(c));
+        }
+        let plan = self.plan.clone();
+        for (at, fault) in &plan {
+            self.put(self.now + at, Event::Fault(*fault));
+        }
+        let last = plan.iter().map(|(at, _)| *at).max().unwrap_or(0);
+        let heal = self.now + last + self.rng.between(700_000, 2_500_000);
+        self.put(heal, Event::Heal);
+        self.put(self.now, Event::Look);
+    }
+
+    fn run(&mut self) {
+        self.begin();
+        while let Some(((at, _), event)) = self.queue.pop_first() {
+            self.now = at;
+            self.happen(event);
+            if self.check.broken.is_some() {
+                return;
+            }
+            if self.recovered() {
+                break;
+            }
+            let late = self.healed.is_some_and(|t| self.now > t + RECOVERED_WITHIN);
+            if late {
+                return self.check.breaks(format!("(8) not everybody is served again: {}", self.state()));
+            }
+        }
+        self.finish();
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Sentinel(s) => self.sentinel_ticks(s),
+            Event::Cron(n) => self.node_cron(n),
+            Event::Feed(n) => self.feed(n),
+            Event::Acknowledge(r, n) => self.acknowledge(r, n),
+            Event::Waited(n) => self.waited(n),
+            Event::Runs(n) => self.node_resumes(n),
+            Event::Resume(n, conn) => self.node_resume(n, conn),
+            Event::Arrive(conn, out, packet) => self.arrive(conn, out, packet),
+            Event::Turn(p) => self.turn(p),
+            Event::Control(p) => self.control(p),
+            Event::Publish(p, view) => {
+                self.note(|| format!("proxy {p} is told {view:?}"));
+                self.proxies[p].mail.push_back(proxy::Mail::Snapshot(view));
+                self.turn_soon(p, self.now);
+            }
+            Event::Speak(c) => self.speak(c),
+            Event::Hear(c, bytes) => self.hear(c, &bytes),
+            Event::Closed(c) => self.client_closed(c),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Heal => self.heal(),
+            Event::Look => self.look_at_waits(),
+        }
+    }
+
+    /// (8) Nobody waits for long behind open gates of a master that works.
+    fn look_at_waits(&mut self) {
+        self.put(self.now + 200_000, Event::Look);
+        for c in 0..self.clients.len() {
+            let proxy = &self.proxies[self.clients[c].proxy];
+            let waits = self.clients[c].waits().filter(|t| self.now > t + PATIENCE);
+            let works = |n: &usize| {
+                let node = &self.world.nodes[*n];
+                node.alive && !node.stopped && node.of.is_none() && self.now > node.since * 1000 + PATIENCE
+            };
+            let serves = proxy.serves().filter(works);
+            let well = self.healed.is_some_and(|t| self.now > t + PATIENCE);
+            if well && waits.is_some() && serves.is_some() && self.now > proxy.stopped_until + PATIENCE {
+                let text = format!("(8) client {c} waits since {waits:?}: {}", self.state());
+                self.check.breaks(text);
+            }
+        }
+    }
+
+    /// Whether the true master is served by all, to all.
+    fn recovered(&self) -> bool {
+        let Some(healed) = self.healed else { return false };
+        let truth = self.world.truth(self.now / 1000).map(|(n, _)| n);
+        let right =
+            |p: &Proxy| p.serves().is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none());
+        self.clients.iter().all(|c| c.served > healed) && self.proxies.iter().all(right)
+    }
+
+    fn state(&self) -> String {
+        let truth = self.world.truth(self.now / 1000);
+        let views: Vec<_> = self.proxies.iter().map(|p| &p.installed).collect();
+        format!("truth {truth:?}, nodes {:?}, views {views:?}", self.world.nodes)
+    }
+
+    fn finish(&mut self) {
+        let Some(n) = self.world.truth(self.now / 1000).map(|(n, _)| n) else { return };
+        let has: BTreeSet<Tag> = self.stores[n].log.iter().filter_map(|e| e.tag).collect();
+        let calm = self.plan.len() == 1 && self.plan[0].1.is_mild();
+        let fenced = self.is_fenced();
+        self.check.finish(&has, fenced, calm, &mut self.report);
+        self.report.count("seeds", 1);
+        self.report.count("virtual ms", self.now / 1000 - 100);
+        if let [(_, fault)] = self.plan[..] {
+            let name = fault.name();
+            for (what, n) in [
+                ("histories", 1),
+                ("lost", self.check.lost.len() as u64),
+                ("dual", self.check.dual.len() as u64),
+                ("errors", self.check.errors),
+            ] {
+                self.report.count(&format!("{name}: {what}"), n);
+            }
+        }
+    }
+
+    /// Whether nothing may be acknowledged by a deposed node in this history. Who orders a failover asks nobody, so it
+    /// cannot be foreseen by those who do not see it (docs/adr/fencing.md); nor can what is outvoted by a quorum that is
+    /// no majority.
+    fn is_fenced(&self) -> bool {
+        let ordered = self.plan.iter().any(|(_, f)| *f == Fault::Force);
+        let blind = self.plan.iter().any(|(_, f)| f.blinds());
+        !(ordered && blind) && self.world.quorum > self.desks.len() / 2
+    }
+}

@@ -1,0 +1,580 @@
+//! A model node: what it has, how it replicates, and what it answers. Roles, and who is told what by Sentinels, are
+//! [`crate::topology::world`]'s.
+//!
+//! Its data are the log of the writes that made them; its replication offset is their number, and some. A replica
+//! follows while the histories agree (`masterTryPartialResynchronization` in `replication.c`), and otherwise takes over
+//! all that its master has, and loses what it had.
+use super::net::{ConnId, Packet, Server, Stamp};
+use super::{BASE, Blindfold, Event, Whole};
+use crate::resp::{Tag, bulk, encode, request, tag_of};
+use crate::topology::drive::host;
+use pointsman_core::topology::observation::TargetKind;
+use std::collections::{BTreeMap, VecDeque};
+
+/// One entry of a node's replication stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    /// Whose write; `None`: something that changes no data.
+    pub(super) tag: Option<Tag>,
+    /// Which key.
+    pub(super) key: u32,
+}
+
+/// A command that waits.
+#[derive(Debug)]
+struct Waiting {
+    /// For so many replicas …
+    need: usize,
+    /// … to have this …
+    len: usize,
+    /// … until then.
+    until: u64,
+}
+
+/// One connection of a node.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    input: Vec<u8>,
+    /// Of the command that is executed now.
+    stamp: Option<Stamp>,
+    queue: VecDeque<(Vec<Vec<u8>>, Option<Stamp>)>,
+    tx: Option<Vec<Vec<Vec<u8>>>>,
+    /// How much there was when it last wrote.
+    wrote: usize,
+    waiting: Option<Waiting>,
+    /// The other end has closed it while the process was stopped: what stands before that is read, and no more waits.
+    over: bool,
+}
+
+/// What a node has besides its role.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    /// What it has executed, or was given.
+    pub(super) log: Vec<Entry>,
+    /// How much of it was of the history before (`second_repl_offset`).
+    second: usize,
+    /// The role and history when it was last looked at.
+    of: Option<usize>,
+    replid: u64,
+    run: u64,
+    /// It follows its master: the replication link stands.
+    synced: bool,
+    /// How far each replica has acknowledged.
+    acked: BTreeMap<usize, usize>,
+    pub(super) links: BTreeMap<ConnId, Link>,
+    /// Writes are paused until then (`CLIENT PAUSE … WRITE`).
+    paused_until: u64,
+    pub(super) priority: u64,
+}
+
+impl Store {
+    pub(super) fn new(of: Option<usize>, replid: u64) -> Store {
+        Store { of, replid, synced: of.is_some(), priority: 100, ..Store::default() }
+    }
+}
+
+fn error(text: &str) -> Vec<u8> {
+    format!("-{text}\r\n").into_bytes()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    bulk(&mut out, text.as_bytes());
+    out
+}
+
+const OK: &[u8] = b"+OK\r\n";
+
+/// Whether a command is refused by a replica.
+fn writes(name: &[u8]) -> bool {
+    matches!(name, b"SET" | b"EVAL")
+}
+
+impl Whole {
+    fn works(&self, n: usize) -> bool {
+        self.world.nodes[n].alive && !self.world.nodes[n].stopped
+    }
+
+    /// Something came to a node's host.
+    pub(super) fn node_hears(&mut self, n: usize, conn: ConnId, packet: Packet) {
+        let (alive, works) = (self.world.nodes[n].alive, self.works(n));
+        let link = self.stores[n].links.get_mut(&conn);
+        match (packet, link) {
+            (Packet::Connect, _) if alive => {
+                self.stores[n].links.insert(conn, Link::default());
+                self.send(conn, false, Packet::Connected);
+            }
+            (Packet::Connect, _) => self.send(conn, false, Packet::Refused),
+            (Packet::Data(bytes, stamp), Some(link)) => {
+                link.input.extend_from_slice(&bytes);
+                while let Ok(Some((args, len))) = request(&link.input) {
+                    link.input.drain(..len);
+                    link.queue.push_back((args, stamp));
+                }
+                self.node_reads(n, conn);
+            }
+            // The kernel keeps what stands before a reset; a process that is stopped reads it later.
+            (Packet::Reset, Some(_)) if works => drop(self.stores[n].links.remove(&conn)),
+            (Packet::Reset, Some(link)) => link.over = true,
+            (Packet::Data(..), None) => self.send(conn, false, Packet::Reset),
+            _ => {}
+        }
+    }
+
+    /// Reads what stands in the kernel, and executes it.
+    fn node_reads(&mut self, n: usize, conn: ConnId) {
+        if !self.works(n) {
+            return;
+        }
+        let mut out = Vec::new();
+        while let Some(link) = self.stores[n].links.get_mut(&conn) {
+            if link.waiting.is_some() {
+                break;
+            }
+            let Some((args, stamp)) = link.queue.pop_front() else { break };
+            link.stamp = stamp;
+            let name = args[0].to_ascii_uppercase();
+            if self.now < self.stores[n].paused_until
+                && (writes(&name) || name == b"PUBLISH" || name == b"EXEC")
+            {
+                let at = self.stores[n].paused_until;
+                let link = self.stores[n].links.get_mut(&conn).expect("found above");
+                link.queue.push_front((args, stamp));
+                self.put(at, Event::Resume(n, conn));
+                break;
+            }
+            out.extend(self.command(n, conn, &name, &args));
+        }
+        if !out.is_empty() {
+            self.send(conn, false, Packet::Data(out, None));
+        }
+        if self.stores[n].links.get(&conn).is_some_and(|l| l.over) {
+            self.stores[n].links.remove(&conn);
+        }
+    }
+
+    /// A process runs again: it reads what came meanwhile.
+    pub(super) fn node_resumes(&mut self, n: usize) {
+        let links: Vec<ConnId> = self.stores[n].links.keys().copied().collect();
+        for conn in links {
+            self.node_reads(n, conn);
+        }
+    }
+
+    pub(super) fn node_resume(&mut self, n: usize, conn: ConnId) {
+        self.node_reads(n, conn);
+    }
+
+    fn command(&mut self, n: usize, conn: ConnId, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
+        let node = &self.world.nodes[n];
+        let loading = node.loads_until > self.now / 1000;
+        if loading && !matches!(name, b"INFO" | b"ROLE" | b"CLIENT" | b"MULTI" | b"EXEC" | b"DISCARD") {
+            return error("LOADING Redis is loading the dataset in memory");
+        }
+        let link = self.stores[n].links.get_mut(&conn).expect("it is read");
+        if let Some(tx) = link.tx.as_mut().filter(|_| !matches!(name, b"EXEC" | b"DISCARD")) {
+            if node.of.is_some() && writes(name) {
+                link.tx = Some(Vec::new());
+                return error("READONLY You can't write against a read only replica.");
+            }
+            tx.push(args.to_vec());
+            return b"+QUEUED\r\n".to_vec();
+        }
+        match name {
+            b"MULTI" => {
+                link.tx = Some(Vec::new());
+                OK.to_vec()
+            }
+            b"DISCARD" => {
+                link.tx = None;
+                OK.to_vec()
+            }
+            b"EXEC" => {
+                let tx = link.tx.take().unwrap_or_default();
+                if node.of.is_some() && tx.iter().any(|a| writes(&a[0])) {
+                    return error(
+                        "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
+                    );
+                }
+                let mut out = format!("*{}\r\n", tx.len()).into_bytes();
+                for args in tx {
+                    let name = args[0].to_ascii_uppercase();
+                    out.extend(self.execute(n, conn, &name, &args));
+                }
+                out
+            }
+            _ if node.of.is_some() && writes(name) => {
+                error("READONLY You can't write against a read only replica.")
+            }
+            _ => self.execute(n, conn, name, args),
+        }
+    }
+
+    fn execute(&mut self, n: usize, conn: ConnId, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
+        match name {
+            b"SET" => {
+                let Some((key, tag)) = key_of(&args[1]).zip(tag_of(&args[2])) else {
+                    return error("ERR syntax");
+                };
+                self.executed(n, conn, tag, true);
+                self.append(n, conn, Entry { tag: Some(tag), key });
+                OK.to_vec()
+            }
+            b"MGET" => {
+                let mut out = format!("*{}\r\n", args.len() - 1).into_bytes();
+                for arg in &args[1..] {
+                    match (tag_of(arg), key_of(arg)) {
+                        (Some(tag), _) => {
+                            self.executed(n, conn, tag, false);
+                            bulk(&mut out, arg);
+                        }
+                        (_, Some(key)) => match self.value(n, key) {
+                            Some(t) => bulk(&mut out, format!("t:{}:{}:", t.client, t.seq).as_bytes()),
+                            None => out.extend_from_slice(b"$-1\r\n"),
+                        },
+                        _ => return error("ERR syntax"),
+                    }
+                }
+                out
+            }
+            b"PUBLISH" => {
+                if self.world.nodes[n].of.is_none() {
+                    self.append(n, conn, Entry { tag: None, key: 0 });
+                }
+                b":0\r\n".to_vec()
+            }
+            b"WAIT" => self.wait(n, conn, args),
+            b"ROLE" => self.say_role(n),
+            b"INFO" => self.say_info(n, &args[1]),
+            b"PING" => b"+PONG\r\n".to_vec(),
+            b"REPLICAOF" | b"SLAVEOF" => {
+                let of = std::str::from_utf8(&args[1]).ok().and_then(|h| h.rsplit('.').next()?.parse().ok());
+                if let Some(m) = of {
+                    self.replica_of(n, m);
+                }
+                OK.to_vec()
+            }
+            b"CLIENT" => self.client_command(n, args),
+            b"CONFIG" if args[1].eq_ignore_ascii_case(b"SET") => {
+                let value = args.get(3).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+                self.stores[n].priority = value.unwrap_or(100);
+                OK.to_vec()
+            }
+            _ => error("ERR unknown command"),
+        }
+    }
+
+    fn client_command(&mut self, n: usize, args: &[Vec<u8>]) -> Vec<u8> {
+        if args[1].eq_ignore_ascii_case(b"PAUSE") {
+            let ms: u64 = std::str::from_utf8(&args[2]).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+            self.stores[n].paused_until = self.now + ms * 1000;
+        } else if args[1].eq_ignore_ascii_case(b"UNPAUSE") {
+            self.stores[n].paused_until = 0;
+            self.put(self.now + 1, Event::Runs(n));
+        }
+        OK.to_vec()
+    }
+
+    /// Takes down that a tagged command was executed.
+    fn executed(&mut self, n: usize, conn: ConnId, tag: Tag, write: bool) {
+        let near = self.conns[conn].near;
+        let stamp = self.stores[n].links.get(&conn).and_then(|l| l.stamp);
+        let replid = self.world.nodes[n].replid;
+        self.check.executed(self.now, n, replid, near, stamp, tag, write);
+    }
+
+    fn value(&self, n: usize, key: u32) -> Option<Tag> {
+        self.stores[n].log.iter().rev().find(|e| e.key == key && e.tag.is_some()).and_then(|e| e.tag)
+    }
+
+    fn append(&mut self, n: usize, conn: ConnId, entry: Entry) {
+        let store = &mut self.stores[n];
+        store.log.push(entry);
+        let len = store.log.len();
+        if let Some(link) = store.links.get_mut(&conn) {
+            link.wrote = len;
+        }
+        self.world.nodes[n].offset = BASE + len as u64;
+        for r in 0..self.stores.len() {
+            if self.world.nodes[r].of == Some(n) {
+                let delay = self.rng.between(60, 400);
+                self.put(self.now + delay, Event::Feed(r));
+            }
+        }
+    }
+
+    /// `WAIT`: asks the replicas, and answers when enough have said.
+    fn wait(&mut self, n: usize, conn: ConnId, args: &[Vec<u8>]) -> Vec<u8> {
+        if self.world.nodes[n].of.is_some() {
+            return error("ERR WAIT cannot be used with replica instances.");
+        }
+        let number =
+            |i: usize| std::str::from_utf8(&args[i]).ok().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+        let (need, ms) = (number(1) as usize, number(2));
+        let len = self.stores[n].links[&conn].wrote;
+        let have = if self.is(Blindfold::Wait) { need } else { self.acked(n, len) };
+        if have >= need {
+            return format!(":{have}\r\n").into_bytes();
+        }
+        let until = if ms == 0 { u64::MAX } else { self.now + ms * 1000 };
+        self.stores[n].links.get_mut(&conn).expect("it is read").waiting = Some(Waiting { need, len, until });
+        for r in 0..self.stores.len() {
+            if self.world.nodes[r].of == Some(n) {
+                let delay = self.rng.between(100, 500);
+                self.put(self.now + delay, Event::Acknowledge(r, n));
+            }
+        }
+        if until < u64::MAX {
+            self.put(until, Event::Waited(n));
+        }
+        Vec::new()
+    }
+
+    fn acked(&self, n: usize, len: usize) -> usize {
+        self.stores[n].acked.iter().filter(|(r, has)| **has >= len && self.attached(n, **r)).count()
+    }
+
+    /// Whether a master takes a node for its replica: a silent one stays attached for longer than a run takes.
+    fn attached(&self, n: usize, r: usize) -> bool {
+        self.world.nodes[r].alive && self.world.nodes[r].of == Some(n) && self.stores[r].synced
+    }
+
+    /// Ends the waits that are over.
+    pub(super) fn waited(&mut self, n: usize) {
+        if !self.works(n) {
+            return;
+        }
+        let conns: Vec<ConnId> =
+            self.stores[n].links.iter().filter(|(_, l)| l.waiting.is_some()).map(|(id, _)| *id).collect();
+        for conn in conns {
+            let Some(w) = self.stores[n].links.get(&conn).and_then(|l| l.waiting.as_ref()) else { continue };
+            let have = self.acked(n, w.len);
+            if have < w.need && self.now < w.until {
+                continue;
+            }
+            self.stores[n].links.get_mut(&conn).expect("listed above").waiting = None;
+            self.send(conn, false, Packet::Data(format!(":{have}\r\n").into_bytes(), None));
+            self.node_reads(n, conn);
+        }
+    }
+
+    /// A replica tells its master how far it is.
+    pub(super) fn acknowledge(&mut self, r: usize, n: usize) {
+        // It is asked in the stream itself (GETACK), behind what was written.
+        self.feed(r);
+        let follows = self.world.nodes[r].of == Some(n) && self.stores[r].synced && self.works(r);
+        if follows && self.linked(r, n) {
+            let len = self.stores[r].log.len();
+            self.stores[n].acked.insert(r, len);
+            self.waited(n);
+        }
+    }
+
+    fn linked(&self, a: usize, b: usize) -> bool {
+        self.world.reach(self.world.node_at(a), self.world.node_at(b))
+    }
+
+    /// A replica takes what its master has.
+    pub(super) fn feed(&mut self, r: usize) {
+        let Some(m) = self.world.nodes[r].of.filter(|m| *m != r) else { return };
+        if !self.works(r) || !self.works(m) || !self.linked(r, m) {
+            return;
+        }
+        let (loads, ours, theirs) = {
+            let (a, b) = (&self.world.nodes[r], &self.world.nodes[m]);
+            (b.loads_until > self.now / 1000, a.replid, (b.replid, b.replid2))
+        };
+        if loads || self.world.nodes[m].of.is_some() && !self.stores[m].synced {
+            return;
+        }
+        let has = self.stores[r].log.len();
+        let same = ours == theirs.0 && has <= self.stores[m].log.len();
+        let continues = Some(ours) == theirs.1 && has <= self.stores[m].second;
+        if !self.stores[r].synced && !self.rng.chance(50) {
+            // It takes a moment to connect again.
+            return self.put(self.now + 10_000, Event::Feed(r));
+        }
+        let keep = if same || continues { has } else { 0 };
+        let more: Vec<Entry> = self.stores[m].log[keep..].to_vec();
+        let second = self.stores[m].second;
+        let store = &mut self.stores[r];
+        store.log.truncate(keep);
+        store.log.extend(more);
+        (store.synced, store.second, store.replid) = (true, second, theirs.0);
+        let len = store.log.len();
+        let node = &mut self.world.nodes[r];
+        (node.replid, node.replid2, node.offset) = (theirs.0, theirs.1, BASE + len as u64);
+        self.stores[m].acked.entry(r).or_insert(0);
+    }
+
+    /// Looks at what Sentinels, and others, have done to a node.
+    pub(super) fn look(&mut self, n: usize) {
+        let node = self.world.nodes[n].clone();
+        let store = &mut self.stores[n];
+        if store.run != node.run {
+            let kept = node.of.is_some() || node.replid2.is_some();
+            let (log, old) = (std::mem::take(&mut store.log), store.replid);
+            *store = Store { run: node.run, synced: false, ..Store::new(node.of, node.replid) };
+            if kept {
+                (store.second, store.log) = (log.len(), log);
+            } else {
+                self.check.wiped = true;
+            }
+            if old != node.replid {
+                self.check.goes_on(old, node.replid);
+            }
+        } else if store.of != node.of {
+            let old = store.replid;
+            (store.of, store.replid, store.synced) = (node.of, node.replid, false);
+            store.acked.clear();
+            if node.of.is_none() {
+                store.second = store.log.len();
+                let others = self.world.nodes.iter().enumerate().filter(|(o, c)| *o != n && c.of.is_none());
+                self.check.promoted(self.now, n, old, others.map(|(_, c)| c.replid));
+                self.note(|| format!("node {n} is promoted, out of history {old}"));
+            } else {
+                self.note(|| format!("node {n} is told to follow {:?}", node.of));
+                self.disconnect_clients(n);
+                self.put(self.now + 5_000, Event::Feed(n));
+            }
+        }
+        let len = self.stores[n].log.len();
+        self.world.nodes[n].offset = BASE + len as u64;
+    }
+
+    /// `CLIENT KILL TYPE normal`, which a Sentinel says with `SLAVEOF`.
+    fn disconnect_clients(&mut self, n: usize) {
+        for conn in std::mem::take(&mut self.stores[n].links).into_keys() {
+            self.send(conn, false, Packet::Reset);
+        }
+    }
+
+    /// A proxy tells a deposed master whom to follow. (Its shell is left out: it is told at once, or cannot be.)
+    pub(super) fn tell_to_follow(&mut self, n: usize, m: usize) -> Result<String, String> {
+        let us = self.world.us();
+        if !self.works(n) || !self.world.reach(us, self.world.node_at(n)) {
+            return Err("it does not answer".into());
+        }
+        self.report.count("deposed masters told whom to follow", 1);
+        self.replica_of(n, m);
+        Ok("it follows".into())
+    }
+
+    /// `REPLICAOF` by somebody else than a Sentinel.
+    fn replica_of(&mut self, n: usize, m: usize) {
+        if m == n {
+            return;
+        }
+        let now = self.now / 1000;
+        let node = &mut self.world.nodes[n];
+        if node.of != Some(m) {
+            (node.of, node.since) = (Some(m), now);
+            let store = &mut self.stores[n];
+            (store.of, store.synced) = (Some(m), false);
+            store.acked.clear();
+            self.put(self.now + 5_000, Event::Feed(n));
+        }
+    }
+
+    fn say_role(&self, n: usize) -> Vec<u8> {
+        let node = &self.world.nodes[n];
+        if let Some(m) = node.of {
+            let at = host(TargetKind::Node, m);
+            let state = if self.follows(n) { "connected" } else { "connect" };
+            let mut out = b"*5\r\n$5\r\nslave\r\n".to_vec();
+            bulk(&mut out, at.host.as_bytes());
+            out.extend_from_slice(format!(":{}\r\n", at.port).as_bytes());
+            bulk(&mut out, state.as_bytes());
+            out.extend_from_slice(format!(":{}\r\n", node.offset).as_bytes());
+            return out;
+        }
+        let replicas: Vec<usize> = (0..self.stores.len()).filter(|r| self.attached(n, *r)).collect();
+        let mut out =
+            format!("*3\r\n$6\r\nmaster\r\n:{}\r\n*{}\r\n", node.offset, replicas.len()).into_bytes();
+        for r in replicas {
+            let at = host(TargetKind::Node, r);
+            let offset = BASE + self.stores[n].acked.get(&r).copied().unwrap_or(0) as u64;
+            out.extend(encode(&[
+                at.host.as_bytes(),
+                at.port.to_string().as_bytes(),
+                offset.to_string().as_bytes(),
+            ]));
+        }
+        out
+    }
+
+    /// Whether a replica's link to its master stands, as far as it knows.
+    fn follows(&self, r: usize) -> bool {
+        self.stores[r].synced && self.world.nodes[r].of.is_some_and(|m| self.world.nodes[m].alive)
+    }
+
+    fn say_info(&self, n: usize, section: &[u8]) -> Vec<u8> {
+        let node = &self.world.nodes[n];
+        if section.eq_ignore_ascii_case(b"server") {
+            return text(&format!("# Server\r\nredis_version:7.0.15\r\nrun_id:{n}-{}\r\n", node.run));
+        }
+        if section.eq_ignore_ascii_case(b"persistence") {
+            let loading = u8::from(node.loads_until > self.now / 1000);
+            return text(&format!("# Persistence\r\nloading:{loading}\r\n"));
+        }
+        let mut out = String::from("# Replication\r\n");
+        match node.of {
+            Some(m) => {
+                let link = if self.follows(n) { "up" } else { "down" };
+                out += &format!(
+                    "role:slave\r\nmaster_host:{}\r\nmaster_port:6379\r\nmaster_link_status:{link}\r\nslave_repl_offset:{}\r\nslave_priority:{}\r\n",
+                    host(TargetKind::Node, m).host,
+                    node.offset,
+                    self.stores[n].priority,
+                );
+            }
+            None => {
+                out += "role:master\r\n";
+                let replicas = (0..self.stores.len()).filter(|r| self.attached(n, *r));
+                for (i, r) in replicas.enumerate() {
+                    let offset = BASE + self.stores[n].acked.get(&r).copied().unwrap_or(0) as u64;
+                    let at = host(TargetKind::Node, r).host;
+                    out += &format!("slave{i}:ip={at},port=6379,state=online,offset={offset},lag=0\r\n");
+                }
+            }
+        }
+        let id2 = node.replid2.map_or("0000".into(), |id| format!("r{id}"));
+        let second =
+            if node.replid2.is_some() { (BASE + self.stores[n].second as u64 + 1) as i64 } else { -1 };
+        out += &format!(
+            "master_replid:r{}\r\nmaster_replid2:{id2}\r\nmaster_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
+            node.replid, node.offset
+        );
+        text(&out)
+    }
+
+    /// A node's own clock, ten times a second: replicas catch up, and acknowledge.
+    pub(super) fn node_cron(&mut self, n: usize) {
+        self.look(n);
+        self.feed(n);
+        if let Some(m) = self.world.nodes[n].of {
+            if self.rng.chance(10) {
+                self.acknowledge(n, m);
+            }
+        }
+        let next = self.now + self.rng.between(90_000, 110_000);
+        self.put(next, Event::Cron(n));
+    }
+
+    /// A node's process is killed.
+    pub(super) fn kill_node(&mut self, n: usize) {
+        self.world.nodes[n].alive = false;
+        self.stores[n].links.clear();
+        for r in 0..self.stores.len() {
+            if self.world.nodes[r].of == Some(n) {
+                self.stores[r].synced = false;
+            }
+        }
+        self.hang_up(Server::Node(n));
+    }
+}
+
+/// The number of a key `k<number>`.
+fn key_of(arg: &[u8]) -> Option<u32> {
+    std::str::from_utf8(arg).ok()?.strip_prefix('k')?.parse().ok()
+}
