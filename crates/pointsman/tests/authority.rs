@@ -139,7 +139,8 @@ fn reads_go_on_while_only_writes_are_in_doubt_if_the_service_wants_it_so() {
             listens[i]
         )
     };
-    let services = service(0, "cache", "hold_reads = false") + &service(1, "strict", "");
+    let services =
+        service(0, "cache", "hold_reads = false") + &service(1, "strict", "without_lease = \"hold_all\"");
     let proxy = Proxy::start_with(&deployment, listens[0], &services);
     let state = |title: &str| proxy.service(title)["state"].as_str().unwrap().to_owned();
     eventually("both serve", || state("cache") == "serving" && state("strict") == "serving");
@@ -158,7 +159,7 @@ fn reads_go_on_while_only_writes_are_in_doubt_if_the_service_wants_it_so() {
         assert_eq!(reads.call(&["GET", "k"]).unwrap(), bulk("before"));
     }
     assert!(!writes.wait(Duration::from_millis(1)).unwrap(), "the write waits");
-    assert!(!strict.wait(Duration::from_millis(1)).unwrap(), "by default reads wait too");
+    assert!(!strict.wait(Duration::from_millis(1)).unwrap(), "where reads need a lease they wait too");
     // A script may write.
     let mut script = client(0);
     script.send(&["EVAL", "return redis.call('GET', KEYS[1])", "1", "k"]).unwrap();

@@ -211,7 +211,10 @@ fn role_and_increments(node: &mut Client) -> io::Result<(bool, String)> {
 
 #[test]
 fn a_master_that_was_frozen_gets_nothing_when_it_returns_as_a_false_one() {
-    let (deployment, proxy) = start();
+    let deployment = deployment(Options::default());
+    // The Sentinels demote it, some seconds later.
+    let proxy = Proxy::before_sentinels(&deployment, "hold = \"60s\"\ndemote = false");
+    proxy.wait_master(&deployment.nodes[0]);
     let load = Load::start(proxy.listen, WRITERS, READERS);
     let old = &deployment.nodes[0];
     old.stop();

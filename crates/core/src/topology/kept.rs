@@ -3,6 +3,7 @@
 //! under way at a sign only if they are among these.
 use super::machine::Topology;
 use super::observation::{Lineage, Report, Role};
+use super::settings::Source;
 use super::snapshot::{Kept, Term};
 use crate::Now;
 use alloc::boxed::Box;
@@ -49,10 +50,11 @@ fn has(report: &Report, of: &str) -> Option<u64> {
 }
 
 impl Topology {
-    /// What is kept, whoever of the selected nodes is promoted. While a service only waits because somebody wants it to,
-    /// nobody doubts its master: all of it.
+    /// What is kept, whoever of the selected nodes is promoted. All of it while a service only waits because somebody
+    /// wants it to, as nobody doubts its master; and in a static list, whose nodes need not replicate each other.
     pub(super) fn kept(&self, now: Now) -> Option<Kept> {
-        if self.grant.is_some() && self.held.is_none() && self.paused.is_some() {
+        let wanted = self.held.is_none() && self.paused.is_some();
+        if self.grant.is_some() && (wanted || matches!(self.settings.source, Source::Static { .. })) {
             return Some(Kept { term: self.term, offset: u64::MAX });
         }
         let of = self.stream.replid.as_deref().filter(|_| self.grant.is_some() && self.held.is_some());

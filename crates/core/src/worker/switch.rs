@@ -6,7 +6,7 @@ use super::{Effect, Event, UpId, Worker};
 use crate::Now;
 use crate::command::Access;
 use crate::hold::{Pass, pass};
-use crate::topology::snapshot::{Gate, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term};
+use crate::topology::snapshot::{Gate, Kept, ServiceId, ShardId, ShardView, Sign, SignKind, Snapshot, Term};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -93,6 +93,12 @@ impl Shard {
     /// What the gate for writes was at the last look.
     pub(super) fn writes(&self) -> Pass {
         self.last[0]
+    }
+
+    /// Whether nothing that the master executed can be lost, as far as anybody knows.
+    pub(super) fn keeps_all(&self) -> bool {
+        let all = Some(Kept { term: self.view.term, offset: u64::MAX });
+        self.held_since.is_none() && self.view.kept == all
     }
 
     /// Whether the gate was open at the last look.

@@ -223,7 +223,8 @@ impl Worker {
             }
         }
         self.bound_output(client);
-        if self.shard(at.0, at.1).writes() == Pass::Refuse {
+        let shard = self.shard(at.0, at.1);
+        if shard.writes() == Pass::Refuse || shard.keeps_all() {
             self.prove(at);
         }
     }
@@ -245,11 +246,11 @@ impl Worker {
         if !shard.withholds {
             return;
         }
-        let (view, gate) = (shard.view.clone(), shard.writes());
+        let (view, gate, all) = (shard.view.clone(), shard.writes(), shard.keeps_all());
         shard.withholds = gate != Pass::Go;
-        if gate != Pass::Wait {
+        if gate != Pass::Wait || all {
             for id in self.ups_of(at) {
-                self.end_withholding(id, view.term, gate);
+                self.end_withholding(id, view.term, gate, all);
             }
         }
         for batch in core::mem::take(&mut self.shard(at.0, at.1).withheld) {
@@ -266,8 +267,9 @@ impl Worker {
         }
     }
 
-    /// The gate is open again, for the same master, or will not open in time.
-    fn end_withholding(&mut self, id: UpId, term: Term, gate: Pass) {
+    /// The gate is open again, for the same master, or will not open in time; or (`all`) nobody doubts the master, and the
+    /// gate is shut for another reason.
+    fn end_withholding(&mut self, id: UpId, term: Term, gate: Pass, all: bool) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let Some(withholding) = up.withholding.as_mut().filter(|w| matches!(w.until, Until::Kept)) else {
             return;
@@ -276,6 +278,9 @@ impl Worker {
         let batch = withholding.take(self.next_batch);
         if gate == Pass::Go && batch.term == term {
             up.withholding = None;
+            return self.resolve_batch(batch, None);
+        }
+        if all && batch.term == term && gate == Pass::Wait {
             return self.resolve_batch(batch, None);
         }
         // What is still to come is not shown either.
