@@ -22,6 +22,7 @@ fn settings() -> Settings {
         timeout: 1000 * MS,
         hold_max: None,
         hold_reads: true,
+        replica_reads: false,
         trust: Trust::Promotion,
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }

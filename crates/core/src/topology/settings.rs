@@ -107,6 +107,8 @@ pub struct Settings {
     pub hold_max: Option<Duration>,
     /// Whether reads wait too while writes do.
     pub hold_reads: bool,
+    /// Whether reads that wait may be served by a replica meanwhile.
+    pub replica_reads: bool,
     /// What a grant may begin with, where Sentinels decide.
     pub trust: Trust,
     /// What Sentinels out of sight mean for writes, where Sentinels decide.
@@ -157,6 +159,7 @@ impl Settings {
             timeout: Duration::from_secs(1),
             hold_max: None,
             hold_reads: true,
+            replica_reads: false,
             trust: Trust::Promotion,
             fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
         }

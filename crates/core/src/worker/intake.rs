@@ -1,4 +1,5 @@
 //! From a client's bytes to the ledger of an upstream connection: frame, route, ask the gate, find the connection.
+use super::blocked::Blocked;
 use super::client::{Client, Place, Stream, Wait};
 use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
@@ -140,6 +141,13 @@ impl Worker {
     /// What comes before the client's input: commands that are sent again, and replies that are known already.
     fn redo(&mut self, now: Now, id: ClientId) {
         while let Some(c) = self.clients.get_mut(id) {
+            if c.resubscribe && c.redo.front().is_none_or(|r| r.then.answer().is_none()) {
+                match self.resubscribe(now, id) {
+                    Routed::Taken => continue,
+                    Routed::Blocked(wait) => return self.wait(id, wait),
+                }
+            }
+            let Some(c) = self.clients.get_mut(id) else { return };
             let Some(Redo { seq, then }) = c.redo.pop_front() else { return };
             // A connection answers in the order in which it is asked: what is later and in flight is answered first.
             let waits = c.owed > 0 && (then.answer().is_some() || c.newest > seq);
@@ -161,7 +169,8 @@ impl Worker {
                         return self.protocol_error(id, malformed);
                     }
                     let again = Again { seq, maybe: *maybe };
-                    match self.command(now, id, Request::new(bytes), Some(again)) {
+                    let bytes = self.as_left(now, id, seq, bytes);
+                    match self.command(now, id, Request::new(&bytes), Some(again)) {
                         Routed::Taken => {
                             let Some(service) = self.clients.get(id).map(|c| c.service) else { return };
                             self.service(service).counters.resent += 1;
@@ -185,6 +194,7 @@ impl Worker {
         (c.session.tx, c.session.watch) = (tx.clone(), Watch::None);
         if let Place::Pinned(up) = c.place {
             self.close_up(up);
+            self.unpinned_by_loss(id);
         }
     }
 
@@ -329,6 +339,9 @@ impl Worker {
             Route::Refuse(text) => return self.refuse(id, &text),
             _ => {}
         }
+        if let Some(routed) = self.read_elsewhere(now, id, entry, req, &route, again) {
+            return routed;
+        }
         if let Some(routed) = self.gate(now, id, entry, again) {
             return routed;
         }
@@ -336,7 +349,10 @@ impl Worker {
             Ok(up) => up,
             Err(routed) => return routed,
         };
-        self.enqueue(id, up, entry, route, req, again);
+        if let Some(e) = entry.filter(|e| e.act == Act::Script) {
+            self.note_script(now, id, e, req);
+        }
+        self.enqueue(now, id, up, entry, route, req, again);
         Routed::Taken
     }
 
@@ -377,6 +393,24 @@ impl Worker {
         Some(Routed::Taken)
     }
 
+    /// What a gate says to a client now; who is to wait stands in the line.
+    pub(super) fn at_gate(&mut self, now: Now, id: ClientId, access: Access) -> Pass {
+        let Some(c) = self.clients.get(id) else { return Pass::Refuse };
+        let service = c.service;
+        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
+        let pass = pass(&shard.view, shard.held_since, access, now);
+        let behind = pass == Pass::Go && !self.releasing && !shard.line.lets_pass(c.ticket);
+        if behind || pass == Pass::Wait {
+            let ticket = self.line_up(id);
+            if behind {
+                // Whoever waits longer goes first.
+                self.shard(service, SHARD).line.let_out_to(ticket);
+            }
+            return Pass::Wait;
+        }
+        pass
+    }
+
     /// Asks the gate; `None` is a yes.
     pub(super) fn gate(
         &mut self,
@@ -385,23 +419,11 @@ impl Worker {
         entry: Option<&Entry>,
         again: Option<Again>,
     ) -> Option<Routed> {
-        let releasing = self.releasing;
         let c = self.clients.get(id)?;
         let (service, owed) = (c.service, c.owed);
-        let access = entry.map_or(Access::Write, |e| e.access);
-        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
-        match pass(&shard.view, shard.held_since, access, now) {
-            Pass::Go if releasing || shard.line.lets_pass(c.ticket) => None,
-            Pass::Go => {
-                // Whoever waits longer goes first.
-                let ticket = self.line_up(id);
-                self.shard(service, SHARD).line.let_out_to(ticket);
-                Some(Routed::Blocked(Wait::Gate))
-            }
-            Pass::Wait => {
-                self.line_up(id);
-                Some(Routed::Blocked(Wait::Gate))
-            }
+        match self.at_gate(now, id, entry.map_or(Access::Write, |e| e.access)) {
+            Pass::Go => None,
+            Pass::Wait => Some(Routed::Blocked(Wait::Gate)),
             Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
             Pass::Refuse if self.refused_in_tx(id, entry) => Some(Routed::Taken),
             Pass::Refuse => {
@@ -451,7 +473,12 @@ impl Worker {
         let c = &self.clients[id];
         let at = (c.service, SHARD);
         if let Place::Pinned(up) = c.place {
-            let unclear = matches!(route, Route::Relay) || entry.is_some_and(|e| self.unclear(c, up, e));
+            let unclear = match route {
+                Route::Relay => true,
+                // Its time begins when it is sent.
+                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_some_and(may_block) => true,
+                _ => entry.is_some_and(|e| self.unclear(c, up, e)),
+            };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
         if c.owed > 0 && matches!(route, Route::Probe { bytes: Cow::Owned(_), .. }) {
@@ -519,7 +546,7 @@ impl Worker {
     }
 
     /// Whether a connection's ring takes another request.
-    fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
+    pub(super) fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
         let Some(u) = self.ups.get(up) else { return Err(Routed::Blocked(Wait::Owed)) };
         let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
         if u.ledger.len() >= most {
@@ -530,7 +557,7 @@ impl Worker {
     }
 
     /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already; its ticket.
-    fn line_up(&mut self, id: ClientId) -> u64 {
+    pub(super) fn line_up(&mut self, id: ClientId) -> u64 {
         let Some(c) = self.clients.get_mut(id) else { return 0 };
         if let Some(ticket) = c.ticket {
             return ticket;
@@ -543,8 +570,10 @@ impl Worker {
         ticket
     }
 
-    fn enqueue(
+    #[allow(clippy::too_many_arguments, reason = "what is known of one command")]
+    pub(super) fn enqueue(
         &mut self,
+        now: Now,
         id: ClientId,
         up: UpId,
         entry: Option<&'static Entry>,
@@ -573,6 +602,11 @@ impl Worker {
                 u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", slot(Apply::ExecAs(instead)));
             }
             Route::Pin { apply, replies } => {
+                if let Some(e) = entry.filter(|e| may_block(e))
+                    && c.session.tx == Tx::None
+                {
+                    c.blocked = Blocked::begin(now, seq, e, req, &mut u.ledger);
+                }
                 u.ledger.push(req.bytes(), Slot { replies, ..slot(apply) });
             }
             Route::Wait => {
@@ -659,4 +693,9 @@ impl Worker {
             u.starved.push(id);
         }
     }
+}
+
+/// Whether a command may wait for what others do.
+fn may_block(e: &Entry) -> bool {
+    matches!(e.act, Act::Block | Act::BlockIfAsked)
 }

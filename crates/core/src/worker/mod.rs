@@ -6,6 +6,8 @@
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
+//!   replica (reads while there is no master)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -14,13 +16,17 @@
 //! its owner* (4) in `settle`; *one place at a time* (5) in `intake`; *never twice, never out of order* (6) in
 //! [`crate::hold`] and `lost`; *bounded* (8) in `intake` and `client`.
 mod audit;
+mod blocked;
 mod client;
 mod counters;
 mod intake;
 mod line;
 mod lost;
+mod replica;
+mod scripts;
 mod settle;
 mod stream;
+mod subscriptions;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -32,6 +38,7 @@ pub use upstream::{Class, LaneKey};
 
 use crate::Now;
 use crate::policy::Policy;
+use crate::scripts::Scripts;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -122,6 +129,8 @@ struct Service {
     shards: Vec<Shard>,
     clients: u32,
     counters: Counters,
+    /// What its clients have shown.
+    scripts: Scripts,
     /// No new clients; those that are owed nothing are closed.
     draining: bool,
 }
@@ -188,6 +197,7 @@ impl Worker {
                         shards: [Shard::new(now)].into(),
                         clients: 0,
                         counters: Counters::default(),
+                        scripts: Scripts::default(),
                         draining: false,
                     });
                 }
@@ -386,7 +396,7 @@ impl Worker {
                 let c = &mut all[i].1;
                 match up.key.class {
                     Class::Pinned => c.pinned_now += 1,
-                    Class::Plain | Class::Probe => c.lanes_now += 1,
+                    Class::Plain | Class::Probe | Class::Read => c.lanes_now += 1,
                 }
             }
         }

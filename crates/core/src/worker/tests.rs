@@ -4,6 +4,8 @@ use crate::topology::snapshot::{Gate, ServiceView, ShardView, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
 
+mod sessions;
+
 const SERVICE: ServiceId = ServiceId(0);
 const ROLE: &str = "*1|$4|ROLE|";
 const MASTER: &str = "*1|$6|master|";

@@ -177,7 +177,7 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::gauge("state", Service(states),
         "1 for the state that the service is in: serving (all gates open), holding (commands wait), down (the hold ran out: commands get an error).").by(&["state"]),
     Statistic::gauge("gate", Service(gates),
-        "1 for what the gate says to commands now: open (they are sent), hold (they wait), refuse (they get `-MASTERDOWN`).").by(&["gate", "is"]),
+        "1 for what the gate says to commands now: open (they are sent), hold (they wait), refuse (they get `-MASTERDOWN`), replica (reads only: a replica serves them meanwhile).").by(&["gate", "is"]),
     Statistic::gauge("holding", Service(|s, at| real(holding_s(s, at).unwrap_or(0.0))),
         "For how long the service holds already; 0 if it does not.").unit("seconds"),
     Statistic::gauge("hold_max", Service(|s, _| real(s.status.hold_max.as_secs_f64())),
@@ -225,7 +225,13 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::counter("held_commands", Service(|s, _| whole(s.counters.held)),
         "Commands that began to wait for a gate."),
     Statistic::counter("resent_commands", Service(|s, _| whole(s.counters.resent)),
-        "Commands that were sent again: they only read, or were certainly not executed."),
+        "Commands that were sent again: they only read, were certainly not executed, or are idempotent (`retry`)."),
+    Statistic::counter("subscribers_interrupted", Service(|s, _| whole(s.counters.subscribers_interrupted)),
+        "Times that a subscriber's connection was lost and its subscriptions were made again: messages in between are lost."),
+    Statistic::counter("replica_reads", Service(|s, _| whole(s.counters.replica_reads)),
+        "Commands that a replica served while there was no master (`held_reads`): what they found may be old."),
+    Statistic::counter("scripts_reloaded", Service(|s, _| whole(s.counters.scripts_reloaded)),
+        "Times that a new master did not know a script that a client had shown before, and was shown it again."),
     Statistic::counter("errors", Service(errors),
         "What went wrong, by kind. Commands: uncertain (answered `-UNCERTAIN`, the outcome is unknown), masterdown (answered `-MASTERDOWN`, not executed), refused (by policy), malformed. Clients: client_limit (not accepted, there were too many), overrun (closed, they did not read their replies), cut (closed, the connection that their state demanded was lost). Upstream: upstream_failed (connections that could not be made or set up).").by(&["kind"]),
     Statistic::counter("signs", Service(|s, _| whole(s.counters.signs)),
@@ -259,6 +265,7 @@ pub const STATISTICS: &[Statistic] = &[
 pub fn gate_words(view: &ShardView, at: Now) -> [(&'static str, &'static str); 2] {
     let word = |access| match pass(view, None, access, at) {
         Pass::Go => "open",
+        _ if access == Access::Read && view.reads_from.is_some() => "replica",
         Pass::Wait => "hold",
         Pass::Refuse => "refuse",
     };
@@ -296,7 +303,7 @@ fn states(service: &ServiceSample, _: Now) -> Points<'_> {
 fn gates(service: &ServiceSample, at: Now) -> Points<'_> {
     let mut points = Vec::new();
     for (gate, now) in gate_words(&service.view, at) {
-        for word in ["open", "hold", "refuse"] {
+        for word in ["open", "hold", "refuse", "replica"] {
             points.push((vec![gate.into(), word.into()], Number::Whole(u64::from(now == word))));
         }
     }

@@ -107,6 +107,9 @@ fn counters() -> Counters {
         ups_failed: 1021,
         lanes_now: 1022,
         pinned_now: 1023,
+        subscribers_interrupted: 1024,
+        scripts_reloaded: 1025,
+        replica_reads: 1026,
     }
 }
 

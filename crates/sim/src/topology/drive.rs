@@ -211,6 +211,7 @@ impl Drive {
             timeout: ms(TIMEOUT),
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
+            replica_reads: true,
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
             fencing: Fencing {
                 without_lease: match blindfold {

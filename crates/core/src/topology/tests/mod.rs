@@ -41,6 +41,7 @@ fn settings(source: Source) -> Settings {
         timeout: 1000 * MS,
         hold_max: None,
         hold_reads: true,
+        replica_reads: false,
         trust: Trust::Promotion,
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }

@@ -159,7 +159,10 @@ fn every_counter_of_the_workers_is_shown() {
         ups_opened,
         ups_failed,
         lanes_now,
-        pinned_now
+        pinned_now,
+        subscribers_interrupted,
+        scripts_reloaded,
+        replica_reads
     );
     let series = parse(&metrics(sample()));
     let distinct: HashSet<u64> = all.iter().map(|(_, n)| *n).collect();
