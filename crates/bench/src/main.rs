@@ -43,7 +43,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',',
           value_parser = PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
     scenario: Vec<String>,
-    /// Only these peers
+    /// Only these peers (replicated and durable only if they are named here)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     peers: Vec<Peer>,
     /// How often everything is measured [default: 5, with --quick 3]
@@ -137,17 +137,19 @@ fn run(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
 
 /// The peers to compare and their programs. One that cannot be had is left out, with a line about it.
 fn programs_of(arguments: &Arguments) -> Result<BTreeMap<Peer, Option<PathBuf>>, Box<dyn Error>> {
-    let wanted = if arguments.peers.is_empty() { &Peer::ALL[..] } else { &arguments.peers };
+    let wanted = if arguments.peers.is_empty() { &Peer::USUAL[..] } else { &arguments.peers };
     let mut programs = BTreeMap::new();
     for &peer in wanted {
         let program = match (peer, &arguments.pointsman) {
             (Peer::Direct, _) => Ok(None),
             (Peer::Haproxy, _) => programs::HAPROXY.find_or_install().map(Some),
             (Peer::Twemproxy, _) => programs::NUTCRACKER.find_or_install().map(Some),
-            (Peer::Pointsman, Some(path)) => {
+            (Peer::Pointsman | Peer::Replicated | Peer::Durable, Some(path)) => {
                 Ok(Some(path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?))
             }
-            (Peer::Pointsman, None) => Ok(Some(programs::build_pointsman()?)),
+            (Peer::Pointsman | Peer::Replicated | Peer::Durable, None) => {
+                Ok(Some(programs::build_pointsman()?))
+            }
         };
         match program {
             Ok(program) => _ = programs.insert(peer, program),

@@ -32,10 +32,20 @@ pub(crate) enum Peer {
     Twemproxy,
     /// Pointsman with one worker.
     Pointsman,
+    /// The same before a master with a replica: what [`Peer::Durable`] is compared with.
+    Replicated,
+    /// The same with `durable = 1`.
+    Durable,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 4] = [Peer::Direct, Peer::Haproxy, Peer::Twemproxy, Peer::Pointsman];
+    /// Those that are compared unless others are asked for.
+    pub(crate) const USUAL: [Peer; 4] = [Peer::Direct, Peer::Haproxy, Peer::Twemproxy, Peer::Pointsman];
+
+    /// Whether it stands before a master with a replica.
+    pub(crate) fn has_replica(self) -> bool {
+        matches!(self, Peer::Replicated | Peer::Durable)
+    }
 
     /// Its name in options, tables and JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -44,6 +54,8 @@ impl Peer {
             Peer::Haproxy => "haproxy",
             Peer::Twemproxy => "twemproxy",
             Peer::Pointsman => "pointsman",
+            Peer::Replicated => "replicated",
+            Peer::Durable => "durable",
         }
     }
 
@@ -52,7 +64,7 @@ impl Peer {
         match self {
             Peer::Haproxy => "-v",
             Peer::Twemproxy => "-V",
-            Peer::Direct | Peer::Pointsman => "--version",
+            Peer::Direct | Peer::Pointsman | Peer::Replicated | Peer::Durable => "--version",
         }
     }
 }
@@ -115,6 +127,21 @@ impl Redis {
         Ok(Redis { process, address })
     }
 
+    /// Starts another server as its replica, and waits until it follows.
+    pub(crate) fn replica(&self, program: &Path, folder: &Path) -> io::Result<Self> {
+        let replica = Redis::start(program, folder)?;
+        let port = self.address.port();
+        ask(replica.address, &format!("REPLICAOF 127.0.0.1 {port}\r\n"))?;
+        let deadline = Instant::now() + START_TIME_MAX;
+        while !ask(replica.address, "INFO replication\r\n")?.contains("master_link_status:up") {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the replica does not follow its master"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(replica)
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -143,7 +170,11 @@ fn arguments(peer: Peer, listen: SocketAddr, redis: SocketAddr, folder: &Path) -
                 .chain([pid_file.into(), "-c".into(), file.into()])
                 .collect()
         }
-        Peer::Pointsman => {
+        Peer::Durable => {
+            fs::write(&file, durable_configuration(listen, redis))?;
+            vec!["run".into(), "-c".into(), file.into()]
+        }
+        Peer::Pointsman | Peer::Replicated => {
             let (listen, node) = (listen.to_string(), redis.to_string());
             ["run", "--listen", &listen, "--node", &node, "--workers", "1", "--admin", "off"]
                 .map(OsString::from)
@@ -172,6 +203,19 @@ frontend clients
     default_backend redis
 backend redis
     server redis {redis}
+"
+    )
+}
+
+fn durable_configuration(listen: SocketAddr, redis: SocketAddr) -> String {
+    format!(
+        "workers = 1
+admin = \"off\"
+[[service]]
+name = \"bench\"
+listen = [\"{listen}\"]
+nodes = [\"{redis}\"]
+durable = 1
 "
     )
 }
@@ -282,6 +326,16 @@ impl Drop for Process {
     }
 }
 
+/// One question, and the beginning of its answer.
+fn ask(address: SocketAddr, question: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(question.as_bytes())?;
+    let mut answer = [0; 4096];
+    let n = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
+}
+
 fn answers(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -335,7 +389,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_options() {
-        for peer in Peer::ALL {
+        for peer in Peer::USUAL.into_iter().chain([Peer::Replicated, Peer::Durable]) {
             assert_eq!(peer.to_possible_value().unwrap().get_name(), peer.name());
             assert_eq!(serde_json::to_value(peer).unwrap(), peer.name());
         }

@@ -142,6 +142,28 @@ impl Bench<'_> {
         if scenario.action == Action::Idle {
             return self.measure_idle(scenario, peer, program);
         }
+        if peer.has_replica() {
+            let folder = tempfile::tempdir_in(self.folder)?;
+            let of = |name| {
+                let folder = folder.path().join(name);
+                std::fs::create_dir(&folder).map(|()| folder)
+            };
+            let redis = Redis::start(self.redis_program, &of("master")?)?;
+            let _replica = redis.replica(self.redis_program, &of("replica")?)?;
+            let stop = self.stop.clone();
+            let bench = Bench { redis: &redis, stop, ..*self };
+            return bench.measure_load(scenario, peer, program, generation);
+        }
+        self.measure_load(scenario, peer, program, generation)
+    }
+
+    fn measure_load(
+        &self,
+        scenario: &Scenario,
+        peer: Peer,
+        program: Option<&Path>,
+        generation: u64,
+    ) -> Result<Cell, Box<dyn Error>> {
         self.prepare_keys(scenario, generation)?;
         let running = RunningPeer::start(peer, program, self.redis.address(), self.folder)?;
         let script = scenario.script(generation);

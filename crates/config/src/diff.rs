@@ -91,7 +91,7 @@ fn changed(old: &Service, new: &Service) -> Option<Changed> {
         id: new.id(),
         close: only_in(&old.listen, &new.listen),
         open: only_in(&new.listen, &old.listen),
-        policy: old.policy != new.policy,
+        policy: old.policy != new.policy || old.durable_listen != new.durable_listen,
         topology: old.topology != new.topology,
         source: old.topology.source != new.topology.source,
     };

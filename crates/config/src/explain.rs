@@ -1,7 +1,7 @@
 //! What a configuration would do, in plain words: for `pointsman check`.
 use crate::units::{show_duration, show_size};
 use crate::{Config, EventsFile, Service};
-use pointsman_core::policy::{Allow, Policy, Retry};
+use pointsman_core::policy::{Allow, Durable, Policy, Retry};
 use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
 
@@ -28,6 +28,7 @@ fn service_sentences(service: &Service) -> Vec<String> {
     sentences.extend(source_sentences(&service.topology));
     sentences.extend(hold_sentences(&service.topology));
     sentences.extend(lease_sentence(&service.topology));
+    sentences.extend(durable_sentence(service));
     sentences.extend(client_sentences(&service.policy));
     sentences
 }
@@ -118,13 +119,28 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
         }
         (None, _) => "up to 15s".into(),
     };
-    let mut all = vec![format!(
+    let master = format!(
         "without a master, {who} {hold}; then they get -MASTERDOWN until there is one. Clients stay connected."
-    )];
-    if settings.replica_reads {
-        all.push("reads that would wait are served by a replica, which may lack the newest writes.".into());
+    );
+    let replica = settings
+        .replica_reads
+        .then(|| "reads that would wait are served by a replica, which may lack the newest writes.".into());
+    [master].into_iter().chain(replica).chain(guard_sentence(settings)).collect()
+}
+
+fn guard_sentence(settings: &Settings) -> Option<String> {
+    match (&settings.source, settings.guard) {
+        (Source::Sentinels { .. }, Some(guard)) => Some(format!(
+            "while writes flow, asks every {} whether a replica acknowledges within {}, and holds writes while none does \
+             and another node could be promoted.",
+            show_duration(guard.every),
+            show_duration(guard.wait)
+        )),
+        (Source::Sentinels { .. }, None) => Some(
+            "goes on to write to a master whose replicas are silent, until the Sentinels say more.".into(),
+        ),
+        _ => None,
     }
-    all
 }
 
 fn lease_sentence(settings: &Settings) -> Option<String> {
@@ -139,6 +155,21 @@ fn lease_sentence(settings: &Settings) -> Option<String> {
         false => "also if they refuse connections",
     };
     Some(format!("while Sentinels that it does not hear could have elected another master, {what}; {dead}."))
+}
+
+fn durable_sentence(service: &Service) -> Option<String> {
+    let Durable { replicas, timeout } = service.policy.durable;
+    let have = match replicas {
+        0 => return None,
+        1 => "a replica has it".into(),
+        n => format!("{n} replicas have it"),
+    };
+    let whose = match &service.durable_listen[..] {
+        [] => String::new(),
+        some => format!(" of a client on {}", listed(some)),
+    };
+    let timeout = show_duration(timeout);
+    Some(format!("acknowledges a write{whose} when {have}; after {timeout} it gets -NOTDURABLE instead."))
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {
@@ -241,6 +272,8 @@ announce.
   - observes the Sentinels without a password, and the nodes without a password.
   - without a master, commands wait for the largest down-after-milliseconds of the Sentinels and 10 s, at most 1m; \
 then they get -MASTERDOWN until there is one. Clients stay connected.
+  - while writes flow, asks every 100ms whether a replica acknowledges within 150ms, and holds writes while none does and \
+another node could be promoted.
   - while Sentinels that it does not hear could have elected another master, writes wait and reads go on; those that \
 refuse connections are dead, and cannot.
   - of commands that were sent when a connection breaks, those that only read are sent again, and the others get \
@@ -262,8 +295,8 @@ The process
     fn every_key_with_an_effect_on_people_changes_the_explanation() {
         let base = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n";
         let nodes = "nodes = [\"n:1\"]\n";
+        let sentinels = "sentinels = [\"s1:1\", \"s2:1\", \"s3:1\"]\nmaster = \"m\"\n";
         let list = "node = [{address = \"n:1\"}, {address = \"m:1\", backup = true}]\n";
-        let sentinels = "sentinels = [\"n:1\"]\nmaster = \"m\"\n";
         for (source, lines) in [
             (
                 sentinels,
@@ -289,6 +322,7 @@ The process
                     "interval = \"1s\"",
                 ],
             ),
+            (sentinels, vec!["guard = false", "guard_interval = \"1s\"", "guard_wait = \"1s\""]),
             (
                 list,
                 vec![

@@ -303,7 +303,7 @@ pub const KEYS: &[Key] = &[
         .default("\"10s\"").only(Way::Static),
 
     Key::new(Service, "user", Text, "\"observer\"",
-        "The ACL user as which nodes are observed (PING, ROLE, INFO); without it, the user `default`. Clients never get it.")
+        "The ACL user as which nodes are observed (PING, ROLE, INFO; for the guard PUBLISH to `pointsman:guard`, and WAIT); without it, the user `default`. Clients never get it.")
         .input("POINTSMAN_USER"),
     Key::new(Service, "password", Secret, "\"${REDIS_PASSWORD}\"",
         "The password for observing the nodes.")
@@ -348,15 +348,37 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "trust", Word(&["promotion", "majority"]), "\"majority\"",
         "What a grant may begin with. `promotion`: as soon as a node was seen to be promoted, with all that led to it, about a second before a majority of the Sentinels names it; the grant is provisional until they do. What that risks: if the Sentinel that led the failover dies in that second, the others may choose another node, and what was written in between is lost. `majority`: only when a majority names the node.")
         .default("\"promotion\"").only(Way::Sentinels),
+    Key::new(Service, "demote", Bool, "false",
+        "Whether a deposed master that still says master is told to follow the new one (`REPLICAOF`), as soon as a majority of the Sentinels names that, instead of some 10 s later by them: what clients write to it directly meanwhile is lost.")
+        .default("true").only(Way::Sentinels),
     Key::new(Service, "without_lease", Word(&["hold_writes", "hold_all", "go_on"]), "\"hold_all\"",
         "What happens when Sentinels that are out of sight, but not dead, could have elected another master by now. `hold_writes`: writes wait, reads go on. `hold_all`: everything waits. `go_on`: nothing waits; what is then written to a master that was deposed in the dark is lost.")
         .default("\"hold_writes\"").only(Way::Sentinels),
     Key::new(Service, "refused_is_dead", Bool, "false",
         "Whether a Sentinel whose own announced address refuses connections is taken for dead: the dead cannot elect, so they end no lease. Write `false` where something else can refuse in a Sentinel's place: NAT, a load balancer, a Kubernetes Service.")
         .default("true").only(Way::Sentinels),
+    Key::new(Service, "guard", Bool, "false",
+        "Whether writes wait while no replica acknowledges them and another node could be promoted meanwhile: a master that was cut off would go on to acknowledge what is lost. Begins with the first replica that has acknowledged anything. What it asks of the master and of its ACL: [the guard](../guide/guard.md).")
+        .default("true").only(Way::Sentinels),
+    Key::new(Service, "guard_interval", Duration(10 * MS, 10 * S), "\"250ms\"",
+        "How often the guard asks, while writes flow, whether a replica still acknowledges.")
+        .default("\"100ms\"").only(Way::Sentinels),
+    Key::new(Service, "guard_wait", Duration(10 * MS, 10 * S), "\"400ms\"",
+        "How long the fastest replica may take to acknowledge before writes wait. With `guard_interval` it bounds for how long a master that was cut off is written to. More than a round trip to the replicas, by far.")
+        .default("\"150ms\"").only(Way::Sentinels),
     Key::new(Service, "retry", Word(&["reads", "idempotent", "none"]), "\"idempotent\"",
         "What is sent again when its connection broke before the reply, so that it may have been executed. `reads`: commands that only read. `idempotent`: also writes that leave the same data and the same reply when they are executed twice; the page of the commands names them. If another client has written to the same key in between, the older value wins. `none`: no command. What is not sent again gets `-UNCERTAIN`.")
         .default("\"reads\""),
+
+    Key::new(Service, "durable", Count(0, 16), "1",
+        "A write is acknowledged to its client only when so many replicas have it (`WAIT`); 0: when the master has it. Docs: guide/durable-writes.md.")
+        .default("0"),
+    Key::new(Service, "durable_timeout", Duration(10 * MS, M), "\"500ms\"",
+        "How long a write waits for these replicas before it is answered with `-NOTDURABLE`: the master has executed it, and it may be lost if the master fails. After a switch the Sentinels take up to 3 s to make the other replicas follow the new master. It has a meaning only with `durable`.")
+        .default("\"5s\""),
+    Key::new(Service, "durable_listen", List, "[\"0.0.0.0:6380\"]",
+        "More listeners, as in `listen`. With them only the writes of their clients are durable, so that an application chooses by the port; without them, those of all clients. It has a meaning only with `durable`.")
+        .default("[]"),
 
     Key::new(Service, "lanes", Count(1, 64), "2",
         "Shared connections that each worker opens to the master for each kind of session (user, database, protocol version).")

@@ -26,6 +26,7 @@ pub use error::{Error, Errors, Place};
 pub use explain::explain;
 pub use flags::{Flags, from_flags};
 pub use service::Service;
+pub use units::parse_duration;
 pub use warnings::{Warning, warnings};
 
 use keys::Section;

@@ -7,9 +7,9 @@ use crate::keys::{Section, Way};
 use crate::reader::{Placed, Spot, Table};
 use crate::secret::credential;
 use crate::units::show_size;
-use pointsman_core::policy::{Allow, Limits, Policy, Retry};
+use pointsman_core::policy::{Allow, Durable, Limits, Policy, Retry};
 use pointsman_core::topology::settings::{
-    Failback, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
+    Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
 };
 use pointsman_core::topology::snapshot::ServiceId;
 use std::collections::BTreeSet;
@@ -23,6 +23,8 @@ pub struct Service {
     pub name: Arc<str>,
     /// Where clients connect; at least one, and none that another service has.
     pub listen: Vec<Listen>,
+    /// Those of them whose clients alone have durable writes; none: all have, if `policy.durable` says so.
+    pub durable_listen: Vec<Listen>,
     /// What workers must know.
     pub policy: Policy,
     /// What the topology must know.
@@ -33,6 +35,12 @@ impl Service {
     /// Its number; the same in the policy and the topology.
     pub fn id(&self) -> ServiceId {
         self.policy.id
+    }
+
+    /// Whether the writes of this listener's clients are durable.
+    pub fn is_durable(&self, listen: &Listen) -> bool {
+        let of_all = self.durable_listen.is_empty();
+        self.policy.durable.replicas > 0 && (of_all || self.durable_listen.contains(listen))
     }
 
     pub(crate) fn set_id(&mut self, id: ServiceId) {
@@ -62,11 +70,15 @@ const FAILBACK_DRAIN: Duration = Duration::from_secs(10);
 /// Reads a service.
 pub(crate) fn read(table: &Table<'_>, id: ServiceId) -> Draft {
     let name = name(table);
-    let (listen, listen_spots) = listeners(table).into_iter().map(|l| (l.value, l.spot)).unzip();
+    let (mut listeners, durable) = listeners(table);
+    let durable_listen = durable.iter().map(|l| l.value.clone()).collect();
+    listeners.extend(durable);
+    let (listen, listen_spots) = listeners.into_iter().map(|l| (l.value, l.spot)).unzip();
     let topology = topology(table, id, &name);
     let mut policy = policy(table, id, &name);
+    policy.tells_writes = topology.guard.is_some();
     policy.pass_readonly = matches!(topology.source, Source::Static { .. });
-    let service = Service { name: name.into(), listen, policy, topology };
+    let service = Service { name: name.into(), listen, durable_listen, policy, topology };
     Draft { service, name: table.spot("name"), listen: listen_spots }
 }
 
@@ -88,12 +100,14 @@ fn name(table: &Table<'_>) -> String {
     value
 }
 
-fn listeners(table: &Table<'_>) -> Vec<Placed<Listen>> {
+/// The listeners, and those for durable writes alone.
+fn listeners(table: &Table<'_>) -> (Vec<Placed<Listen>>, Vec<Placed<Listen>>) {
     if !table.has("listen") {
         table.missing("listen");
     }
     let mode = socket_mode(table);
-    addresses(table, "listen", |text| parse_listen(text, mode))
+    let of = |key| addresses(table, key, |text| parse_listen(text, mode));
+    (of("listen"), of("durable_listen"))
 }
 
 /// What the service's Unix sockets get by default: their owner and group may connect.
@@ -145,6 +159,8 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     if table.word("trust") == Some("majority") {
         settings.trust = Trust::Majority;
     }
+    table.flag("demote", &mut settings.demote);
+    settings.guard = guard(table, settings.guard);
     settings.fencing.without_lease = match table.word("without_lease") {
         Some("hold_all") => WithoutLease::HoldAll,
         Some("go_on") => WithoutLease::GoOn,
@@ -152,6 +168,16 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     };
     table.flag("refused_is_dead", &mut settings.fencing.refused_is_dead);
     settings
+}
+
+/// The guard as written; `default` without a word of it.
+fn guard(table: &Table<'_>, default: Option<Guarding>) -> Option<Guarding> {
+    let mut on = true;
+    table.flag("guard", &mut on);
+    let mut guarding = default.unwrap_or_default();
+    table.duration("guard_interval", &mut guarding.every);
+    table.duration("guard_wait", &mut guarding.wait);
+    default.and(on.then_some(guarding))
 }
 
 /// How it is known who is master. All keys of the other ways are read as well, for the mistakes in them.
@@ -304,12 +330,30 @@ fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
         Some("idempotent") => Retry::Idempotent,
         _ => Retry::Reads,
     };
+    policy.durable = durable(table);
     policy.upstream_user = credential(table, "upstream_user", "upstream_password", "upstream_password_file");
     policy.allow = allow(table);
     for limits in table.tables(Section::Limits) {
         read_limits(&limits, &mut policy.limits);
     }
     policy
+}
+
+fn durable(table: &Table<'_>) -> Durable {
+    let mut durable = Durable::default();
+    table.number("durable", &mut durable.replicas);
+    table.duration("durable_timeout", &mut durable.timeout);
+    let without = [
+        ("durable_timeout", durable.timeout != Durable::default().timeout),
+        ("durable_listen", table.list("durable_listen").is_some_and(|list| !list.is_empty())),
+    ];
+    for (key, written) in without {
+        if durable.replicas == 0 && written {
+            let problem = format!("`{key}` has a meaning only with `durable`");
+            table.reader.wrong(table.spot(key), problem, "remove it, or write durable = 1");
+        }
+    }
+    durable
 }
 
 fn allow(table: &Table<'_>) -> Allow {

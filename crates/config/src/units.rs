@@ -13,8 +13,11 @@ const DURATIONS: [(&str, u64); 6] = [
 /// In descending order, in bytes.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Numbers with units, added up: `"1m30s"`. The error says what is wrong with `text`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Numbers with units, added up: `"1m30s"`.
+///
+/// # Errors
+/// What is wrong with `text`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut us = 0_u64;
     let mut rest = text.trim();
     if rest.is_empty() {

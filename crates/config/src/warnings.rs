@@ -41,6 +41,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
         found.service = Some(service.name.clone());
         source(&mut found, &service.topology.source);
         times(&mut found, service);
+        durable(&mut found, service);
         exposure(&mut found, service);
         idle_names(&mut found, service);
     }
@@ -112,6 +113,25 @@ fn times(found: &mut Found, service: &Service) {
     if let Some(hold) = settings.hold_max.filter(|hold| *hold > Duration::ZERO && *hold <= settings.timeout) {
         let risk = format!("a hold of {} ends before a silent node is noticed", show_duration(hold));
         found.add("timeout", risk, "make `timeout` shorter than `hold`");
+    }
+}
+
+fn durable(found: &mut Found, service: &Service) {
+    let replicas = service.policy.durable.replicas as usize;
+    if replicas == 0 {
+        return;
+    }
+    match &service.topology.source {
+        Source::Roles { nodes, .. } if replicas >= nodes.len() => {
+            let risk =
+                format!("{} nodes cannot have {replicas} replicas, so no write is acknowledged", nodes.len());
+            found.add("durable", risk, "lower it, or add nodes");
+        }
+        Source::Static { .. } => {
+            let risk = "whether a node of a static list has what another one acknowledged is not looked at";
+            found.add("durable", risk, "use Sentinels, or `nodes`");
+        }
+        Source::Roles { .. } | Source::Sentinels { .. } => {}
     }
 }
 

@@ -202,6 +202,10 @@ fn each_mistake_of_a_whole_file_is_found() {
             "p.toml:2:1: `failback_drain` has a meaning only with failback = \"drain\"; \
              remove it, or write failback = \"drain\"",
         ),
+        (
+            "[[service]]\ndurable_listen = [\"127.0.0.1:6380\"]",
+            "p.toml:2:1: `durable_listen` has a meaning only with `durable`; remove it, or write durable = 1",
+        ),
     ] {
         let found = mistakes(text);
         assert!(found.contains(&expected.into()), "{text}\n{found:#?}");

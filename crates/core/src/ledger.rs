@@ -61,6 +61,20 @@ pub enum Apply {
     Resubscribe,
     /// The question for the last id of a stream, for that of the ids of the command behind it.
     LastId(u32),
+    /// Pointsman's own `ROLE` behind writes whose replies are withheld: where they end in the replication stream.
+    Offset,
+    /// Pointsman's own `WAIT` behind durable writes.
+    Replicas,
+    /// Pointsman's own `PING` before it: until 7.2 what a blocked command did counts for `WAIT` only with the command
+    /// that follows it (`processCommand`, `serveClientBlockedOnList`).
+    Follow,
+}
+
+impl Apply {
+    /// Whether it belongs to what Pointsman asks behind writes whose replies it withholds.
+    pub fn proves(&self) -> bool {
+        matches!(self, Apply::Offset | Apply::Replicas | Apply::Follow)
+    }
 }
 
 /// What `HELLO` asked for.
@@ -179,10 +193,13 @@ impl Ledger {
         self.ring.len() - self.head
     }
 
-    /// Of these, those before the last request, if that is kept as a whole.
+    /// Of these, those before the last request, if that is kept as a whole; what Pointsman asks behind it is none.
     pub fn len_before_last(&self) -> usize {
-        match self.slots.back() {
-            Some(last) if !last.streams => (self.last_start() - self.base) as usize,
+        match self.slots.iter().rposition(|s| !s.apply.proves()) {
+            Some(last) if !self.slots[last].streams => {
+                let start = last.checked_sub(1).map_or(self.base, |before| self.slots[before].end);
+                (start - self.base) as usize
+            }
             _ => self.len(),
         }
     }
@@ -228,7 +245,7 @@ impl Ledger {
         let changes = |s: &Slot| {
             let subscribes =
                 s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)));
-            s.apply != Apply::None || subscribes
+            s.apply != Apply::None && !s.apply.proves() || subscribes
         };
         self.slots.iter().skip(1).any(changes)
     }
@@ -268,6 +285,21 @@ impl Ledger {
         }
         *self = Ledger::default();
         out
+    }
+
+    /// Whether the last request still streams in: nothing can be queued behind it yet.
+    pub fn streams_in(&self) -> bool {
+        self.slots.back().is_some_and(|s| s.end == u64::MAX)
+    }
+
+    /// Whether what is queued next would stand in a transaction; `open`: whether the session is in one already.
+    pub fn ends_in_tx(&self, open: bool) -> bool {
+        let turn = self.slots.iter().rev().find_map(|s| match s.entry?.act {
+            Act::Multi => Some(true),
+            Act::Exec | Act::Discard => Some(false),
+            _ => None,
+        });
+        turn.unwrap_or(open)
     }
 
     /// Whether a request in flight is of a command for which `is` holds.

@@ -22,6 +22,7 @@ pub mod resp;
 pub mod route;
 pub mod scripts;
 pub mod session;
+pub mod switchover;
 pub mod time;
 pub mod topology;
 pub mod worker;

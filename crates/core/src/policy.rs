@@ -98,6 +98,21 @@ impl Default for Limits {
     }
 }
 
+/// How many replicas must have a write before it is acknowledged, for listeners that ask for durable writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Durable {
+    /// So many; 0: none, whatever a listener asks for.
+    pub replicas: u32,
+    /// How long they are waited for.
+    pub timeout: Duration,
+}
+
+impl Default for Durable {
+    fn default() -> Durable {
+        Durable { replicas: 0, timeout: Duration::from_secs(5) }
+    }
+}
+
 /// What a worker must know of one service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
@@ -121,6 +136,10 @@ pub struct Policy {
     pub pass_readonly: bool,
     /// What is sent again when its connection broke before the reply.
     pub retry: Retry,
+    /// What durable writes wait for.
+    pub durable: Durable,
+    /// Whether the control plane wants to know that writes flow (its guard does).
+    pub tells_writes: bool,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
     /// Which of the commands that are refused by default are allowed.
@@ -143,6 +162,8 @@ impl Policy {
             connect_timeout: Duration::from_secs(2),
             pass_readonly: false,
             retry: Retry::Reads,
+            durable: Durable::default(),
+            tells_writes: false,
             upstream_user: None,
             allow: Allow::Default,
             limits: Limits::default(),

@@ -1,6 +1,6 @@
 //! From what was seen to the figures of a row. Pure.
 use crate::load::{Journal, Operation, Outcome, WRITERS, WriteId};
-use crate::row::{Errors, Figure, Pause, READY_MS_MAX, Row};
+use crate::row::{Errors, Figure, Pause, READY_MS_MAX, Row, WRITES_PER_S};
 use crate::watch::Seen;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,13 +206,18 @@ impl Figures {
             }
         };
         let checks = [
-            (Figure::Lost, self.lost > row.lost_max),
+            (Figure::Lost, self.lost > self.lost_max(row)),
             (Figure::Dual, self.dual > 0),
             (Figure::Errors, !self.errors_allowed(row.errors)),
             (Figure::Pause, pause_too_long),
             (Figure::Ready, self.ready.is_some_and(|ready| ready > READY_MS_MAX)),
         ];
         checks.into_iter().filter(|check| check.1).map(|check| check.0).collect()
+    }
+
+    /// Where some may be lost before it is noticed, a machine that stalls delays that.
+    fn lost_max(&self, row: &Row) -> u64 {
+        if row.lost_max == 0 { 0 } else { row.lost_max + WRITES_PER_S * self.stall / 1000 }
     }
 
     fn errors_allowed(&self, allowed: Errors) -> bool {
@@ -341,6 +346,14 @@ mod tests {
         let figures = evidence.figures();
         assert_eq!((figures.lost, figures.dual), (1, 1), "write 1 was not acknowledged");
         assert_eq!(figures.misses(row("F1")), [Figure::Lost, Figure::Dual].into());
+    }
+
+    #[test]
+    fn only_where_some_may_be_lost_a_stall_excuses_more() {
+        let figures = |lost, stall| Figures { lost, stall, ..kill().figures() };
+        let misses = |name, lost, stall| figures(lost, stall).misses(row(name)).contains(&Figure::Lost);
+        assert_eq!([misses("F3", 87, 0), misses("F3", 88, 0), misses("F3", 116, 100)], [false, true, false]);
+        assert!(misses("F3", 117, 100) && misses("F1", 1, 100));
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn names(wanted: &str, row: &str) -> bool {
 fn play_all(stage: &Stage, rows: &[usize], arguments: &Arguments) -> Report {
     let rounds: Vec<usize> = (0..arguments.rounds).flat_map(|_| rows.iter().copied()).collect();
     let jobs = arguments.jobs.unwrap_or(if arguments.short { 6 } else { 2 }).min(rounds.len() as u32);
-    let (next, report, begin) = (AtomicUsize::new(0), Mutex::new(Report::default()), Instant::now());
+    let (next, report, begin) = (AtomicUsize::new(0), Mutex::new(Report::of(ROWS)), Instant::now());
     let work = |job: u32| {
         thread::sleep(STAGGER * job);
         while let Some(&row) = rounds.get(next.fetch_add(1, Relaxed)) {

@@ -1,7 +1,7 @@
 //! One round of one row: a deployment of its own, a load, a fault, and what became of it.
 use crate::figures::{Evidence, Figures, InFlight, Strike};
 use crate::guard::Guard;
-use crate::load::{Load, Outcome, WriteId};
+use crate::load::{Load, Operation, Outcome, WriteId};
 use crate::network::{HOSTS, PROXY, Sides};
 use crate::row::{Fault, Meanwhile, Row};
 use crate::servers::{NODE_PORT, Server, Servers};
@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 const PROMOTION_MAX: Duration = Duration::from_secs(45);
 /// Until the load flows, from the start of the proxy.
 const FLOW_MAX: Duration = Duration::from_secs(15);
+/// The number of the load that goes to the master directly.
+const DIRECT: u32 = 9;
 /// Keys per MGET.
 const BATCH: usize = 500;
 
@@ -60,6 +63,8 @@ struct Round<'a> {
     watch: Watch,
     proxies: Vec<Server>,
     loads: Vec<Load>,
+    /// Clients of the first master itself, not of a proxy.
+    direct: Option<Load>,
     strikes: Vec<Strike>,
     started: Option<Duration>,
     healed: Option<Duration>,
@@ -77,11 +82,16 @@ impl<'a> Round<'a> {
             watch: Watch::start(servers, begin),
             proxies: vec![],
             loads: vec![],
+            direct: None,
             strikes: vec![],
             started: None,
             healed: None,
         };
         round.start_proxy()?;
+        if row.fault == Fault::Switchover {
+            let node = servers.nodes[0].addr();
+            round.direct = Some(Load::start(&servers.network.hosts[PROXY], node, DIRECT, begin));
+        }
         let flowing = Instant::now();
         while round.loads[0].acknowledged() < 40 {
             round.alive()?;
@@ -141,12 +151,39 @@ impl<'a> Round<'a> {
                 sides(fault).iter().try_for_each(|sides| network.cut(sides))?;
             }
             Fault::Failover => self.servers.failover(0)?,
+            Fault::Switchover => self.switchover()?,
             Fault::MostSentinels => sentinels[1..].iter().for_each(Server::kill9),
             Fault::AllSentinels => sentinels.iter().for_each(Server::kill9),
             Fault::Replica => nodes[1].kill9(),
             Fault::Replicas => nodes[1..].iter().for_each(Server::kill9),
+            Fault::StopReplicas => nodes[1..].iter().for_each(|node| node.signal(Signal::STOP)),
         }
         Ok(())
+    }
+
+    /// The command, run to its end where the proxy is.
+    fn switchover(&self) -> io::Result<()> {
+        let admin = format!("127.0.0.1:{}", NODE_PORT + 1000);
+        let mut command = Command::new(&self.stage.pointsman);
+        command.args(["switchover", "faults", "--admin", &admin]).stdin(Stdio::null());
+        let output = self.proxies[0].host.run(|| command.output())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Err(io::Error::other(format!("the switchover failed: {said}")))
+    }
+
+    /// What was acknowledged to those who wrote to the first master itself, and that they were refused afterwards.
+    fn stop_direct(&mut self) -> io::Result<Vec<WriteId>> {
+        let Some(load) = self.direct.take() else { return Ok(vec![]) };
+        let writes = load.stop().writes;
+        let refused = |o: &Operation| o.outcome == Outcome::Error("READONLY".into());
+        if !writes.iter().any(refused) {
+            return Err(io::Error::other("no direct write was refused by the deposed master"));
+        }
+        Ok(writes.into_iter().filter(|o| o.outcome == Outcome::Good).map(|o| o.id).collect())
     }
 
     /// Waits for it if there must be one; meanwhile does to the proxy what the row says.
@@ -202,7 +239,7 @@ impl<'a> Round<'a> {
     /// At the end of the outage everything is put right again.
     fn heal(&mut self) -> io::Result<()> {
         let fault = self.row.fault;
-        if fault == Fault::Failover {
+        if matches!(fault, Fault::Failover | Fault::Switchover) {
             return Ok(());
         }
         thread::sleep((self.strikes[0].at + self.stage.outage).saturating_sub(self.now()));
@@ -210,7 +247,7 @@ impl<'a> Round<'a> {
         self.healed = Some(self.now());
         let Servers { nodes, sentinels, network, .. } = self.servers;
         sides(fault).iter().try_for_each(|sides| network.heal(sides))?;
-        nodes[0].signal(Signal::CONT);
+        nodes.iter().for_each(|node| node.signal(Signal::CONT));
         nodes.iter().chain(sentinels).try_for_each(Server::revive)
     }
 
@@ -222,7 +259,8 @@ impl<'a> Round<'a> {
         let master = self.servers.wait_settled()?;
         let good = journals.iter().flat_map(|j| &j.writes).filter(|o| o.outcome == Outcome::Good);
         let acknowledged: Vec<WriteId> = good.map(|operation| operation.id).collect();
-        let lost = missing(&self.servers.nodes[master], &acknowledged)?;
+        let direct = self.stop_direct()?;
+        let lost = missing(&self.servers.nodes[master], &[&*acknowledged, &*direct].concat())?;
         let seen = self.watch.seen();
         require_witness(&seen, &acknowledged)?;
         let successor = seen.promotion(self.strikes[0].at);

@@ -1,6 +1,6 @@
 //! From the figures of all rounds to what people and programs read.
 use crate::figures::Figures;
-use crate::row::{Figure, ROWS, Row};
+use crate::row::{Figure, Row};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -25,14 +25,20 @@ const HEAD: [&str; 10] = [
 const STALL_MS_MAX: u64 = 30;
 
 /// All rounds of all rows that were played.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
+    rows: &'static [Row],
     pub(crate) about: Vec<(&'static str, String)>,
     rounds: BTreeMap<usize, Vec<Outcome>>,
 }
 
 impl Report {
-    /// Adds a round of `ROWS[row]`.
+    /// Without rounds yet.
+    pub(crate) fn of(rows: &'static [Row]) -> Self {
+        Self { rows, about: vec![], rounds: BTreeMap::new() }
+    }
+
+    /// Adds a round of the row of that index.
     pub(crate) fn add(&mut self, row: usize, outcome: Outcome) {
         self.rounds.entry(row).or_default().push(outcome);
     }
@@ -40,7 +46,7 @@ impl Report {
     /// What is broken: rounds that could not be played, and figures that were reached before and now are not.
     pub(crate) fn failures(&self) -> Vec<String> {
         let of_row = |(&i, rounds): (&usize, &Vec<Outcome>)| {
-            let row = &ROWS[i];
+            let row = &self.rows[i];
             let of_round = move |outcome: &Outcome| match outcome {
                 Err(error) => vec![format!("{}: {error}", row.name)],
                 Ok(figures) => {
@@ -59,7 +65,7 @@ impl Report {
     /// What is marked as not reached yet, and was reached in every round.
     pub(crate) fn surprises(&self) -> Vec<String> {
         let of_row = |(&i, rounds): (&usize, &Vec<Outcome>)| {
-            let (row, missed) = (&ROWS[i], missed(&ROWS[i], rounds));
+            let (row, missed) = (&self.rows[i], missed(&self.rows[i], rounds));
             let reached: Vec<_> =
                 row.not_yet.iter().filter(|f| !missed.contains(f)).map(Figure::to_string).collect();
             (!reached.is_empty()).then(|| format!("{}: {}", row.name, reached.join(", ")))
@@ -69,8 +75,10 @@ impl Report {
 
     /// An aligned table for a terminal.
     pub(crate) fn text(&self) -> String {
-        let rows: Vec<Vec<String>> =
-            [HEAD.map(String::from).to_vec()].into_iter().chain(self.rounds.iter().map(cells)).collect();
+        let rows: Vec<Vec<String>> = [HEAD.map(String::from).to_vec()]
+            .into_iter()
+            .chain(self.rounds.iter().map(|(&i, rounds)| cells(&self.rows[i], rounds)))
+            .collect();
         let width =
             |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
         let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
@@ -85,8 +93,8 @@ impl Report {
     /// The same for a page.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!("| {} |\n|{}\n", HEAD.join(" | "), "---|".repeat(HEAD.len()));
-        for row in &self.rounds {
-            let _ = writeln!(text, "| {} |", cells(row).join(" | "));
+        for (&i, rounds) in &self.rounds {
+            let _ = writeln!(text, "| {} |", cells(&self.rows[i], rounds).join(" | "));
         }
         text + &self.notes("- ")
     }
@@ -106,7 +114,7 @@ impl Report {
             Err(error) => json!({"error": error}),
         };
         let rows = self.rounds.iter().map(|(&i, rounds)| {
-            let row = &ROWS[i];
+            let row = &self.rows[i];
             let rounds: Vec<Value> = rounds.iter().map(|outcome| round(row, outcome)).collect();
             let not_yet: Vec<_> = row.not_yet.iter().map(Figure::to_string).collect();
             json!({"row": row.name, "about": row.about, "not_yet": not_yet, "rounds": rounds,
@@ -149,8 +157,7 @@ fn missed(row: &Row, rounds: &[Outcome]) -> BTreeSet<Figure> {
     rounds.iter().flatten().flat_map(|figures| figures.misses(row)).collect()
 }
 
-fn cells((&i, rounds): (&usize, &Vec<Outcome>)) -> Vec<String> {
-    let row = &ROWS[i];
+fn cells(row: &Row, rounds: &[Outcome]) -> Vec<String> {
     let good: Vec<&Figures> = rounds.iter().flatten().collect();
     let name = format!("{} {}", row.name, row.about);
     let failed = rounds.len() - good.len();
@@ -237,9 +244,23 @@ fn errors(rounds: &[&Figures]) -> String {
 mod tests {
     use super::*;
     use crate::figures::StrikePause;
+    use crate::row::{Errors, Fault, Meanwhile, Pause};
+
+    const F1: Row = Row {
+        name: "F1",
+        about: "",
+        fault: Fault::Kill,
+        meanwhile: Meanwhile::Nothing,
+        lost_max: 0,
+        errors: Errors::InFlight,
+        pause: Pause::AfterPromotion(100),
+        not_yet: &[],
+    };
+    /// The second is marked.
+    const MARKED: &[Row] = &[F1, Row { name: "F3", lost_max: 87, not_yet: &[Figure::Lost], ..F1 }];
 
     fn index(name: &str) -> usize {
-        ROWS.iter().position(|row| row.name == name).expect("it is in the table")
+        MARKED.iter().position(|row| row.name == name).expect("it is in the table")
     }
 
     fn good() -> Figures {
@@ -248,7 +269,7 @@ mod tests {
     }
 
     fn report(row: &str, rounds: Vec<Outcome>) -> Report {
-        let mut report = Report::default();
+        let mut report = Report::of(MARKED);
         rounds.into_iter().for_each(|outcome| report.add(index(row), outcome));
         report
     }

@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     Isolate,
     /// `SENTINEL FAILOVER`.
     Failover,
+    /// `pointsman switchover`, while another load writes to the master directly.
+    Switchover,
     /// `kill -9` of two of three Sentinels.
     MostSentinels,
     /// `kill -9` of all Sentinels.
@@ -26,6 +28,8 @@ pub(crate) enum Fault {
     Replica,
     /// `kill -9` of both replicas.
     Replicas,
+    /// SIGSTOP of both replicas, SIGCONT at the end of the outage.
+    StopReplicas,
 }
 
 /// What is done to the proxy meanwhile.
@@ -78,7 +82,8 @@ pub(crate) struct Row {
     pub(crate) about: &'static str,
     pub(crate) fault: Fault,
     pub(crate) meanwhile: Meanwhile,
-    /// Acknowledged writes that may be lost. Of dual writes there may never be one.
+    /// Acknowledged writes that may be lost, and those of a stall of the machine if that is not 0. Of dual writes there may
+    /// never be one.
     pub(crate) lost_max: u64,
     pub(crate) errors: Errors,
     pub(crate) pause: Pause,
@@ -86,8 +91,9 @@ pub(crate) struct Row {
     pub(crate) not_yet: &'static [Figure],
 }
 
-/// What 0.3 s of 290 writes a second are.
-const GUARD_LOST_MAX: u64 = 87;
+/// How many writes a second the load makes, and what 0.3 s of them are.
+pub(crate) const WRITES_PER_S: u64 = 290;
+const GUARD_LOST_MAX: u64 = 3 * WRITES_PER_S / 10;
 /// After the proof, for a proxy that was started in the middle.
 pub(crate) const READY_MS_MAX: i64 = 300;
 /// A pause shorter than this is none: connections have a period of 28 ms, and machines that run tests stall.
@@ -95,7 +101,6 @@ const NO_PAUSE_MS: u64 = 100;
 
 use Errors::{InFlight, InFlightThenDown};
 use Fault::*;
-use Figure::Lost;
 use Meanwhile::{Nothing, Reload, Start};
 use Pause::{AfterPromotion, AtMost, UntilHealed};
 
@@ -120,7 +125,6 @@ pub(crate) const ROWS: &[Row] = &[
         fault: Cut,
         lost_max: GUARD_LOST_MAX,
         pause: AfterPromotion(200),
-        not_yet: &[Lost],
         ..ROW
     },
     Row {
@@ -130,13 +134,20 @@ pub(crate) const ROWS: &[Row] = &[
         lost_max: GUARD_LOST_MAX,
         errors: InFlightThenDown,
         pause: UntilHealed,
-        not_yet: &[Lost],
         ..ROW
     },
     Row {
         name: "F4",
         about: "SENTINEL FAILOVER",
         fault: Failover,
+        errors: Errors::None,
+        pause: AtMost(300),
+        ..ROW
+    },
+    Row {
+        name: "F4s",
+        about: "pointsman switchover, while others write to the master directly",
+        fault: Switchover,
         errors: Errors::None,
         pause: AtMost(300),
         ..ROW
@@ -167,7 +178,6 @@ pub(crate) const ROWS: &[Row] = &[
         meanwhile: Start,
         lost_max: GUARD_LOST_MAX,
         pause: AfterPromotion(200),
-        not_yet: &[Lost],
         ..ROW
     },
     Row {
@@ -187,7 +197,6 @@ pub(crate) const ROWS: &[Row] = &[
         meanwhile: Reload,
         lost_max: GUARD_LOST_MAX,
         pause: AfterPromotion(200),
-        not_yet: &[Lost],
         ..ROW
     },
     Row {
@@ -215,12 +224,20 @@ pub(crate) const ROWS: &[Row] = &[
         pause: AtMost(1500),
         ..ROW
     },
+    Row {
+        name: "F10stop",
+        about: "all replicas SIGSTOPped, then SIGCONT",
+        fault: StopReplicas,
+        errors: Errors::None,
+        pause: AtMost(1500),
+        ..ROW
+    },
 ];
 
 impl Fault {
     /// Whether it makes another node master.
     pub(crate) fn deposes(self) -> bool {
-        !matches!(self, MostSentinels | AllSentinels | Replica | Replicas)
+        !matches!(self, MostSentinels | AllSentinels | Replica | Replicas | StopReplicas)
     }
 
     /// Whether nothing tells the proxy at once: each connection may then have sent a command into the void.

@@ -1,5 +1,7 @@
 //! `pointsman check`: validates a configuration, explains what it would do, and with `--probe` asks the Sentinels and
 //! nodes that it names.
+mod durable;
+
 use crate::client::{Client, Value};
 use pointsman_config::{Config, Flags, Service, explain, from_flags, warnings};
 use pointsman_core::policy::Credential;
@@ -99,6 +101,9 @@ fn probe_sentinels(service: &Service, sentinels: &[HostPort], master: &str, foun
         }
     }
     judge_sentinels(service, sentinels.len(), &views, found);
+    if service.policy.durable.replicas > 0 {
+        probe_durable(service, sentinels, master, &views, found);
+    }
     let mut named: Vec<&String> = views.values().map(|v| &v.address).collect();
     named.sort_unstable();
     named.dedup();
@@ -110,6 +115,29 @@ fn probe_sentinels(service: &Service, sentinels: &[HostPort], master: &str, foun
             }
             Err(e) => found.errors.push(format!("node {address}, which is named master: {e}")),
         }
+    }
+}
+
+/// Whether the replicas that a Sentinel lists do for durable writes.
+fn probe_durable(
+    service: &Service,
+    sentinels: &[HostPort],
+    master: &str,
+    views: &BTreeMap<String, View>,
+    found: &mut Findings,
+) {
+    let Some(at) = sentinels.iter().find(|s| views.contains_key(&s.to_string())) else { return };
+    let host = views[&at.to_string()].address.rsplit_once(':').map_or("", |(host, _)| host);
+    let list = connect(&at.to_string(), service.topology.sentinel_credential.as_ref())
+        .and_then(|mut c| c.call(&["SENTINEL", "REPLICAS", master]).map_err(|e| e.to_string()));
+    match list {
+        Ok(list) => {
+            let wanted = service.policy.durable.replicas as usize;
+            let (errors, warnings) = durable::judge(wanted, host, &durable::replicas(&list));
+            found.errors.extend(errors);
+            found.warnings.extend(warnings);
+        }
+        Err(e) => found.warnings.push(format!("Sentinel {at} does not tell the replicas: {e}")),
     }
 }
 

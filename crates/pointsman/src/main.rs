@@ -1,12 +1,13 @@
 //! The program: arguments to one of its commands.
 use clap::{Args, Parser, Subcommand};
-use pointsman::admin::client;
+use pointsman::admin::{client, switch};
 use pointsman::{check, run, sandbox};
-use pointsman_config::Flags;
+use pointsman_config::{Flags, parse_duration};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// One plain address that always reaches the true Redis or Valkey master.
 #[derive(Parser)]
@@ -32,6 +33,12 @@ enum Command {
     Reload(AdminArgs),
     /// Accept that a service's Sentinels have begun to count epochs anew
     Trust(TrustArgs),
+    /// Change the master of a service on purpose, without loss
+    Switchover(SwitchoverArgs),
+    /// Hold a service's commands, for maintenance
+    Pause(PauseArgs),
+    /// Let a paused service's commands go on
+    Resume(TrustArgs),
 }
 
 #[derive(Args)]
@@ -130,6 +137,31 @@ struct TrustArgs {
     admin: AdminArgs,
 }
 
+#[derive(Args)]
+struct SwitchoverArgs {
+    /// The service's name
+    service: String,
+    /// Which node is to be master (default: whichever the Sentinels would choose)
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Change no master, but give nodes back the priority that a switchover that was cut short has left at 0
+    #[arg(long, value_name = "NODE=PRIORITY,…", value_delimiter = ',', conflicts_with = "to")]
+    restore: Vec<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Args)]
+struct PauseArgs {
+    /// The service's name
+    service: String,
+    /// For how long at most; then it goes on by itself
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    span: Duration,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args.flags()),
@@ -142,6 +174,12 @@ fn main() -> ExitCode {
         ),
         Command::Reload(args) => said(client::reload(args.admin)),
         Command::Trust(args) => said(client::trust(args.admin.admin, &args.service)),
+        Command::Switchover(args) => {
+            let SwitchoverArgs { service, to, restore, admin } = args;
+            said(switch::switchover(admin.admin, &service, to.as_deref(), &restore, &mut io::stdout()))
+        }
+        Command::Pause(args) => said(switch::pause(args.admin.admin, &args.service, args.span)),
+        Command::Resume(args) => said(switch::resume(args.admin.admin, &args.service)),
     }
 }
 

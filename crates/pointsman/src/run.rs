@@ -5,14 +5,16 @@
 //! ```
 //! The main thread decides nothing about traffic: it waits for signals and for what the admin listener asks.
 use crate::admin::{self, Running, Sample, ServerHandle, ServiceSample, WorkerLoad};
-use crate::control::{self, Publisher};
-use crate::data::accept::{Acceptor, Listener};
+use crate::control::{self, Account, Publisher};
+use crate::data::accept::{Acceptor, Door, Listener};
 use crate::data::{Outbox, Workers};
 use crate::events::{self, Journal};
 use crate::{clock, log};
 use pointsman_config::{Change, Config, Flags, Listen, Service, diff, from_flags, warnings};
 use pointsman_core::Now;
 use pointsman_core::policy::Policy;
+use pointsman_core::switchover::Order;
+use pointsman_core::topology::pause::PAUSE_MAX;
 use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{ServiceId, Snapshot};
 use pointsman_core::topology::status::Status;
@@ -186,6 +188,15 @@ impl Publisher for ToWorkers {
         self.workers.publish(&snapshot);
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
+
+    fn in_flight(&self, service: ServiceId) -> Option<u64> {
+        let mut sum = 0;
+        for counted in self.workers.count(COUNT_PATIENCE) {
+            let of = counted?.into_iter().find(|(id, _)| *id == service);
+            sum += of.map_or(0, |(_, counters)| counters.in_flight_now);
+        }
+        Some(sum)
+    }
 }
 
 /// Brings what workers see to the control plane.
@@ -198,6 +209,11 @@ impl Outbox for ToControl {
             Event::Sign(sign) => {
                 if let Some(control) = self.0.get() {
                     control.sign(sign);
+                }
+            }
+            Event::Writes(service) => {
+                if let Some(control) = self.0.get() {
+                    control.writes(service);
                 }
             }
             Event::SetupFailed { service, endpoint, error } => {
@@ -216,7 +232,7 @@ impl Process {
         let mut bound = Vec::new();
         for service in &config.services {
             for listen in &service.listen {
-                bound.push((service.id(), listen.clone(), bind(service, listen)?));
+                bound.push((door(service, listen), listen.clone(), bind(service, listen)?));
             }
         }
         let admin = config.admin.map(bind_admin).transpose()?;
@@ -239,10 +255,10 @@ impl Process {
             control::start(topologies(&config), publisher.clone(), journal.clone()).map_err(thread_error)?;
         let _ = outbox.0.set(control.clone());
         let mut open = BTreeMap::new();
-        for (id, (service, listen, listener)) in (0..).zip(bound) {
+        for (id, (door, listen, listener)) in (0..).zip(bound) {
             let shown = listener.addr().map_or_else(|| listen.to_string(), |addr| addr.to_string());
-            tracing::info!(service = %name_of(&config, service), "listening on {shown}");
-            acceptor.open(service, id, listener);
+            tracing::info!(service = %name_of(&config, door.service), "listening on {shown}");
+            acceptor.open(door, id, listener);
             open.insert(Where::of(&listen), Open { id, shown });
         }
         let next_listener = open.len() as u64;
@@ -320,6 +336,11 @@ impl Process {
         tracing::info!("stopped");
     }
 
+    fn service_id(&self, name: &str) -> Result<ServiceId, String> {
+        let id = self.state().config.services.iter().find(|s| *s.name == *name).map(Service::id);
+        id.ok_or_else(|| format!("there is no service '{name}'"))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -354,7 +375,7 @@ impl Process {
         let mut bound = Vec::new();
         for (at, (service, listen)) in &wanted {
             if !open.contains_key(at) {
-                bound.push((at.clone(), service.id(), bind(service, listen)?));
+                bound.push((at.clone(), door(service, listen), bind(service, listen)?));
             }
         }
         self.workers.configure(&policies(&new));
@@ -365,17 +386,17 @@ impl Process {
                 return false;
             };
             // An address that another service has now is handed over without being closed.
-            self.acceptor.assign(open.id, service.id());
+            self.acceptor.assign(open.id, door(service, listen));
             if let Listen::Unix { path, mode } = listen {
                 let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode));
             }
             true
         });
-        for (at, service, listener) in bound {
+        for (at, door, listener) in bound {
             let id = next_listener;
             next_listener += 1;
             let shown = listener.addr().map_or_else(|| at.to_string(), |addr| addr.to_string());
-            self.acceptor.open(service, id, listener);
+            self.acceptor.open(door, id, listener);
             open.insert(at, Open { id, shown });
         }
         self.log.set_level(new.log.level);
@@ -435,11 +456,39 @@ impl Running for Process {
     }
 
     fn trust(&self, service: &str) -> Result<String, String> {
-        let id = self.state().config.services.iter().find(|s| *s.name == *service).map(Service::id);
-        let id = id.ok_or_else(|| format!("there is no service '{service}'"))?;
+        let id = self.service_id(service)?;
         self.control.trust(id);
         Ok(format!("service '{service}': what its Sentinels agree on now is taken as a new era"))
     }
+
+    fn switchover(&self, service: &str, order: Order) -> Result<String, String> {
+        self.control.switch(self.service_id(service)?, order)?;
+        Ok(format!("service '{service}': the switchover has begun"))
+    }
+
+    fn account(&self, service: &str) -> Option<Account> {
+        self.control.account(self.service_id(service).ok()?)
+    }
+
+    fn pause(&self, service: &str, span: Duration) -> Result<String, String> {
+        if span.is_zero() || span > PAUSE_MAX {
+            return Err(format!("a pause lasts from 1 ms to {} s", PAUSE_MAX.as_secs()));
+        }
+        self.control.pause(self.service_id(service)?, span)?;
+        Ok(format!(
+            "service '{service}' is paused for {span:?} at most; `pointsman resume {service}` ends it"
+        ))
+    }
+
+    fn resume(&self, service: &str) -> Result<String, String> {
+        let span = self.control.resume(self.service_id(service)?)?;
+        Ok(format!("service '{service}' goes on after {} ms", span.as_millis()))
+    }
+}
+
+/// For whom a listener of a service accepts clients.
+fn door(service: &Service, listen: &Listen) -> Door {
+    Door { service: service.id(), durable: service.is_durable(listen) }
 }
 
 fn bind(service: &Service, listen: &Listen) -> Result<Listener, String> {

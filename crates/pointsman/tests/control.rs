@@ -131,6 +131,8 @@ fn settings(source: Source) -> Settings {
         hold_reads: true,
         replica_reads: false,
         trust: Trust::Promotion,
+        demote: true,
+        guard: None,
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }

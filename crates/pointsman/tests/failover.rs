@@ -20,9 +20,13 @@ fn deployment(options: Options) -> Deployment {
 }
 
 fn start() -> (Deployment, Proxy) {
+    start_with("")
+}
+
+fn start_with(settings: &str) -> (Deployment, Proxy) {
     let deployment = deployment(Options::default());
     // How long a switch takes is not what is tested here: on a busy machine Sentinels may need long to agree.
-    let proxy = Proxy::before_sentinels(&deployment, "hold = \"60s\"");
+    let proxy = Proxy::before_sentinels(&deployment, &format!("hold = \"60s\"\n{settings}"));
     proxy.wait_master(&deployment.nodes[0]);
     (deployment, proxy)
 }
@@ -211,7 +215,8 @@ fn role_and_increments(node: &mut Client) -> io::Result<(bool, String)> {
 
 #[test]
 fn a_master_that_was_frozen_gets_nothing_when_it_returns_as_a_false_one() {
-    let (deployment, proxy) = start();
+    // So that it is a false one for long.
+    let (deployment, proxy) = start_with("demote = false");
     let load = Load::start(proxy.listen, WRITERS, READERS);
     let old = &deployment.nodes[0];
     old.stop();

@@ -1,6 +1,7 @@
 //! The topology machine under seeded random Sentinels, nodes, partitions, clock jumps, restarts and lies.
 //! `PMAN_SEED=n cargo test -p pointsman-sim` replays one seed and prints its story; `PMAN_SEEDS=n` runs more.
-use pointsman_sim::topology::drive::{Blindfold, Outcome, run, run_dark};
+use pointsman_sim::topology::blindfold::Blindfold;
+use pointsman_sim::topology::drive::{Outcome, run, run_dark};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().expect("a number"))
@@ -21,6 +22,7 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
     }
     let seeds = number("PMAN_SEEDS").unwrap_or(2000);
     let (mut grants, mut releases, mut promotions, mut confirmed, mut stories) = (0, 0, 0, 0, 0);
+    let mut demotions = 0;
     for seed in 0..seeds {
         let o = run(seed, Blindfold::None);
         assert!(o.failure.is_none(), "{}", describe(seed, &o));
@@ -29,6 +31,7 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
         stories += o.stories;
         promotions += o.promotions;
         confirmed += o.confirmed;
+        demotions += o.demotions;
     }
     println!(
         "{seeds} seeds, {grants} grants, {promotions} by promotion, {confirmed} confirmed, {releases} releases, {stories} stories"
@@ -36,6 +39,7 @@ fn whatever_fails_there_is_one_master_and_the_right_one_is_found_again() {
     assert!(2 * grants > 3 * seeds && 2 * releases > seeds, "the simulation must be eventful");
     assert!(stories > 2 * seeds, "what happens must be told");
     assert!(4 * promotions > seeds && 2 * confirmed > promotions, "there must be promotions");
+    assert!(20 * demotions > seeds, "there must be deposed masters that are told: {demotions}");
     assert!(10 * (promotions - confirmed) > promotions, "some must come to nothing");
 }
 
@@ -81,6 +85,9 @@ fn a_product_without_one_of_its_rules_is_caught() {
         Blindfold::Lineage,
         Blindfold::Votes,
         Blindfold::Leaders,
+        Blindfold::Silence,
+        Blindfold::Acknowledgements,
+        Blindfold::Pongs,
     ] {
         let caught = (0..2000).find(|seed| run(*seed, blindfold).failure.is_some());
         assert!(caught.is_some(), "{blindfold:?} was not caught");

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// One question.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +25,10 @@ pub(super) enum Question {
     Replication,
     Persistence,
     Ping,
+    /// A message that is replicated and changes no data.
+    Mark,
+    /// Until a replica has acknowledged what was written before on this connection, or so long.
+    WaitFor(Duration),
 }
 
 impl Question {
@@ -41,7 +46,14 @@ impl Question {
 
     /// Whether its answer is the last of a round.
     pub(super) fn ends_round(&self) -> bool {
-        matches!(self, Question::MasterAgain | Question::PingEvents | Question::Persistence | Question::Ping)
+        matches!(
+            self,
+            Question::MasterAgain
+                | Question::PingEvents
+                | Question::Persistence
+                | Question::Ping
+                | Question::WaitFor(_)
+        )
     }
 
     /// Appends the command; `name` is the master's, for Sentinels.
@@ -64,12 +76,17 @@ impl Question {
             Question::Role => &[b"ROLE"],
             Question::Replication => &[b"INFO", b"replication"],
             Question::Persistence => &[b"INFO", b"persistence"],
+            Question::Mark => &[b"PUBLISH", super::guard::CHANNEL, b""],
+            Question::WaitFor(time) => {
+                let ms = format!("{}", time.as_millis());
+                return array(&[b"WAIT", b"1", ms.as_bytes()], out);
+            }
         };
         array(words, out);
     }
 }
 
-fn array(words: &[&[u8]], out: &mut Vec<u8>) {
+pub(crate) fn array(words: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
     for w in words {
         out.extend_from_slice(format!("${}\r\n", w.len()).as_bytes());
@@ -79,7 +96,7 @@ fn array(words: &[&[u8]], out: &mut Vec<u8>) {
 }
 
 /// Text from outside, made fit for a log line: printable, and short.
-pub(super) fn readable(bytes: &[u8]) -> String {
+pub(crate) fn readable(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(200)];
     format!("{}", cut.escape_ascii())
 }

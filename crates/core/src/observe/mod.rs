@@ -2,12 +2,13 @@
 //!
 //! An [`Observer`] has one connection to one target. Its shell connects when told to, moves bytes, and reports what
 //! happened; all that decides is here. A Sentinel has two observers: one that polls, which makes us right, and one that
-//! listens to its events, which makes us fast.
-mod ask;
+//! listens to its events, which makes us fast. The granted master has two as well: the second is the guard's.
+pub(crate) mod ask;
 mod events;
-mod node;
-mod reply;
-mod sentinel;
+mod guard;
+pub(crate) mod node;
+pub(crate) mod reply;
+pub(crate) mod sentinel;
 
 use crate::Now;
 use crate::policy::Credential;
@@ -60,6 +61,7 @@ enum Script {
     Events(events::Listen),
     Node(node::Probe),
     Ping,
+    Guard(guard::Probe),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +112,9 @@ impl Observer {
             ]),
             TargetKind::Node if matches!(settings.source, Source::Static { .. }) => Vec::from([Script::Ping]),
             TargetKind::Node => Vec::from([Script::Node(node::Probe::default())]),
+            TargetKind::Guard => {
+                settings.guard.map(|g| Script::Guard(guard::Probe::new(g))).into_iter().collect()
+            }
         };
         scripts.into_iter().map(|script| Observer::new(now, settings, target, script)).collect()
     }
@@ -117,14 +122,18 @@ impl Observer {
     fn new(now: Now, settings: &Settings, target: &Target, script: Script) -> Observer {
         let credential = match target.kind {
             TargetKind::Sentinel => settings.sentinel_credential.clone(),
-            TargetKind::Node => settings.node_credential.clone(),
+            TargetKind::Node | TargetKind::Guard => settings.node_credential.clone(),
+        };
+        let patience = match &script {
+            Script::Guard(g) => g.patience(),
+            _ => Duration::ZERO,
         };
         Observer {
             target: target.clone(),
             script,
             credential,
             interval: settings.interval,
-            timeout: settings.timeout,
+            timeout: settings.timeout + patience,
             hurry: false,
             state: State::Connecting(now),
             backoff: BACKOFF_MIN,
@@ -162,6 +171,7 @@ impl Observer {
             Script::Sentinel(s) => questions.extend(s.greet()),
             Script::Events(_) => questions.extend(events::greet()),
             Script::Node(n) => questions.extend(n.greet()),
+            Script::Guard(g) => g.greet(),
             Script::Ping => {}
         }
         self.send(now, questions);
@@ -220,6 +230,7 @@ impl Observer {
             }
             State::Connecting(since) if now.since(since) >= self.timeout => self.fail(now, Gone::Timeout),
             State::Up if self.overdue().is_some_and(|at| now >= at) => self.fail(now, Gone::Timeout),
+            State::Up if self.deadline().is_some_and(|at| now >= at) => self.expire(now),
             State::Up if self.rounds == 0 && now >= self.next_round() => self.round(now),
             State::Up if self.next_pulse().is_some_and(|at| now >= at) => self.pulse(now),
             _ => {}
@@ -233,7 +244,7 @@ impl Observer {
             State::Connecting(since) => Some(since + self.timeout),
             State::Up => {
                 let round = (self.rounds == 0).then(|| self.next_round());
-                [self.overdue(), round, self.next_pulse()].into_iter().flatten().min()
+                [self.overdue(), self.deadline(), round, self.next_pulse()].into_iter().flatten().min()
             }
         }
     }
@@ -247,8 +258,25 @@ impl Observer {
         self.waiting.front().map(|(_, sent)| *sent + self.timeout)
     }
 
+    /// When the guard's answer is taken for a no.
+    fn deadline(&self) -> Option<Now> {
+        match &self.script {
+            Script::Guard(g) => g.deadline(),
+            _ => None,
+        }
+    }
+
+    fn expire(&mut self, now: Now) {
+        if let Script::Guard(g) = &mut self.script
+            && let Some(seen) = g.expired(now)
+        {
+            self.saw(now, seen);
+        }
+    }
+
     fn next_round(&self) -> Now {
         let period = match &self.script {
+            Script::Guard(g) => g.every(self.hurry),
             Script::Events(_) => events::PING_EVERY.max(self.interval),
             Script::Ping => self.interval,
             _ if self.hurry => self.interval.min(HURRY),
@@ -275,6 +303,7 @@ impl Observer {
             Script::Sentinel(s) => s.round(now, self.hurry),
             Script::Events(_) => events::round(),
             Script::Node(_) => node::round(),
+            Script::Guard(g) => g.round(self.hurry),
             Script::Ping => Vec::from([Question::Ping]),
         };
         (self.polled_at, self.pulsed_at) = (now, now);
@@ -320,6 +349,7 @@ impl Observer {
             Script::Sentinel(s) => s.answer(&question, &value),
             Script::Events(_) => events::answer(&question, &value).into_iter().collect(),
             Script::Node(n) => n.answer(&question, &value).into_iter().collect(),
+            Script::Guard(g) => g.answer(now, &question, &value).into_iter().collect(),
             Script::Ping => node::pong(&question, &value),
         };
         if !seen.is_empty() {
@@ -328,7 +358,10 @@ impl Observer {
         if let (Script::Sentinel(s), [Seen::Flags(f)]) = (&self.script, seen.as_slice()) {
             self.again |= s.is_news(f);
         }
-        let deaf = seen.iter().any(|s| matches!(s, Seen::Listening(Err(_))));
+        let guards = matches!(self.script, Script::Guard(_));
+        let refused =
+            |s: &Seen| matches!(s, Seen::Listening(Err(_))) || guards && matches!(s, Seen::Problem(_));
+        let deaf = seen.iter().any(refused);
         for s in seen {
             self.out.push_back(Do::Observed(Observation { from: self.target.clone(), sent, seen: s }));
         }

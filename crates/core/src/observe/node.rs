@@ -2,7 +2,7 @@
 use super::ask::{Question, readable};
 use super::reply::Value;
 use super::sentinel::host_port;
-use crate::topology::observation::{Lineage, Report, Role, Seen};
+use crate::topology::observation::{ATTACHED_MAX, Attached, Lineage, Report, Role, Seen};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 pub(super) struct Probe {
     run_id: Option<Box<str>>,
     role: Option<(Role, u64)>,
+    attached: Vec<Attached>,
     /// `ROLE` was answered with `-LOADING`.
     loading: bool,
     lineage: Option<Lineage>,
@@ -51,6 +52,7 @@ impl Probe {
                 self.problem = None;
                 self.loading = matches!(value, Value::Error(e) if e.starts_with(b"LOADING"));
                 self.role = role(value);
+                self.attached = attached(value);
                 if let Value::Error(e) = value {
                     self.problem = Some(readable(e).into());
                 } else if self.role.is_none() {
@@ -74,7 +76,10 @@ impl Probe {
         let told = info_role(value);
         // ROLE may be forbidden where INFO is not; and if the two differ, the role is just changing.
         match (&self.role, told) {
-            (None, Some(told)) if !self.loading => (self.role, self.problem) = (Some(told), None),
+            (None, Some(told)) if !self.loading => {
+                (self.role, self.problem) = (Some(told), None);
+                self.attached = info_attached(value);
+            }
             (Some((Role::Master, _)), Some(told @ (Role::Replica { .. }, _))) => self.role = Some(told),
             _ => {}
         }
@@ -87,7 +92,8 @@ impl Probe {
             return Seen::Problem(self.problem.take().unwrap_or_else(|| "its role is not known".into()));
         };
         let lineage = self.lineage.take();
-        Seen::Report(Report { role, loading, run_id: self.run_id.clone(), lineage, offset })
+        let attached = core::mem::take(&mut self.attached);
+        Seen::Report(Report { role, loading, run_id: self.run_id.clone(), lineage, offset, attached })
     }
 }
 
@@ -107,6 +113,35 @@ fn role(value: &Value) -> Option<(Role, u64)> {
     }
 }
 
+/// The replicas by a master's `ROLE`, which lists those that are online: host, port, acknowledged offset.
+fn attached(role: &Value) -> Vec<Attached> {
+    let [kind, _, replicas] = role.items() else { return Vec::new() };
+    let master = kind.bytes() == Some(b"master");
+    let one = |r: &Value| match r.items() {
+        [host, port, offset] => Some(Attached {
+            at: host_port(host.text(), port.text())?,
+            acknowledged: offset.text()?.parse().ok()?,
+        }),
+        _ => None,
+    };
+    replicas.items().iter().filter(|_| master).filter_map(one).take(ATTACHED_MAX).collect()
+}
+
+/// The replicas by `INFO replication`: `slaveN:ip=…,port=…,state=online,offset=…,lag=…`.
+fn info_attached(value: &Value) -> Vec<Attached> {
+    let one = |line: &str| {
+        let (_, fields) = line.strip_prefix("slave")?.split_once(":ip=")?;
+        let mut fields = fields.split(',');
+        let host = fields.next()?;
+        let mut field = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=');
+        let (port, state, offset) = (field("port")?, field("state")?, field("offset")?);
+        let online = state == "online";
+        let at = host_port(Some(host), Some(port)).filter(|_| online)?;
+        Some(Attached { at, acknowledged: offset.parse().ok()? })
+    };
+    value.text().unwrap_or("").lines().filter_map(one).take(ATTACHED_MAX).collect()
+}
+
 /// The role as `INFO replication` tells it.
 fn info_role(value: &Value) -> Option<(Role, u64)> {
     let offset = |name| info(value, name).and_then(|n| n.parse().ok()).unwrap_or(0);
@@ -122,6 +157,6 @@ fn info_role(value: &Value) -> Option<(Role, u64)> {
 }
 
 /// A field of an `INFO` answer.
-fn info<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn info<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.text()?.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))
 }

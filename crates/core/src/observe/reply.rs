@@ -10,7 +10,7 @@ const DEPTH_MAX: usize = 8;
 
 /// A reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Simple(Vec<u8>),
     Error(Vec<u8>),
     Int(i64),
@@ -21,7 +21,7 @@ pub(super) enum Value {
 
 impl Value {
     /// The bytes of a string.
-    pub(super) fn bytes(&self) -> Option<&[u8]> {
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
         match self {
             Value::Simple(b) | Value::Bulk(b) => Some(b),
             _ => None,
@@ -29,12 +29,12 @@ impl Value {
     }
 
     /// The text of a string.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         core::str::from_utf8(self.bytes()?).ok()
     }
 
     /// The elements of an array; none of anything else.
-    pub(super) fn items(&self) -> &[Value] {
+    pub(crate) fn items(&self) -> &[Value] {
         match self {
             Value::Array(items) => items,
             _ => &[],
@@ -42,19 +42,19 @@ impl Value {
     }
 
     /// The field of a flat list of names and values.
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.items().chunks_exact(2).find(|pair| pair[0].bytes() == Some(name.as_bytes()))?[1].text()
     }
 
     /// The field as a number.
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()
     }
 }
 
 /// Makes values out of bytes as they come.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     buf: Vec<u8>,
     /// Where the next value begins.
     at: usize,
@@ -67,7 +67,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         if self.at > 0 {
             self.buf.drain(..self.at);
             self.scanned = self.scanned.saturating_sub(self.at);
@@ -77,7 +77,7 @@ impl Decoder {
     }
 
     /// The next whole reply.
-    pub(super) fn next(&mut self) -> Result<Option<Value>, &'static str> {
+    pub(crate) fn next(&mut self) -> Result<Option<Value>, &'static str> {
         loop {
             let Some(mut value) = self.leaf()? else {
                 let pending = self.buf.len() - self.at;

@@ -171,7 +171,7 @@ fn stage(flags: &str, state: Option<&str>) -> Stage {
     }
 }
 
-pub(super) fn host_port(host: Option<&str>, port: Option<&str>) -> Option<HostPort> {
+pub(crate) fn host_port(host: Option<&str>, port: Option<&str>) -> Option<HostPort> {
     let (host, port) = (host?, port?.parse().ok()?);
     (!host.is_empty() && host.len() < 256 && port != 0).then(|| HostPort { host: host.into(), port })
 }

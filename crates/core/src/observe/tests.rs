@@ -1,7 +1,7 @@
 //! What observers ask, and what they make of answers, byte for byte.
 use super::*;
 use crate::topology::observation::*;
-use crate::topology::settings::{Failback, Fencing, HostPort, StaticNode, Trust, WithoutLease};
+use crate::topology::settings::{Failback, Fencing, Guarding, HostPort, StaticNode, Trust, WithoutLease};
 use crate::topology::snapshot::ServiceId;
 use alloc::string::ToString;
 
@@ -24,6 +24,8 @@ fn settings() -> Settings {
         hold_reads: true,
         replica_reads: false,
         trust: Trust::Promotion,
+        demote: true,
+        guard: Some(Guarding { every: 100 * MS, wait: 150 * MS }),
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }
@@ -266,8 +268,14 @@ fn a_node_is_asked_at_its_interval_faster_in_a_hurry_and_at_once_on_demand() {
     let round = format!("*3\r\n$6\r\nmaster\r\n:4711\r\n*0\r\n{replication}{persistence}");
     o.bytes(T0 + MS, format!("{server}{round}").as_bytes());
     let lineage = Some(Lineage { replid: "aaa".into(), replid2: None, second_offset: -1 });
-    let report =
-        Report { role: Role::Master, loading: false, run_id: Some("abc".into()), lineage, offset: 4711 };
+    let report = Report {
+        role: Role::Master,
+        loading: false,
+        run_id: Some("abc".into()),
+        lineage,
+        offset: 4711,
+        attached: Vec::new(),
+    };
     let mut seen = drain(&mut o).1;
     assert_eq!(seen.pop(), Some(Seen::Report(report.clone())));
     assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
@@ -389,4 +397,113 @@ fn a_listed_node_is_only_pinged_and_failures_come_no_faster_than_checks() {
     o.timeout(T0 + 400 * MS);
     o.bytes(T0 + 401 * MS, b"-LOADING Redis is loading the dataset in memory\r\n");
     assert_eq!(drain(&mut o).1.pop(), Some(Seen::Pong(false)));
+}
+
+/// The guard's observer, connected, told to probe, and after its first keep-alive.
+fn guarding() -> Observer {
+    let mut o = observers(Target::guard(at(6379))).remove(0);
+    o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+    o.bytes(T0, b"+PONG\r\n");
+    drain(&mut o);
+    o.hurry(T0, true);
+    o
+}
+
+fn ask_now(o: &mut Observer, now: Now) -> String {
+    o.timeout(now);
+    let (sent, _, _) = drain(o);
+    sent.split(' ').filter(|w| !w.starts_with(['*', '$'])).collect::<Vec<_>>().join(" ").trim().to_string()
+}
+
+#[test]
+fn the_guard_publishes_and_waits_every_100_ms_while_that_is_wanted_and_pings_otherwise() {
+    let mut o = guarding();
+    assert_eq!(o.next_timeout(), Some(T0 + 100 * MS));
+    assert_eq!(ask_now(&mut o, T0 + 100 * MS), "PUBLISH pointsman:guard  WAIT 1 150");
+    o.bytes(T0 + 101 * MS, b":0\r\n:2\r\n");
+    assert_eq!(drain(&mut o).1, [Seen::Acknowledged(true)]);
+    assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
+    o.hurry(T0 + 150 * MS, false);
+    assert_eq!(ask_now(&mut o, T0 + 200 * MS), "");
+    assert_eq!(ask_now(&mut o, T0 + 1100 * MS), "PING");
+    o.bytes(T0 + 1101 * MS, b"+PONG\r\n");
+    o.hurry(T0 + 1500 * MS, true);
+    assert_eq!(ask_now(&mut o, T0 + 1500 * MS), "PUBLISH pointsman:guard  WAIT 1 150", "at once");
+}
+
+#[test]
+fn the_guard_takes_a_wait_for_a_no_after_its_time_and_hears_a_late_yes() {
+    let mut o = guarding();
+    ask_now(&mut o, T0 + 100 * MS);
+    // A master that was busy for long: its WAIT began when the PUBLISH was answered.
+    o.bytes(T0 + 400 * MS, b":0\r\n");
+    assert_eq!(o.next_timeout(), Some(T0 + 550 * MS));
+    o.timeout(T0 + 549 * MS);
+    assert_eq!(drain(&mut o).1, []);
+    o.timeout(T0 + 550 * MS);
+    assert_eq!(drain(&mut o).1, [Seen::Acknowledged(false)]);
+    o.timeout(T0 + 600 * MS);
+    assert_eq!(drain(&mut o).1, [], "once");
+    o.bytes(T0 + 610 * MS, b":1\r\n");
+    assert_eq!(drain(&mut o).1, [Seen::Acknowledged(true)]);
+    // And the server's own no is one.
+    ask_now(&mut o, T0 + 611 * MS);
+    o.bytes(T0 + 612 * MS, b":0\r\n:0\r\n");
+    assert_eq!(drain(&mut o).1, [Seen::Acknowledged(false)]);
+}
+
+#[test]
+fn a_master_that_does_not_answer_the_guard_says_nothing_of_its_replicas() {
+    let mut o = guarding();
+    ask_now(&mut o, T0 + 100 * MS);
+    o.timeout(T0 + 1300 * MS);
+    assert_eq!(drain(&mut o).1, []);
+    o.timeout(T0 + 1350 * MS);
+    let (_, seen, closed) = drain(&mut o);
+    assert_eq!((seen, closed), (Vec::from([Seen::Gone(Gone::Timeout)]), true));
+    for silent in ["-LOADING x", "-BUSY Redis is busy", "-ERR WAIT cannot be used with replica instances."] {
+        let mut o = guarding();
+        ask_now(&mut o, T0 + 100 * MS);
+        o.bytes(T0 + 101 * MS, format!("{silent}\r\n{silent}\r\n").as_bytes());
+        assert_eq!(drain(&mut o), (String::new(), Vec::new(), false), "{silent}");
+    }
+}
+
+#[test]
+fn what_the_guard_may_not_do_is_told_and_tried_again_much_later() {
+    for answers in
+        ["-NOPERM no channel\r\n:0\r\n", ":0\r\n-NOPERM no wait\r\n", "-ERR unknown command\r\n:0\r\n"]
+    {
+        let mut o = guarding();
+        ask_now(&mut o, T0 + 100 * MS);
+        o.bytes(T0 + 101 * MS, answers.as_bytes());
+        let (_, seen, closed) = drain(&mut o);
+        assert!(matches!(seen.as_slice(), [Seen::Problem(_)]) && closed, "{seen:?}");
+        assert_eq!(o.next_timeout(), Some(T0 + 10_101 * MS));
+    }
+}
+
+#[test]
+fn the_replicas_of_a_master_are_read_from_role_or_from_info() {
+    let one =
+        |host: &str, port, acknowledged| Attached { at: HostPort { host: host.into(), port }, acknowledged };
+    let replica = |host: &str, port: &str, offset: &str| bulk(&[host, port, offset]);
+    let replication = "role:master\r\nconnected_slaves:3\r\nmaster_repl_offset:77\r\n\
+                slave0:ip=10.0.0.8,port=6379,state=online,offset=70,lag=0\r\n\
+                slave1:ip=::1,port=6380,state=online,offset=71,lag=1\r\n\
+                slave2:ip=10.0.0.9,port=6379,state=wait_bgsave,offset=0,lag=0\r\nslave_x:ip=\r\n";
+    let replicas = [replica("10.0.0.8", "6379", "70"), replica("::1", "6380", "71")].concat();
+    let role = format!("*3\r\n$6\r\nmaster\r\n:77\r\n*2\r\n{replicas}");
+    let info = |s: &str| format!("${}\r\n{s}\r\n", s.len());
+    for role in [role.as_str(), "-NOPERM no role\r\n"] {
+        let mut o = observers(Target::node(at(6379))).remove(0);
+        o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+        drain(&mut o);
+        let answers = [&*info("run_id:r1\r\n"), role, &info(replication), &info("loading:0\r\n")];
+        o.bytes(T0, answers.concat().as_bytes());
+        let seen = drain(&mut o).1;
+        let [Seen::Report(report)] = seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((report.offset, &report.role), (77, &Role::Master));
+        assert_eq!(report.attached, [one("10.0.0.8", 6379, 70), one("::1", 6380, 71)]);
+    }
 }

@@ -1,7 +1,8 @@
 //! What Pointsman says: every error that a client can see, and the few replies that it makes itself.
 //!
 //! `-MASTERDOWN` is only ever said of a command that was certainly not executed; `-UNCERTAIN` of one whose outcome
-//! cannot be known; `-REFUSED` of one that is not forwarded.
+//! cannot be known; `-NOTDURABLE` of a durable write that the master has executed and replicas are not known to have;
+//! `-REFUSED` of one that is not forwarded.
 use super::Proto;
 use super::scan::Malformed;
 use alloc::format;
@@ -17,6 +18,12 @@ pub const QUEUED: &[u8] = b"+QUEUED\r\n";
 /// The master changed while a command was under way whose effect cannot be known.
 pub const UNCERTAIN: &[u8] =
     b"-UNCERTAIN the connection to the master was lost before its reply: the command may or may not have been executed\r\n";
+/// The master changed, and its successor is not known to have a write that was executed.
+pub const UNPROVEN: &[u8] =
+    b"-UNCERTAIN the command was executed while the master was changing: whether its successor has the write is not known\r\n";
+/// A durable write's connection was lost before replicas were known to have it.
+pub const NOT_DURABLE_LOST: &[u8] =
+    b"-NOTDURABLE the write was executed on the master, but the connection was lost before replicas were known to have it\r\n";
 /// Said at `EXEC` of a transaction whose connection was lost before it.
 pub const EXECABORT_SWITCH: &[u8] =
     b"-EXECABORT Transaction discarded because the connection to the master was lost before EXEC\r\n";
@@ -38,6 +45,15 @@ pub fn masterdown(service: &str, why: &str) -> Vec<u8> {
         "-MASTERDOWN no master for service '{}': {}; the command was not executed\r\n",
         line(service),
         line(why)
+    )
+    .into_bytes()
+}
+
+/// `-NOTDURABLE`: so many replicas had to have a write, and what the master said instead.
+pub fn not_durable(replicas: u32, said: &str) -> Vec<u8> {
+    format!(
+        "-NOTDURABLE the write was executed on the master, but is not known to be on {replicas} of its replicas: {}\r\n",
+        line(said)
     )
     .into_bytes()
 }

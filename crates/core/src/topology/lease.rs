@@ -9,8 +9,8 @@
 //!
 //! docs/adr/fencing.md has the argument, and what it does not cover.
 use super::judge::Facts;
-use super::nodes::{Key, Nodes};
-use super::observation::{Flags, Stage};
+use super::nodes::{Key, Node, Nodes};
+use super::observation::{Flags, Gone, Stage};
 use super::sentinels::{Sentinel, Sentinels};
 use super::settings::{HostPort, WithoutLease};
 use crate::Now;
@@ -31,6 +31,10 @@ const VOTES_AFTER: Duration = Duration::from_millis(300);
 /// Refusals without a break for so long: dead.
 const DEAD_AFTER: Duration = Duration::from_secs(1);
 
+/// A leader that has its votes gives its order within this time (three turns of its timer, of 100 ms at most).
+const PROMOTES_WITHIN: Duration = Duration::from_millis(500);
+/// What a leader did, its hellos have told the others by then (it polls INFO each second, and says hello each 2 s).
+const SPREAD: Duration = Duration::from_secs(5);
 /// After this time without a word a Sentinel is out of sight, and all nodes are watched more closely.
 const DARK_AFTER: Duration = Duration::from_secs(1);
 /// A Sentinel that names another master than ours, or is still busy with the failover that made ours, needs this long
@@ -205,6 +209,43 @@ impl Sentinels {
     pub(super) fn dark(&self, now: Now) -> bool {
         let heard = |s: &Sentinel| s.heard.is_some_and(|at| now.since(at) < DARK_AFTER);
         self.counted().any(|(at, s)| s.tried && !heard(s) && !self.dead(at, s))
+    }
+
+    /// Remembers when there was last no lease for this one.
+    pub(super) fn note_lapse(&mut self, f: &Facts<'_>, subject: &Key) {
+        if self.lapsed(f, subject).is_some() {
+            self.lapse = Some((subject.clone(), f.now));
+            return;
+        }
+        let over = |(key, at): &(Key, Now)| {
+            key != subject || f.now.since(*at) >= SPREAD || self.since_lapse(*at).is_none()
+        };
+        if self.lapse.as_ref().is_some_and(over) {
+            self.lapse = None;
+        }
+    }
+
+    /// One that may be alive and has not been heard since.
+    fn since_lapse(&self, at: Now) -> Option<&HostPort> {
+        let silent =
+            |o: &HostPort, s: &Sentinel| !s.knows_none && !s.clock.said_after(at) && !self.dead(o, s);
+        self.counted().find(|(o, s)| silent(o, s)).map(|(o, _)| o)
+    }
+
+    /// Why a lease that was lost is not renewed yet although enough Sentinels are back: one that is not may have had
+    /// their votes in the dark. Until all nodes have said that they are replicas, or what it did has had time to spread.
+    pub(super) fn aftermath(&self, f: &Facts<'_>, subject: &Key) -> Option<String> {
+        let (_, at) = self.lapse.as_ref().filter(|(key, _)| key == subject)?;
+        let silent = self.since_lapse(*at)?;
+        let harmless = |n: &Node| match (&n.told, &n.lost) {
+            (_, Some((gone, _))) => *gone == Gone::Refused,
+            (Some(told), None) => n.says_replica() && told.sent >= *at + PROMOTES_WITHIN,
+            (None, None) => false,
+        };
+        let (open, _) = f.nodes.map.iter().find(|(o, n)| f.nodes.key(o) != *subject && !harmless(n))?;
+        Some(format!(
+            "Sentinel {silent}, still out of sight, may have been elected before the others were back, and {open} has not said since that it is a replica"
+        ))
     }
 
     /// Why there is no lease on writes to `subject` any more.

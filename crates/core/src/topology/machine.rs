@@ -8,14 +8,18 @@
 //! against a grant, only answers to questions that were sent later release it. *Terms are for fences*: a new term
 //! begins when another node is granted, or another process at the same address, or one that was demoted in between;
 //! otherwise a release keeps the term.
+use super::demote::Demotions;
+use super::guard::Guard;
 use super::judge::{Facts, Grant, Verdict, Wait};
+use super::kept::Stream;
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
 use super::observation::{Observation, Seen, Target, TargetKind};
+use super::pause::Pause;
 use super::promotion::Promotion;
 use super::roles::Roles;
 use super::sentinels::Sentinels;
-use super::settings::{Settings, Source, Trust};
+use super::settings::{HostPort, Settings, Source, Trust};
 use super::snapshot::{ShardView, Sign, SignKind, Term};
 use super::status::{Event, EventKind};
 use super::teller::Teller;
@@ -57,6 +61,15 @@ pub enum Act {
     Publish(Arc<ShardView>),
     /// Tell the people.
     Story(Event),
+    /// Tell `node`, a deposed master that still says master, to follow `to`; answer with [`Topology::demoted`].
+    Demote {
+        /// The deposed master.
+        node: HostPort,
+        /// How the Sentinels call the granted one.
+        to: HostPort,
+    },
+    /// Do not tell this node any more.
+    Spare(HostPort),
 }
 
 /// How the master is known.
@@ -69,6 +82,8 @@ enum Judge {
 /// A hold of the service.
 pub(super) struct Held {
     pub(super) since: Now,
+    /// Since when reads wait too; as long as they do not: the last look.
+    pub(super) reads_since: Now,
     pub(super) why: String,
     pub(super) reads: bool,
     /// It holds for want of a lease: whether reads go on does not depend on `hold_reads`.
@@ -89,8 +104,14 @@ pub struct Topology {
     /// The grant before a provisional one: what is measured by if that turns out wrong.
     deposed: Option<Grant>,
     pub(super) held: Option<Held>,
+    /// A hold that is wanted.
+    pub(super) paused: Option<Pause>,
+    pub(super) demotions: Demotions,
+    /// What the term's master wrote, and who has it.
+    pub(super) stream: Stream,
     /// Why it serves.
     pub(super) serving: Arc<str>,
+    pub(super) guard: Guard,
     /// Until when writes may go on without another word of the Sentinels.
     pub(super) lease: Option<Now>,
     /// Holds for want of a lease.
@@ -120,6 +141,7 @@ impl Topology {
     pub fn new(now: Now, settings: Settings) -> Topology {
         let judge = judge_for(now, &settings);
         let held = Held {
+            reads_since: now,
             since: now,
             why: "the master is not known yet".into(),
             reads: false,
@@ -133,8 +155,12 @@ impl Topology {
             grant: None,
             last: None,
             deposed: None,
+            stream: Stream::default(),
             held: Some(held),
+            paused: None,
+            demotions: Demotions::default(),
             serving: "".into(),
+            guard: Guard::default(),
             lease: None,
             lapses: 0,
             doubt_at: Now::ZERO,
@@ -176,6 +202,7 @@ impl Topology {
                     l.rate(n);
                 }
             }
+            (TargetKind::Guard, _) => self.guard_hear(now, &from.at, sent, seen),
             (TargetKind::Sentinel, _) => return,
         }
         self.ask_wanted |= announced;
@@ -228,6 +255,7 @@ impl Topology {
                 self.acts.push_back(Act::Unwatch(t));
             }
         }
+        self.guard_renew();
         match (&mut self.judge, &before.source, &self.settings.source) {
             (
                 Judge::Sentinels(s),
@@ -264,8 +292,9 @@ impl Topology {
         let end = self.held.as_ref().filter(|h| !h.down).map(|h| h.since + self.hold_max());
         let ask = self.ask_wanted.then(|| self.asked_at + ASK_EVERY);
         let chase = self.candidates(self.looked_at).next().map(|_| self.chased_at + CHASE_EVERY);
+        let paused = self.paused.as_ref().map(|p| p.until);
         let lapse = self.lease.filter(|t| self.held.is_none() && *t > self.looked_at);
-        [Some(tick), end, ask, chase, lapse].into_iter().flatten().min()
+        [Some(tick), end, ask, chase, lapse, paused].into_iter().flatten().min()
     }
 
     /// The view as it is now; the published one may have an older proof.
@@ -290,7 +319,8 @@ impl Topology {
     }
 
     pub(super) fn held_since(&self) -> Option<Now> {
-        self.held.as_ref().map(|h| h.since)
+        let held = self.held.as_ref().map(|h| h.since);
+        held.into_iter().chain(self.paused.as_ref().map(|p| p.since)).min()
     }
 
     /// An answer to a question sent before this is no longer fresh.
@@ -312,6 +342,7 @@ impl Topology {
         self.looked_at = now;
         // Trust ends with its time. A withdrawn grant makes way for the next; that is one more look.
         self.trusted_until = self.trusted_until.filter(|t| now < *t);
+        self.guard_look(now);
         for _ in 0..3 {
             match self.verdict(now) {
                 Verdict::Serve { key, epoch, promotion } => {
@@ -326,7 +357,12 @@ impl Topology {
             }
         }
         self.lease = self.grant.as_ref().and_then(|g| self.sentinels()?.lease(&self.nodes, &g.key));
+        if self.held.as_ref().is_some_and(|h| self.serves_reads(h)) {
+            self.held.iter_mut().for_each(|h| h.reads_since = now);
+        }
         self.run_out(now);
+        self.end_pause(now);
+        self.demote(now);
         self.tell_news(now);
         self.arrange();
         self.ask(now);
@@ -393,6 +429,7 @@ impl Topology {
             (None, None) => {}
         }
         self.last = self.grant.clone();
+        self.stream.note(self.term, self.grant.as_ref().and_then(|g| g.lineage.as_ref()));
         // What was given up still matters if the old master gets its grant back.
         if let (Judge::Sentinels(s), None) = (&mut self.judge, promotion) {
             s.forget_aborts();
@@ -454,6 +491,12 @@ impl Topology {
     }
 
     fn release(&mut self, now: Now) {
+        if let Some(why) = self.guard.holds() {
+            let why = why.into();
+            self.hold(now, why, true);
+            self.held.iter_mut().for_each(|h| h.lapsed = false);
+            return;
+        }
         let Some(held) = self.held.take() else { return };
         let ms = now.since(held.since).as_millis();
         let key = self.grant.as_ref().map(|g| format!("{} is proven again", g.key)).unwrap_or_default();
@@ -487,7 +530,8 @@ impl Topology {
             (h.why, h.reads) = (why, reads);
             return;
         }
-        self.held = Some(Held { since: now, why: why.clone(), reads, lapsed: false, down: false });
+        self.held =
+            Some(Held { since: now, reads_since: now, why: why.clone(), reads, lapsed: false, down: false });
         self.tell(now, EventKind::Hold, why);
     }
 

@@ -25,6 +25,8 @@ pub enum TargetKind {
     Sentinel,
     /// A Redis or Valkey server.
     Node,
+    /// The same, on the guard's connection: whether its replicas acknowledge.
+    Guard,
 }
 
 impl Target {
@@ -37,6 +39,11 @@ impl Target {
     pub fn node(at: HostPort) -> Target {
         Target { kind: TargetKind::Node, at }
     }
+
+    /// The guard's connection to the node at `at`.
+    pub fn guard(at: HostPort) -> Target {
+        Target { kind: TargetKind::Guard, at }
+    }
 }
 
 impl fmt::Display for Target {
@@ -44,6 +51,7 @@ impl fmt::Display for Target {
         match self.kind {
             TargetKind::Sentinel => write!(f, "Sentinel {}", self.at),
             TargetKind::Node => write!(f, "node {}", self.at),
+            TargetKind::Guard => write!(f, "guard of node {}", self.at),
         }
     }
 }
@@ -90,6 +98,8 @@ pub enum Seen {
     Report(Report),
     /// A node's answer to `PING` (static lists): whether it was `PONG`.
     Pong(bool),
+    /// Whether some replica acknowledged a message in time (the guard's connection).
+    Acknowledged(bool),
 }
 
 /// Why a connection ended or could not be made.
@@ -271,6 +281,20 @@ pub struct Report {
     pub lineage: Option<Lineage>,
     /// Its replication offset, in bytes.
     pub offset: u64,
+    /// The replicas that are attached to it and not in a full synchronization; at most [`ATTACHED_MAX`].
+    pub attached: Vec<Attached>,
+}
+
+/// Most attached replicas that are looked at; more are ignored.
+pub const ATTACHED_MAX: usize = 64;
+
+/// A replica, as its master sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attached {
+    /// Its announced address.
+    pub at: HostPort,
+    /// Up to which offset it has acknowledged; 0: it never did. Replicas acknowledge once a second.
+    pub acknowledged: u64,
 }
 
 /// A node's role.

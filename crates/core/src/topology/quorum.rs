@@ -71,6 +71,7 @@ impl Sentinels {
             (None, None) => return self.undecided(f, era),
         };
         self.note_dissent(f, &subject);
+        self.note_lapse(f, &subject.key);
         match self.examine(f, &subject, choice.is_some(), None) {
             Ok(()) => Verdict::serve(subject.key, subject.epoch),
             Err(verdict) => verdict,
@@ -92,6 +93,7 @@ impl Sentinels {
         }
         let subject = Choice { key: p.key.clone(), epoch: p.epoch };
         self.note_dissent(f, &subject);
+        self.note_lapse(f, &subject.key);
         match self.examine(f, &subject, false, Some(&p)) {
             Ok(()) => Verdict::Serve { key: subject.key, epoch: subject.epoch, promotion: Some(Box::new(p)) },
             Err(verdict) => verdict,
@@ -144,9 +146,11 @@ impl Sentinels {
     }
 
     fn leased(&self, f: &Facts<'_>, subject: &Choice) -> Result<(), Verdict> {
-        let Some(why) = self.lapsed(f, &subject.key) else { return Ok(()) };
+        let lapsed = self.lapsed(f, &subject.key);
+        let trouble = lapsed.is_some();
+        let Some(why) = lapsed.or_else(|| self.aftermath(f, &subject.key)) else { return Ok(()) };
         let reads = self.fencing.without_lease == WithoutLease::HoldWrites && f.readable(&subject.key);
-        Err(Verdict::Hold(Wait { why, trouble: true, reads, only_sign: false, lapsed: true }))
+        Err(Verdict::Hold(Wait { why, trouble, reads, only_sign: false, lapsed: true }))
     }
 
     /// What a majority names, if it agrees.

@@ -237,6 +237,8 @@ pub(super) struct Sentinels {
     /// Since when all that answer have agreed on a lower epoch than that of the last grant.
     pub(super) era: Option<(super::nodes::Key, u64, Now)>,
     pub(super) fencing: Fencing,
+    /// For whom and when there was last no lease, until that is cleared up.
+    pub(super) lapse: Option<(super::nodes::Key, Now)>,
     recounted_at: Now,
     /// What the operator should read: discoveries and drops.
     pub(super) news: Vec<String>,
@@ -249,6 +251,7 @@ impl Sentinels {
             known: 0,
             era: None,
             fencing,
+            lapse: None,
             recounted_at: Now::ZERO,
             news: Vec::new(),
         };
@@ -350,7 +353,7 @@ impl Sentinels {
                 self.replicas(at, &list);
             }
             Seen::Announced(a) => s.announced(now, at, a),
-            Seen::Report(_) | Seen::Pong(_) => {}
+            Seen::Report(_) | Seen::Pong(_) | Seen::Acknowledged(_) => {}
         }
     }
 

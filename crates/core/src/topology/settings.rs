@@ -111,8 +111,27 @@ pub struct Settings {
     pub replica_reads: bool,
     /// What a grant may begin with, where Sentinels decide.
     pub trust: Trust,
+    /// Whether a deposed master that still says master is told to follow the new one, where Sentinels decide.
+    pub demote: bool,
     /// What Sentinels out of sight mean for writes, where Sentinels decide.
     pub fencing: Fencing,
+    /// How it is noticed that no replica acknowledges any more, where Sentinels decide; `None`: it is not looked for.
+    pub guard: Option<Guarding>,
+}
+
+/// How the guard probes (`topology::guard`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Guarding {
+    /// How often, while writes flow.
+    pub every: Duration,
+    /// How long a replica may take to acknowledge.
+    pub wait: Duration,
+}
+
+impl Default for Guarding {
+    fn default() -> Guarding {
+        Guarding { every: Duration::from_millis(100), wait: Duration::from_millis(150) }
+    }
 }
 
 /// What Sentinels out of sight mean (docs/adr/fencing.md).
@@ -152,7 +171,6 @@ impl Settings {
         Settings {
             id,
             name: name.into(),
-            source,
             sentinel_credential: None,
             node_credential: None,
             interval: Duration::from_millis(250),
@@ -161,7 +179,10 @@ impl Settings {
             hold_reads: true,
             replica_reads: false,
             trust: Trust::Promotion,
+            demote: true,
             fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
+            guard: matches!(source, Source::Sentinels { .. }).then(Guarding::default),
+            source,
         }
     }
 }

@@ -72,6 +72,16 @@ pub struct Replica {
     pub lag_bytes: Option<u64>,
 }
 
+/// What of a term's writes is certainly not lost by a switch: the node that was selected to succeed the term's master,
+/// or that has succeeded it, has its replication stream up to this offset (inclusive).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// The term whose master wrote the stream.
+    pub term: Term,
+    /// How far: a replication offset of that master, in bytes.
+    pub offset: u64,
+}
+
 /// One shard: who is granted mastership, and which gates are open.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShardView {
@@ -87,6 +97,8 @@ pub struct ShardView {
     pub writes_until: Option<Now>,
     /// The same for reads, where they wait for a lease too.
     pub reads_until: Option<Now>,
+    /// What of a term's writes is with whoever comes after that term's master.
+    pub kept: Option<Kept>,
     /// Replicas, in address order.
     pub replicas: Box<[Replica]>,
     /// Whether writes may be sent.
@@ -111,6 +123,7 @@ impl ShardView {
             proven_at: Now::ZERO,
             writes_until: None,
             reads_until: None,
+            kept: None,
             replicas: Box::default(),
             writes: gate,
             reads: gate,

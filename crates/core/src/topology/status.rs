@@ -120,6 +120,8 @@ pub struct Status {
     pub at: Now,
     /// Since when it holds, if it does.
     pub held_since: Option<Now>,
+    /// Until when an operator has paused it at most, if one has.
+    pub paused_until: Option<Now>,
     /// The current grant's number.
     pub term: Term,
     /// The node that the grant names.
@@ -140,8 +142,53 @@ pub struct Status {
     pub majority: usize,
     /// The nodes that are known.
     pub nodes: Vec<NodeStatus>,
+    /// Whether writes are guarded against a master that is cut off from its replicas.
+    pub guard: GuardStatus,
     /// What the operator should look at.
     pub problems: Vec<String>,
+}
+
+/// The guard, for the status.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GuardStatus {
+    /// Where it stands.
+    pub state: GuardState,
+    /// Why it holds, or why it does not although no replica acknowledges.
+    pub why: Option<String>,
+    /// How often it began to hold.
+    pub trips: u64,
+}
+
+/// Where the guard stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum GuardState {
+    /// The configuration turned it off, or there are no Sentinels.
+    Off,
+    /// No replica has acknowledged to the granted master yet.
+    Unarmed,
+    /// A replica acknowledges.
+    Armed,
+    /// No replica acknowledges, and writes wait.
+    Holding,
+    /// No replica acknowledges, and writes go on because nobody can be promoted meanwhile.
+    Disarmed,
+}
+
+impl GuardState {
+    /// All of them.
+    pub const ALL: [GuardState; 5] =
+        [GuardState::Off, GuardState::Unarmed, GuardState::Armed, GuardState::Holding, GuardState::Disarmed];
+
+    /// A stable word for logs and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            GuardState::Off => "off",
+            GuardState::Unarmed => "unarmed",
+            GuardState::Armed => "armed",
+            GuardState::Holding => "holding",
+            GuardState::Disarmed => "disarmed",
+        }
+    }
 }
 
 /// One Sentinel, for the status.
@@ -212,6 +259,7 @@ impl Topology {
             why: view.why.clone(),
             at: self.looked_at(),
             held_since: self.held_since(),
+            paused_until: self.paused_until(),
             term: self.term,
             master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
             epoch,
@@ -226,6 +274,7 @@ impl Topology {
                 .collect(),
             majority: sentinels.map_or(0, |s| s.need()),
             nodes: self.nodes.map.iter().map(|(at, n)| self.node_status(at, n)).collect(),
+            guard: self.guard_status(),
             problems: Vec::new(),
         };
         let of_sentinels = status
@@ -234,7 +283,8 @@ impl Topology {
             .filter_map(|s| Some(format!("Sentinel {}: {}", s.at, s.problem.as_ref()?)));
         let of_nodes =
             status.nodes.iter().filter_map(|n| Some(format!("node {}: {}", n.at, n.problem.as_ref()?)));
-        let problems = of_sentinels.chain(of_nodes).chain(self.other_masters()).collect();
+        let problems =
+            of_sentinels.chain(of_nodes).chain(self.other_masters()).chain(self.guard_problems()).collect();
         status.problems = problems;
         status
     }

@@ -22,9 +22,9 @@ pub struct Story {
     /// When its first mark was.
     pub began: Now,
     /// Who was granted before, and what is granted now.
-    pub from: Reign,
+    pub from: Granted,
     /// Who is granted now; as [`Self::from`] as long as nothing else is granted.
-    pub to: Reign,
+    pub to: Granted,
     /// What happened, in order.
     pub marks: Vec<Mark>,
     /// Marks that were left out, for want of room.
@@ -36,7 +36,7 @@ pub struct Story {
 
 /// A grant, for a story.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Reign {
+pub struct Granted {
     /// The number of the grant; 0 before the first.
     pub term: Term,
     /// Its node.
@@ -231,7 +231,7 @@ impl Story {
 
     /// One line for people: from whom to whom, how long it was held, and each mark.
     pub fn line(&self) -> String {
-        let name = |r: &Reign| r.master.as_ref().map_or("nobody".into(), |m| format!("{m}"));
+        let name = |r: &Granted| r.master.as_ref().map_or("nobody".into(), |m| format!("{m}"));
         let (from, to) = (name(&self.from), name(&self.to));
         let what = match (self.switched(), from == to) {
             (true, false) => format!("{from} -> {to}"),

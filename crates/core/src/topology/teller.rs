@@ -9,7 +9,7 @@ use super::observation::{Announced, Lineage, Report, Role, Seen, Stage, Target, 
 use super::settings::HostPort;
 use super::snapshot::{Gate, Sign, Term};
 use super::status::{Event, EventKind};
-use super::story::{Lost, MarkKind, Reign, Story};
+use super::story::{Granted, Lost, MarkKind, Story};
 use super::view::endpoint;
 use crate::Now;
 use alloc::boxed::Box;
@@ -154,7 +154,7 @@ impl Topology {
             return;
         }
         let old = self.grant.clone().or_else(|| self.last.clone());
-        let from = self.reign(old.as_ref());
+        let from = self.granted(old.as_ref());
         let story = Story {
             began: at.min(now),
             to: from.clone(),
@@ -167,9 +167,9 @@ impl Topology {
         self.mark(MarkKind::Sign, at.min(now), sign);
     }
 
-    fn reign(&self, grant: Option<&Grant>) -> Reign {
+    fn granted(&self, grant: Option<&Grant>) -> Granted {
         let epoch = self.sentinels().and(grant).map(|g| g.epoch);
-        Reign { term: self.term, master: grant.and_then(|g| endpoint(&g.key)), epoch }
+        Granted { term: self.term, master: grant.and_then(|g| endpoint(&g.key)), epoch }
     }
 
     /// Adds a mark by whoever was heard to the story that is being told, if there is one.
@@ -225,7 +225,7 @@ impl Topology {
     /// A grant has begun.
     fn mark_grant(&mut self, now: Now) {
         let Some(grant) = &self.grant else { return };
-        let (to, by_majority) = (self.reign(Some(grant)), grant.provisional.is_none());
+        let (to, by_majority) = (self.granted(Some(grant)), grant.provisional.is_none());
         let (key, lineage) = (grant.key.clone(), grant.lineage.clone());
         let (how, by_majority) = (self.serving.clone(), by_majority && self.sentinels().is_some());
         self.mark(MarkKind::Proven, now, &how);
@@ -306,7 +306,7 @@ impl Topology {
         let Some(Draft { mut story, .. }) = self.teller.draft.take() else { return };
         // What is not named by a majority yet has a lower bound of its epoch.
         if story.switched() {
-            story.to = self.reign(self.grant.as_ref());
+            story.to = self.granted(self.grant.as_ref());
         }
         let began = story.from.master.is_some();
         if kind == EventKind::Held || (kind == EventKind::Switch && began) {

@@ -21,19 +21,25 @@ impl Topology {
     /// The view as the workers are to see it.
     pub(super) fn compose(&self, now: Now) -> ShardView {
         let hold_max = self.hold_max();
-        let shut = self.held.as_ref().map(|h| match h.since + hold_max {
+        let shut = |since: Now| match since + hold_max {
             until if now >= until => Gate::Refuse,
-            until => Gate::Hold { since: h.since, until },
-        });
-        let writes = shut.unwrap_or(Gate::Open);
-        let may_read = |h: &Held| self.grant.is_some() && (h.lapsed || !self.settings.hold_reads);
-        let reads = match &self.held {
-            Some(h) if h.reads && may_read(h) => Gate::Open,
-            _ => writes,
+            until => Gate::Hold { since, until },
         };
-        let why = match &self.held {
-            Some(h) => h.why.as_str().into(),
-            None => self.serving.clone(),
+        let writes = match &self.held {
+            Some(h) => shut(h.since),
+            None => self.paused_gate().unwrap_or(Gate::Open),
+        };
+        let reads = match &self.held {
+            _ if self.paused_until().is_some() => writes,
+            Some(h) if self.serves_reads(h) => Gate::Open,
+            Some(h) => shut(h.reads_since),
+            None if self.grant.is_some() && !self.settings.hold_reads => Gate::Open,
+            None => writes,
+        };
+        let why = match (&self.held, &self.paused) {
+            (Some(h), _) => h.why.as_str().into(),
+            (None, Some(p)) => p.why.clone(),
+            (None, None) => self.serving.clone(),
         };
         let writes_until = self.lease.filter(|t| *t != Now::NEVER);
         ShardView {
@@ -43,6 +49,7 @@ impl Topology {
             writes_until,
             reads_until: writes_until
                 .filter(|_| self.settings.fencing.without_lease == WithoutLease::HoldAll),
+            kept: self.kept(now),
             replicas: self.replicas().into(),
             writes,
             reads,
@@ -50,6 +57,11 @@ impl Topology {
             hold_max,
             why,
         }
+    }
+
+    /// Whether reads go on during this hold.
+    pub(super) fn serves_reads(&self, h: &Held) -> bool {
+        h.reads && self.grant.is_some() && (h.lapsed || !self.settings.hold_reads)
     }
 
     /// Tells the workers, if there is something that they should know.
@@ -64,7 +76,7 @@ impl Topology {
                 != (view.term, &view.master, view.writes, view.reads, &view.reads_from)
             || renews(now, before.writes_until, view.writes_until)
             || renews(now, before.reads_until, view.reads_until)
-            || before.hold_max != view.hold_max
+            || (before.hold_max, before.kept) != (view.hold_max, view.kept)
             || !same_health(&before.replicas, &view.replicas)
             || (!same_lag && since >= LAG_EVERY)
             || (before.why != view.why && since >= WHY_EVERY);

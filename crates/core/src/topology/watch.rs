@@ -57,6 +57,7 @@ impl Topology {
         let last = self.grant.as_ref().or(self.last.as_ref()).map(|g| g.key.clone());
         self.nodes.prune(last.as_ref());
         let busy = self.held.is_some()
+            || self.is_switching()
             || self.sentinels().is_some_and(|s| s.counted().any(|(_, s)| s.stage != Default::default()));
         if !self.watches_all() {
             let sentinels = self.sentinels().into_iter().flat_map(|s| s.map.keys());
@@ -86,6 +87,7 @@ impl Topology {
         let known = |t: &Target| match t.kind {
             TargetKind::Sentinel => sentinels.is_some_and(|m| m.contains_key(&t.at)),
             TargetKind::Node => self.nodes.map.contains_key(&t.at),
+            TargetKind::Guard => false,
         };
         let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
         self.watched.len() == n && self.watched.iter().all(known)
@@ -97,6 +99,7 @@ fn hurried(t: &Target, (sentinels, nodes): (bool, bool)) -> bool {
     match t.kind {
         TargetKind::Sentinel => sentinels,
         TargetKind::Node => nodes,
+        TargetKind::Guard => false,
     }
 }
 

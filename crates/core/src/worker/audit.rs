@@ -47,7 +47,7 @@ impl Worker {
         for (id, c) in &self.clients {
             self.audit_client(id, c, &owed)?;
             audit.input_max = audit.input_max.max(c.waiting());
-            audit.out_max = audit.out_max.max(c.unwritten().len());
+            audit.out_max = audit.out_max.max(c.unread());
             audit.owed_max = audit.owed_max.max(c.owed as usize);
             audit.clients.push((id, c.unwritten().len(), c.asked));
         }
@@ -97,8 +97,8 @@ impl Worker {
             if replica && shard.view.reads_from.as_ref() != Some(&up.endpoint) {
                 return Err(format!("{id:?} goes to a replica that serves no reads"));
             }
-            let of_connection = |s: &Slot| matches!(s.apply, Apply::Name | Apply::Resubscribe);
-            let kept_back = |s: &&Slot| !replica && !shard.was_open(access(s)) && !of_connection(s);
+            let ours = |s: &Slot| matches!(s.apply, Apply::Name | Apply::Resubscribe) || s.apply.proves();
+            let kept_back = |s: &&Slot| !replica && !shard.was_open(access(s)) && !ours(s);
             // What has begun to stream cannot be taken back, nor what passes uncounted.
             let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);
             if let Some(slot) = unsent.find(kept_back) {
@@ -132,6 +132,7 @@ impl Worker {
             Place::Free => None,
             Place::Lane(up) | Place::Pinned(up) => Some(up),
         };
+        let n = n + c.unproven() as usize;
         if n != c.owed as usize || at.is_some() && at != place {
             return Err(format!("{id:?} counts {} replies at {:?}, {n} are owed at {at:?}", c.owed, c.place));
         }
@@ -147,7 +148,7 @@ impl Worker {
             Wait::InFlight => c.owed == 0,
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
-            Wait::Output => c.unwritten().is_empty(),
+            Wait::Output => c.unread() == 0,
         };
         let subscribed = c.session.subs.is_some() && !matches!(c.place, Place::Pinned(_));
         if subscribed && !c.resubscribe && !c.closing && !c.deaf {

@@ -1,5 +1,6 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
 use super::blocked::Blocked;
+use super::withheld::Withheld;
 use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::hold::{Redo, Then};
@@ -66,7 +67,11 @@ pub(super) struct Client {
     /// Replies, from `out_at` on.
     out: Vec<u8>,
     out_at: usize,
-    /// Commands in flight upstream.
+    /// Replies that may not be shown yet, and all that come behind them.
+    pub(super) withheld: Option<Box<Withheld>>,
+    /// Its writes are acknowledged when replicas have them.
+    pub(super) durable: bool,
+    /// Commands in flight upstream, or whose replies need a proof.
     pub(super) owed: u32,
     pub(super) place: Place,
     /// What comes before `input`, in the order in which it was asked.
@@ -102,7 +107,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, now: Now) -> Client {
+    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, durable: bool, now: Now) -> Client {
         Client {
             service,
             session: Session { id, ident, ..Session::default() },
@@ -112,6 +117,8 @@ impl Client {
             framed: None,
             out: Vec::new(),
             out_at: 0,
+            withheld: None,
+            durable,
             owed: 0,
             place: Place::Free,
             redo: VecDeque::new(),
@@ -165,6 +172,16 @@ impl Client {
         &self.out[self.out_at..]
     }
 
+    /// Bytes of replies that it has not read, or not been given yet.
+    pub(super) fn unread(&self) -> usize {
+        self.unwritten().len() + self.withheld.as_ref().map_or(0, |w| w.len())
+    }
+
+    /// Replies that need a proof: as long as they do they are owed.
+    pub(super) fn unproven(&self) -> u32 {
+        self.withheld.as_ref().map_or(0, |w| w.unproven())
+    }
+
     /// Whether it is in no transaction, and its state demands no connection.
     pub(super) fn tx_free(&self) -> bool {
         self.session.tx == Tx::None && !self.session.needs_pin()
@@ -184,7 +201,7 @@ impl Client {
     pub(super) fn wants_input(&self, lim: &Limits) -> bool {
         // A line that is too long must be seen to be so.
         let most = lim.client_input_max.max(lim.inline_max + 1);
-        !self.closing && !self.eof && self.waiting() < most && self.unwritten().len() < lim.client_output_soft
+        !self.closing && !self.eof && self.waiting() < most && self.unread() < lim.client_output_soft
     }
 
     /// Keeps bytes that cannot be routed yet.
@@ -202,9 +219,23 @@ const BUFFER_KEPT: usize = 64 << 10;
 const BUFFERS_KEPT: usize = 256;
 
 impl Worker {
-    /// Gives a client bytes. One that does not read them is closed at its limit.
+    /// Gives a client bytes, behind those that are withheld from it. One that does not read them is closed at its limit.
     pub(super) fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
+        self.put::<false>(id, bytes);
+    }
+
+    /// Gives a client bytes at once.
+    pub(super) fn give(&mut self, id: ClientId, bytes: &[u8]) {
+        self.put::<true>(id, bytes);
+    }
+
+    #[inline]
+    fn put<const AT_ONCE: bool>(&mut self, id: ClientId, bytes: &[u8]) {
         let Some(c) = self.clients.get_mut(id) else { return };
+        if !AT_ONCE && let Some(withheld) = &mut c.withheld {
+            withheld.push_behind(bytes);
+            return self.bound_output(id);
+        }
         if c.out.capacity() == 0
             && let Some(buffer) = self.buffers.pop()
         {
@@ -218,7 +249,18 @@ impl Worker {
         let s =
             self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
         s.counters.client_bytes_out += bytes.len() as u64;
-        if c.unwritten().len() > s.policy.limits.client_output_hard {
+        if c.unread() > s.policy.limits.client_output_hard {
+            s.counters.clients_overrun += 1;
+            self.close_client(id, How::Abort);
+        }
+    }
+
+    /// Closes a client of whose replies more waits than may.
+    pub(super) fn bound_output(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get(id) else { return };
+        let (service, unread) = (c.service, c.unread());
+        let s = self.service(service);
+        if unread > s.policy.limits.client_output_hard {
             s.counters.clients_overrun += 1;
             self.close_client(id, How::Abort);
         }
@@ -245,7 +287,7 @@ impl Worker {
         let soft = self.services[usize::from(c.service.0)]
             .as_ref()
             .map_or(0, |s| s.policy.limits.client_output_soft);
-        if (c.wait == Wait::Output || c.paused) && c.unwritten().len() < soft {
+        if (c.wait == Wait::Output || c.paused) && c.unread() < soft {
             self.ready.push_back(id);
         }
     }
@@ -316,6 +358,8 @@ impl Worker {
         c.wait = Wait::No;
         c.resubscribe = false;
         c.redo.clear();
+        c.owed -= c.unproven().min(c.owed);
+        c.withheld = None;
         self.leave_line(id);
     }
 

@@ -21,14 +21,26 @@ pub struct Counters {
     pub clients_now: u64,
     /// Commands that were sent upstream, or answered here.
     pub commands: u64,
+    /// Those of them that may write.
+    pub writes: u64,
     /// Commands that began to wait for a gate.
     pub held: u64,
     /// Clients whose commands wait now.
     pub held_now: u64,
+    /// Commands that are on their way on shared connections now.
+    pub in_flight_now: u64,
     /// Commands that were sent again.
     pub resent: u64,
     /// Commands that were answered with `-UNCERTAIN`.
     pub uncertain: u64,
+    /// Replies that were withheld until a successor was known to have their writes.
+    pub withheld: u64,
+    /// Durable writes that were acknowledged: replicas have them.
+    pub durable: u64,
+    /// Durable writes that were answered with `-NOTDURABLE`.
+    pub not_durable: u64,
+    /// `WAIT`s that were sent behind durable writes.
+    pub waits: u64,
     /// Commands that were answered with `-MASTERDOWN`.
     pub masterdown: u64,
     /// Commands that were refused by policy.
@@ -69,10 +81,16 @@ impl Counters {
         self.replica_reads += o.replica_reads;
         self.clients_now += o.clients_now;
         self.commands += o.commands;
+        self.writes += o.writes;
         self.held += o.held;
         self.held_now += o.held_now;
+        self.in_flight_now += o.in_flight_now;
         self.resent += o.resent;
         self.uncertain += o.uncertain;
+        self.withheld += o.withheld;
+        self.durable += o.durable;
+        self.not_durable += o.not_durable;
+        self.waits += o.waits;
         self.masterdown += o.masterdown;
         self.refused += o.refused;
         self.malformed += o.malformed;

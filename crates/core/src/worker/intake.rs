@@ -27,8 +27,8 @@ pub(super) enum Routed {
 /// A command that was asked before: its place among its client's, and whether it may have been executed.
 #[derive(Clone, Copy)]
 pub(super) struct Again {
-    seq: u64,
-    maybe: bool,
+    pub(super) seq: u64,
+    pub(super) maybe: bool,
 }
 
 /// A service has one shard until sharding comes.
@@ -316,7 +316,7 @@ impl Worker {
         if c.owed >= lim.in_flight_max {
             return Routed::Blocked(Wait::InFlight);
         }
-        if c.unwritten().len() >= lim.client_output_soft {
+        if c.unread() >= lim.client_output_soft {
             return Routed::Blocked(Wait::Output);
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)
@@ -372,7 +372,7 @@ impl Worker {
         let u = self.ups.get_mut(up)?;
         let s = self.services[usize::from(c.service.0)].as_mut()?;
         let shard = &s.shards[usize::from(SHARD.0)];
-        let usual = u.key.class == Class::Plain
+        let usual = c.goes_over(u.key.class, entry.access)
             && !shard.line.is_leaving()
             && u.term == shard.view.term
             && u.ledger.len() < s.policy.limits.ring_max
@@ -384,82 +384,14 @@ impl Worker {
         c.newest = c.asked;
         let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
         u.ledger.push(req.bytes(), slot);
+        u.note_write(Some(entry));
         c.owed += 1;
-        s.counters.commands += 1;
+        s.count(entry.access);
         if !u.dirty {
             u.dirty = true;
             self.dirty_ups.push(up);
         }
         Some(Routed::Taken)
-    }
-
-    /// What a gate says to a client now; who is to wait stands in the line.
-    pub(super) fn at_gate(&mut self, now: Now, id: ClientId, access: Access) -> Pass {
-        let Some(c) = self.clients.get(id) else { return Pass::Refuse };
-        let service = c.service;
-        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
-        let pass = pass(&shard.view, shard.held_since, access, now);
-        let behind = pass == Pass::Go && !self.releasing && !shard.line.lets_pass(c.ticket);
-        if behind || pass == Pass::Wait {
-            let ticket = self.line_up(id);
-            if behind {
-                // Whoever waits longer goes first.
-                self.shard(service, SHARD).line.let_out_to(ticket);
-            }
-            return Pass::Wait;
-        }
-        pass
-    }
-
-    /// Asks the gate; `None` is a yes.
-    pub(super) fn gate(
-        &mut self,
-        now: Now,
-        id: ClientId,
-        entry: Option<&Entry>,
-        again: Option<Again>,
-    ) -> Option<Routed> {
-        let c = self.clients.get(id)?;
-        let (service, owed) = (c.service, c.owed);
-        match self.at_gate(now, id, entry.map_or(Access::Write, |e| e.access)) {
-            Pass::Go => None,
-            Pass::Wait => Some(Routed::Blocked(Wait::Gate)),
-            Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
-            Pass::Refuse if self.refused_in_tx(id, entry) => Some(Routed::Taken),
-            Pass::Refuse => {
-                let s = self.service(service);
-                let shard = &s.shards[usize::from(SHARD.0)];
-                let text = if again.is_some_and(|a| a.maybe) {
-                    s.counters.uncertain += 1;
-                    reply::UNCERTAIN.into()
-                } else {
-                    s.counters.masterdown += 1;
-                    reply::masterdown(&s.policy.name, &shard.view.why)
-                };
-                self.deliver(id, &text);
-                Some(Routed::Taken)
-            }
-        }
-    }
-
-    /// A closed gate refuses a command of an open transaction, which must fail then. `true`: it was the last, and has its
-    /// answer: as on a direct connection it ends the transaction, whatever it says.
-    fn refused_in_tx(&mut self, id: ClientId, entry: Option<&Entry>) -> bool {
-        let Some(c) = self.clients.get_mut(id) else { return true };
-        let Tx::Open(tx) = &mut c.session.tx else { return false };
-        tx.refused = true;
-        let here = match entry.map(|e| e.act) {
-            Some(Act::Exec) => Here::ExecLost,
-            Some(Act::Discard) => Here::DiscardLost,
-            _ => return false,
-        };
-        if let Place::Pinned(up) = c.place {
-            self.close_up(up);
-        }
-        if self.unpinned_by_loss(id) {
-            self.answer_here(id, here);
-        }
-        true
     }
 
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
@@ -477,7 +409,7 @@ impl Worker {
                 Route::Relay => true,
                 // Its time begins when it is sent.
                 Route::Pin { .. } if c.session.tx == Tx::None && entry.is_some_and(may_block) => true,
-                _ => entry.is_some_and(|e| self.unclear(c, up, e)),
+                _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
             };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
@@ -488,7 +420,7 @@ impl Worker {
         let (class, who) = match route {
             Route::Probe { authenticates: true, .. } => (Class::Probe, IdentId::ANYBODY),
             Route::Probe { .. } => (Class::Probe, c.session.ident_id()),
-            Route::Shared(_) => (Class::Plain, c.session.ident_id()),
+            Route::Shared(_) => (c.shared_class(entry), c.session.ident_id()),
             _ => (Class::Pinned, c.session.ident_id()),
         };
         let (proto, db) =
@@ -497,7 +429,9 @@ impl Worker {
         if let Place::Lane(up) = c.place
             && let Some(u) = self.ups.get(up)
         {
-            if u.key == key {
+            // What a session asks behind a durable write goes the same way.
+            let behind = c.owed > 0 && u.key == LaneKey { class: Class::Durable, ..key };
+            if u.key == key || behind && class == Class::Plain {
                 return self.room(id, up);
             }
             if c.owed > 0 {
@@ -556,20 +490,6 @@ impl Worker {
         Ok(up)
     }
 
-    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already; its ticket.
-    pub(super) fn line_up(&mut self, id: ClientId) -> u64 {
-        let Some(c) = self.clients.get_mut(id) else { return 0 };
-        if let Some(ticket) = c.ticket {
-            return ticket;
-        }
-        let s =
-            self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
-        s.counters.held += 1;
-        let ticket = s.shards[usize::from(SHARD.0)].line.join(id);
-        c.ticket = Some(ticket);
-        ticket
-    }
-
     #[allow(clippy::too_many_arguments, reason = "what is known of one command")]
     pub(super) fn enqueue(
         &mut self,
@@ -626,12 +546,13 @@ impl Worker {
             }
             Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
         }
+        u.note_write(entry);
         let service = c.service;
-        self.service(service).counters.commands += 1;
+        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
     }
 
-    fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
+    pub(super) fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
         let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
         let service = c.service;
         let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
@@ -669,7 +590,7 @@ impl Worker {
             Here::QueuedLost => reply::QUEUED,
             Here::WaitLost => reply::WAIT_LOST,
         };
-        self.service(service).counters.commands += 1;
+        self.service(service).count(Access::Neither);
         self.deliver(id, text);
         Routed::Taken
     }

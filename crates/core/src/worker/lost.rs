@@ -78,7 +78,8 @@ impl Worker {
         }
         for client in met {
             let Some(c) = self.clients.get_mut(client) else { continue };
-            c.owed = 0;
+            // What is withheld still waits for its proof.
+            c.owed = c.unproven();
             if matches!(c.place, Place::Lane(u) | Place::Pinned(u) if u == id) {
                 c.place = Place::Free;
             }
@@ -163,7 +164,7 @@ impl Worker {
             Stream::Into(_) if slot.streams => c.stream = Stream::Discard(answer.into()),
             _ => c.redo_at(slot.seq, Then::Answer(answer.into())),
         }
-        c.owed = 0;
+        c.owed = c.unproven();
         c.place = Place::Free;
         self.ready.push_back(id);
     }
@@ -177,7 +178,10 @@ impl Worker {
                 continue;
             }
             for (slot, bytes) in up.ledger.retract() {
-                let Owner::Client(client) = slot.owner else { continue };
+                let Owner::Client(client) = slot.owner else {
+                    self.wait_taken_back(id, &slot);
+                    continue;
+                };
                 let Some(c) = self.clients.get_mut(client) else { continue };
                 c.owed = c.owed.saturating_sub(1);
                 c.redo_at(slot.seq, again(&slot, bytes, slot.maybe));

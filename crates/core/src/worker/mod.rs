@@ -4,10 +4,12 @@
 //! ```text
 //!   client's bytes ─▶ intake (frame, route, gate) ─▶ ledger of a lane or pinned connection ─▶ upstream
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
+//!   gate (what waits, and in which line)
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
 //!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
 //!   replica (reads while there is no master)
+//!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -19,6 +21,8 @@ mod audit;
 mod blocked;
 mod client;
 mod counters;
+mod durable;
+mod gate;
 mod intake;
 mod line;
 mod lost;
@@ -31,12 +35,14 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod withheld;
 
 pub use audit::Audit;
 pub use counters::Counters;
 pub use upstream::{Class, LaneKey};
 
 use crate::Now;
+use crate::command::Access;
 use crate::policy::Policy;
 use crate::scripts::Scripts;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
@@ -102,6 +108,8 @@ pub enum Effect {
 pub enum Event {
     /// The grant may have ended.
     Sign(Sign),
+    /// Commands that may write were sent to the master of this service; told again as long as it goes on.
+    Writes(ServiceId),
     /// A server refused to set a connection up (a password, a permission, too many connections …).
     SetupFailed {
         /// The name of its service.
@@ -121,6 +129,8 @@ pub struct NotAccepted(pub &'static [u8]);
 const MAX_CLIENTS: NotAccepted = NotAccepted(b"-ERR max number of clients reached\r\n");
 const NO_SERVICE: NotAccepted = NotAccepted(b"-ERR this service is being removed\r\n");
 
+/// How often it is told that writes flow.
+const WRITES_EVERY: Duration = Duration::from_millis(250);
 /// How often what is idle is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -129,10 +139,34 @@ struct Service {
     shards: Vec<Shard>,
     clients: u32,
     counters: Counters,
+    /// Commands that were sent upstream or answered here, by [`Access`].
+    commands: [u64; 3],
+    /// How many of them could write when that was last told, and when it may be told again.
+    writes_told: (u64, Now),
     /// What its clients have shown.
     scripts: Scripts,
     /// No new clients; those that are owed nothing are closed.
     draining: bool,
+}
+
+impl Service {
+    fn count(&mut self, access: Access) {
+        self.commands[access as usize] += 1;
+    }
+
+    fn writes(&self) -> u64 {
+        self.commands[Access::Write as usize]
+    }
+
+    /// Whether it is to be told that writes flow.
+    fn tells_writes(&mut self, now: Now) -> bool {
+        let (told, due) = self.writes_told;
+        let tells = now >= due && self.policy.tells_writes && self.writes() != told;
+        if tells {
+            self.writes_told = (self.writes(), now + WRITES_EVERY);
+        }
+        tells
+    }
 }
 
 /// One worker.
@@ -151,6 +185,8 @@ pub struct Worker {
     /// Whether waiting clients are being let out: then they pass those that wait behind them.
     releasing: bool,
     buffers: Vec<Vec<u8>>,
+    /// Numbers what is withheld together.
+    next_batch: u64,
     next_session: u64,
     session_step: u64,
     next_sweep: Now,
@@ -171,6 +207,7 @@ impl Worker {
             ready: VecDeque::new(),
             releasing: false,
             buffers: Vec::new(),
+            next_batch: 0,
             next_session: first,
             session_step: step,
             next_sweep: Now::ZERO,
@@ -197,6 +234,8 @@ impl Worker {
                         shards: [Shard::new(now)].into(),
                         clients: 0,
                         counters: Counters::default(),
+                        commands: [0; 3],
+                        writes_told: (0, Now::ZERO),
                         scripts: Scripts::default(),
                         draining: false,
                     });
@@ -224,8 +263,9 @@ impl Worker {
         self.run_ready(now);
     }
 
-    /// A client was accepted. Errors with what to tell it before it is closed.
-    pub fn accepted(&mut self, now: Now, service: ServiceId) -> Result<ClientId, NotAccepted> {
+    /// A client was accepted, on a listener that asks for durable writes or not. Errors with what to tell it before it is
+    /// closed.
+    pub fn accepted(&mut self, now: Now, service: ServiceId, durable: bool) -> Result<ClientId, NotAccepted> {
         let slot = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut);
         let s = slot.filter(|s| !s.draining).ok_or(NO_SERVICE)?;
         if s.clients >= s.policy.clients_max {
@@ -237,7 +277,8 @@ impl Worker {
         let ident = s.policy.upstream_user.clone().map(crate::session::Ident::new);
         let id = self.next_session;
         self.next_session += self.session_step;
-        Ok(self.clients.insert(Client::new(service, id, ident, now)))
+        let durable = durable && s.policy.durable.replicas > 0;
+        Ok(self.clients.insert(Client::new(service, id, ident, durable, now)))
     }
 
     /// How many clients there are.
@@ -321,6 +362,9 @@ impl Worker {
                     let id = self.dirty_ups.pop()?;
                     if let Some(u) = self.ups.get_mut(id) {
                         u.dirty = false;
+                        if u.withholding.is_some() {
+                            self.wait_behind(id);
+                        }
                         return Some(Dst::Up(id));
                     }
                 }
@@ -396,7 +440,12 @@ impl Worker {
                 let c = &mut all[i].1;
                 match up.key.class {
                     Class::Pinned => c.pinned_now += 1,
-                    Class::Plain | Class::Probe | Class::Read => c.lanes_now += 1,
+                    // What a replica owes is not on its way to the master.
+                    Class::Read => c.lanes_now += 1,
+                    Class::Plain | Class::Durable | Class::Probe => {
+                        c.lanes_now += 1;
+                        c.in_flight_now += up.ledger.owed() as u64;
+                    }
                 }
             }
         }
@@ -405,7 +454,13 @@ impl Worker {
 
     fn counters_of(&self, s: &Service) -> Counters {
         let held = s.shards.iter().map(|s| s.line.len() as u64).sum();
-        Counters { clients_now: u64::from(s.clients), held_now: held, ..s.counters.clone() }
+        Counters {
+            clients_now: u64::from(s.clients),
+            held_now: held,
+            commands: s.commands.iter().sum(),
+            writes: s.writes(),
+            ..s.counters.clone()
+        }
     }
 
     fn service(&mut self, id: ServiceId) -> &mut Service {

@@ -47,7 +47,9 @@ impl Worker {
         };
         let up = match present {
             Some((up, true)) => up,
-            Some((_, false)) if c.owed > 0 => return Some(Routed::Blocked(Wait::Owed)),
+            // Also behind a write that is executed and not acknowledged yet, whose connection may be gone: a replica may
+            // lack it.
+            _ if c.owed > 0 => return Some(Routed::Blocked(Wait::Owed)),
             _ => {
                 let (turn, ident) = (session.id, session.ident.clone());
                 self.lane(now, at, key, ident.as_ref(), turn)?

@@ -1,10 +1,11 @@
 //! Scripts that the service's clients have shown: learnt on their way to the server, shown again to a new master.
 use super::intake::SHARD;
+use super::withheld::needs_proof;
 use super::{Class, ClientId, UpId, Worker};
 use crate::Now;
 use crate::command::Entry;
 use crate::hold::Then;
-use crate::ledger::Owner;
+use crate::ledger::{Owner, Slot};
 use crate::resp::frame::Request;
 use crate::session::Tx;
 
@@ -41,8 +42,12 @@ impl Worker {
         let Some(slot) = up.ledger.front() else { return false };
         let Some(entry) = slot.entry.filter(|_| !slot.begun && !slot.streams) else { return false };
         let in_tx = self.clients.get(client).is_some_and(|c| c.session.tx != Tx::None);
+        let seq = slot.seq;
         let up = &self.ups[id];
-        if in_tx || pinned && up.ledger.followed_by_state() {
+        // The reply to a write behind it would be kept from its proof, and the script would not be done behind that anyway.
+        let behind = |s: &Slot| s.owner == Owner::Client(client) && s.seq > seq && needs_proof(s, b"");
+        let spoils = up.withholding.is_some() && up.ledger.slots().any(behind);
+        if in_tx || spoils || pinned && up.ledger.followed_by_state() {
             return false;
         }
         let req = Request::new(up.ledger.front_bytes());

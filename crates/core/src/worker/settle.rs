@@ -1,5 +1,6 @@
 //! From a server's bytes to the client that is owed them: whose reply it is, what it changes, what it proves.
 use super::client::{Place, Wait};
+use super::withheld::{Withholding, needs_proof};
 use super::{Class, ClientId, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
@@ -23,8 +24,9 @@ const KEPT_MIN: usize = 1 << 20;
 impl Worker {
     pub(super) fn up_bytes(&mut self, now: Now, id: UpId, bytes: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        let service = up.service;
+        let (service, shard) = (up.service, up.shard);
         self.service(service).counters.up_bytes_in += bytes.len() as u64;
+        self.look_at_lease(now, (service, shard));
         let mut rest = bytes;
         while let Some(up) = self.ups.get_mut(id) {
             if up.input.is_empty() {
@@ -117,6 +119,8 @@ impl Worker {
         let pinned = up.key.class == Class::Pinned;
         let Some(slot) = up.ledger.front() else { return 0 };
         let plain = slot.apply == Apply::None && slot.replies == 1 && !matches!(kind, 0 | b'-' | b'>');
+        // What needs a proof is shown as a whole, or not at all.
+        let plain = plain && !(up.withholding.is_some() && needs_proof(slot, part));
         // On a pinned connection an array may be a message; it is looked at when it is whole.
         if !plain || pinned && kind == b'*' && !slot.begun {
             return 0;
@@ -170,6 +174,8 @@ impl Worker {
                 Apply::WaitMark => up.wait_denied = kind == b'-',
                 Apply::Resubscribe => self.cannot_resubscribe(id),
                 Apply::LastId(which) => self.last_id(id, slot.seq, which, frame),
+                Apply::Offset => self.offset_told(id, frame),
+                Apply::Replicas => self.replicas_told(now, id, frame),
                 _ => {}
             }
             return self.after_settle(id);
@@ -186,38 +192,42 @@ impl Worker {
             self.settle_behind(id, client, term, frame, kind);
         } else {
             let denied = core::mem::take(&mut up.wait_denied);
+            let withholds = up.withholding.is_some();
             let Some(slot) = up.ledger.settle() else { return };
-            self.settle_in_order(client, term, slot, frame, kind, denied);
+            if withholds && needs_proof(&slot, frame) {
+                self.withhold(id, client, term, slot, frame);
+                return self.after_settle(id);
+            }
+            let shown = self.settle_in_order(client, term, slot, frame, kind, denied);
+            self.deliver(client, &shown);
         }
         self.owed_less(client, id);
         self.after_settle(id);
     }
 
-    /// The reply is the next that the client is owed.
-    fn settle_in_order(
+    /// The reply is the next that the client is owed: what it changes, and as what the client is to see it.
+    pub(super) fn settle_in_order<'a>(
         &mut self,
         id: ClientId,
         term: Term,
         slot: Slot,
-        frame: &[u8],
+        frame: &'a [u8],
         kind: u8,
         denied: bool,
-    ) {
-        let Some(c) = self.clients.get_mut(id) else { return };
+    ) -> Cow<'a, [u8]> {
+        let Some(c) = self.clients.get_mut(id) else { return Cow::Borrowed(frame) };
         let error = kind == b'-';
         if !error && slot.entry.is_none_or(|e| e.access == Access::Write) {
             c.session.last_write = Some(term);
         }
         let waited = denied && !error && slot.entry.is_some_and(|e| e.act == Act::Wait);
         if waited {
-            return self.deliver(id, reply::WAIT_DENIED);
+            return Cow::Borrowed(reply::WAIT_DENIED);
         }
-        let frame: Cow<'_, [u8]> = if slot.begun || (slot.apply == Apply::None && c.session.tx == Tx::None) {
-            Cow::Borrowed(frame)
-        } else {
-            apply(&mut c.session, slot.apply, frame, error)
-        };
-        self.deliver(id, &frame);
+        if slot.begun || (slot.apply == Apply::None && c.session.tx == Tx::None) {
+            return Cow::Borrowed(frame);
+        }
+        apply(&mut c.session, slot.apply, frame, error)
     }
 
     /// A reply to a client one of whose earlier commands is to be sent again: it waits its turn, or is asked again.
@@ -225,6 +235,8 @@ impl Worker {
         let up = &mut self.ups[id];
         let bytes: Box<[u8]> = up.ledger.front_bytes().into();
         let Some(slot) = up.ledger.settle() else { return };
+        // What would prove it does not wait with it for its turn.
+        let unproven = up.withholding.as_ref().map(Withholding::unproven);
         let Some(c) = self.clients.get_mut(client) else { return };
         // What changes the session does so in its turn.
         if (only_reads(slot.entry) || slot.apply != Apply::None) && !bytes.is_empty() {
@@ -232,6 +244,7 @@ impl Worker {
             return;
         }
         let executed = kind != b'-' || slot.entry.is_none_or(|e| !e.proves);
+        let unproven = unproven.filter(|_| needs_proof(&slot, frame));
         let (mut uncertain, service) = (0, c.service);
         if executed {
             uncertain = c.overtaken(slot.seq);
@@ -239,8 +252,10 @@ impl Worker {
                 c.session.last_write = Some(term);
             }
         }
-        c.redo_at(slot.seq, Then::Answer(frame.into()));
-        self.service(service).counters.uncertain += uncertain;
+        c.redo_at(slot.seq, Then::Answer(unproven.unwrap_or(frame).into()));
+        let counters = &mut self.service(service).counters;
+        counters.uncertain += uncertain + u64::from(unproven == Some(reply::UNPROVEN));
+        counters.not_durable += u64::from(unproven == Some(reply::NOT_DURABLE_LOST));
     }
 
     /// A node that is no usable master refused a command: it is held, and sent again (invariant 6).
@@ -366,7 +381,9 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
             return Cow::Owned(instead.into());
         }
         _ if error => {}
+        // What was asked on behalf of no session, or of its connection.
         Apply::None | Apply::Name | Apply::WaitMark | Apply::Resubscribe | Apply::LastId(_) => {}
+        Apply::Offset | Apply::Replicas | Apply::Follow => {}
         Apply::Select(db) => s.db = db,
         Apply::Auth(ident) => s.ident = Some(ident),
         Apply::Hello(hello) => {

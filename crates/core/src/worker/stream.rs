@@ -4,7 +4,7 @@ use super::client::{Client, Place, Stream, Wait};
 use super::intake::{Routed, SHARD};
 use super::{ClientId, UpId, Worker};
 use crate::Now;
-use crate::command::Act;
+use crate::command::{Access, Act};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::reply;
@@ -125,7 +125,7 @@ impl Worker {
         let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
         u.ledger.push(bytes, slot);
         let service = c.service;
-        self.service(service).counters.commands += 1;
+        self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
         Some(Ok(bytes.len()))
     }

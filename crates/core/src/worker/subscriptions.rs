@@ -85,6 +85,10 @@ impl Worker {
 
     /// Subscribes again for a session whose connection was lost, on one of the new master's.
     pub(super) fn resubscribe(&mut self, now: Now, id: ClientId) -> Routed {
+        // Its replies that need a proof keep it where it is.
+        if self.clients.get(id).is_some_and(|c| c.owed > 0) {
+            return Routed::Blocked(Wait::Owed);
+        }
         match self.at_gate(now, id, Access::Neither) {
             Pass::Go => {}
             Pass::Wait => return Routed::Blocked(Wait::Gate),

@@ -1,6 +1,7 @@
 //! A switch as a worker sees it: snapshots and signs close gates, fence connections, and let out what waits.
 use super::line::Line;
 use super::upstream::LaneKey;
+use super::withheld::Batch;
 use super::{Class, Effect, Event, UpId, Worker};
 use crate::Now;
 use crate::command::Access;
@@ -33,6 +34,10 @@ pub(super) struct Shard {
     pub(super) pinned: u32,
     /// Clients that wait for a gate.
     pub(super) line: Line,
+    /// Replies that are withheld until a successor is known to have their writes.
+    pub(super) withheld: Vec<Batch>,
+    /// Connections withhold such replies, or did when the gate for writes was last seen shut.
+    pub(super) withholds: bool,
     /// The server wants `AUTH` before anything else.
     pub(super) needs_auth: bool,
     /// No connection is tried before this.
@@ -57,6 +62,8 @@ impl Shard {
             pool: BTreeMap::new(),
             pinned: 0,
             line: Line::default(),
+            withheld: Vec::new(),
+            withholds: false,
             needs_auth: false,
             retry_at: None,
             failures: 0,
@@ -77,6 +84,18 @@ impl Shard {
         let gates = self.gates(now);
         let usable = term == self.view.term && gates == self.last;
         gates.map(|gate| usable && gate == Pass::Go)
+    }
+
+    /// Whether a connection of `term` may still be asked how far its node has come, although commands wait.
+    pub(super) fn may_ask(&self, term: Term, now: Now) -> bool {
+        let leased = self.view.writes_until.is_none_or(|t| now < t);
+        let waits = self.last[0] == Pass::Wait && self.gates(now) == self.last;
+        term == self.view.term && self.view.master.is_some() && leased && waits
+    }
+
+    /// What the gate for writes was at the last look.
+    pub(super) fn writes(&self) -> Pass {
+        self.last[0]
     }
 
     /// Whether the gate was open at the last look.
@@ -177,7 +196,7 @@ impl Worker {
         }
     }
 
-    fn ups_of(&self, at: (ServiceId, ShardId)) -> Vec<UpId> {
+    pub(super) fn ups_of(&self, at: (ServiceId, ShardId)) -> Vec<UpId> {
         self.ups.iter().filter(|(_, u)| (u.service, u.shard) == at).map(|(id, _)| id).collect()
     }
 
@@ -198,6 +217,14 @@ impl Worker {
         self.look(now, at);
     }
 
+    /// What arrives after a lease has run out is not taken for what came before.
+    pub(super) fn look_at_lease(&mut self, now: Now, at: (ServiceId, ShardId)) {
+        let shard = self.shard(at.0, at.1);
+        if shard.last[0] == Pass::Go && shard.view.writes_until.is_some_and(|t| now >= t) {
+            self.look(now, at);
+        }
+    }
+
     /// Compares the gates with what they were at the last look, and does what follows from a change.
     fn look(&mut self, now: Now, at: (ServiceId, ShardId)) {
         let shard = self.shard(at.0, at.1);
@@ -207,6 +234,7 @@ impl Worker {
         if closed {
             let ups = self.ups_of(at);
             self.retract(ups);
+            self.withhold_writes(at);
         }
         if gates == [Pass::Refuse; 2] && before != gates {
             // The hold has run out: what was sent and not answered is not waited for any longer. Replicas go on.
@@ -216,6 +244,7 @@ impl Worker {
                 }
             }
         }
+        self.prove(at);
         let shard = self.shard(at.0, at.1);
         let due = |t: &mut Option<Now>| t.take_if(|t| now >= *t).is_some();
         let retry = due(&mut shard.retry_at) | due(&mut shard.replica_at);

@@ -1,5 +1,6 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
 use super::client::{Place, Stream};
+use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
@@ -16,6 +17,9 @@ use alloc::vec::Vec;
 pub enum Class {
     /// Shared: carries many sessions' commands interleaved.
     Plain,
+    /// Shared: carries writes that replicas must have before they are acknowledged, and what their sessions ask behind
+    /// them.
+    Durable,
     /// Shared: carries what changes a session and not data (`AUTH`, `HELLO`, `SELECT` …), so that its own state does
     /// not matter.
     Probe,
@@ -72,6 +76,8 @@ pub(super) struct Up {
     pub(super) relay: bool,
     /// Clients that wait for room in its ring.
     pub(super) starved: Vec<ClientId>,
+    /// What must be proven before the replies to its writes are shown.
+    pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
     ident: Option<Ident>,
@@ -104,7 +110,8 @@ impl Up {
 pub(super) fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
-        None if slot.apply == Apply::Name => Access::Neither,
+        None if slot.apply == Apply::Name || slot.apply.proves() => Access::Neither,
+        None if matches!(slot.apply, Apply::LastId(_)) => Access::Read,
         None => Access::Write,
     }
 }
@@ -128,6 +135,9 @@ impl Worker {
             return Some(there[i]);
         }
         let id = self.open(now, at, key, ident)?;
+        if key.class == Class::Durable {
+            self.await_replicas(id);
+        }
         self.shard(at.0, at.1).lanes.entry(key).or_default().push(id);
         Some(id)
     }
@@ -156,6 +166,9 @@ impl Worker {
             }
         };
         self.ups[id].pinned_by = Some(by);
+        if self.clients.get(by).is_some_and(|c| c.durable) {
+            self.await_replicas(id);
+        }
         Some(id)
     }
 
@@ -204,6 +217,7 @@ impl Worker {
         up.ident = session.ident.clone();
         up.names = session.names.as_deref().cloned().unwrap_or_default();
         up.pinned_by = None;
+        up.withholding = None;
         let (service, shard, key, term) = (up.service, up.shard, up.key, up.term);
         let shard = self.shard(service, shard);
         if shard.view.term == term {
@@ -244,6 +258,7 @@ impl Worker {
             pinned_by: None,
             relay: false,
             starved: Vec::new(),
+            withholding: None,
             wait_denied: false,
             ident: ident.cloned(),
             names: Names::default(),
@@ -390,6 +405,9 @@ impl Worker {
                         }
                     }
                     [true, true] => up.ledger.unsent(),
+                    [false, false] if shard.may_ask(up.term, now) && !up.relay => {
+                        up.ledger.unsent_while(|slot| slot.apply.proves())
+                    }
                     [false, false] => &[],
                     _ if up.relay => &[],
                     [writes, reads] => up.ledger.unsent_while(|slot| match access(slot) {
@@ -415,6 +433,9 @@ impl Worker {
             .expect("a service is kept while it has connections");
         s.counters.up_bytes_out += n as u64;
         s.counters.up_writes += 1;
+        if s.tells_writes(now) {
+            self.effects.push_back(Effect::Tell(Event::Writes(service)));
+        }
         if pinned {
             // What streams through is let go as it is sent.
             self.after_settle(id);
@@ -440,7 +461,7 @@ impl Worker {
     /// Takes a connection out of all that knows it.
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
-        let up = self.ups.remove(id)?;
+        let mut up = self.ups.remove(id)?;
         self.coming_up.remove(&(up.deadline, id));
         let shard = self.shard(up.service, up.shard);
         let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
@@ -457,6 +478,9 @@ impl Worker {
             && c.place == Place::Pinned(id)
         {
             c.place = Place::Free;
+        }
+        if let Some(withholding) = up.withholding.take() {
+            self.never_proven(withholding);
         }
         Some(up)
     }

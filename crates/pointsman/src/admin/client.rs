@@ -1,4 +1,4 @@
-//! The commands that talk to a running process: `pointsman status | events | reload | trust`.
+//! The commands that talk to a running process: `pointsman status | events | reload | trust`; `switch` has the others.
 use super::print;
 use super::report::{Events, Outcome, Report};
 use super::request::{Answer, ask};
@@ -87,24 +87,29 @@ pub fn reload(address: SocketAddr) -> Result<String, String> {
 /// # Errors
 /// Why not.
 pub fn trust(address: SocketAddr, service: &str) -> Result<String, String> {
-    let mut path = String::from("/api/trust/");
-    for byte in service.bytes() {
+    act(address, &format!("/api/trust/{}", escaped(service)))
+}
+
+/// A text as a part of a path or of a query.
+pub(super) fn escaped(text: &str) -> String {
+    let mut path = String::new();
+    for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
             path.push(char::from(byte));
         } else {
             let _ = write!(path, "%{byte:02X}");
         }
     }
-    act(address, &path)
+    path
 }
 
-fn act(address: SocketAddr, path: &str) -> Result<String, String> {
+pub(super) fn act(address: SocketAddr, path: &str) -> Result<String, String> {
     let answer = ask(address, "POST", path)?;
     let outcome: Outcome = understood(address, &answer)?;
     outcome.done.ok_or_else(|| outcome.error.unwrap_or_else(|| no_sense(address, &answer)))
 }
 
-fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     let answer = ask(address, "GET", path)?;
     if answer.status == 200 {
         return Ok(answer);
@@ -114,7 +119,7 @@ fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
 }
 
 /// Reads JSON. Nothing in it can move a terminal's cursor afterwards: some of the texts come from other servers.
-fn understood<T: DeserializeOwned>(address: SocketAddr, answer: &Answer) -> Result<T, String> {
+pub(super) fn understood<T: DeserializeOwned>(address: SocketAddr, answer: &Answer) -> Result<T, String> {
     let parsed = serde_json::from_str(&answer.body).and_then(|mut value: Value| {
         clean(&mut value);
         serde_json::from_value(value)

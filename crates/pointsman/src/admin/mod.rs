@@ -15,16 +15,20 @@ pub mod report;
 mod request;
 mod server;
 pub mod statistics;
+pub mod switch;
 
 pub use report::Events;
 pub use server::{ServerHandle, serve};
 
+use crate::control::Account;
 use crate::events::Tally;
 use pointsman_core::Now;
+use pointsman_core::switchover::Order;
 use pointsman_core::topology::snapshot::ShardView;
 use pointsman_core::topology::status::Status;
 use pointsman_core::worker::Counters;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The running process, as the admin listener sees it. The calls may block for a moment (`sample` for some 200 ms,
 /// `reload` and `trust` for some seconds); at most one of each kind runs at a time.
@@ -47,6 +51,27 @@ pub trait Running: Send + Sync + 'static {
     /// # Errors
     /// Why not: no such service, or nothing to accept.
     fn trust(&self, service: &str) -> Result<String, String>;
+
+    /// Begins a switchover of a service; [`Running::account`] tells how it goes.
+    ///
+    /// # Errors
+    /// Why it was not begun.
+    fn switchover(&self, service: &str, order: Order) -> Result<String, String>;
+
+    /// The account of a service's last switchover, if there was one.
+    fn account(&self, service: &str) -> Option<Account>;
+
+    /// Holds a service's commands for `span` at most.
+    ///
+    /// # Errors
+    /// Why not.
+    fn pause(&self, service: &str, span: Duration) -> Result<String, String>;
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// There is none.
+    fn resume(&self, service: &str) -> Result<String, String>;
 }
 
 /// What the admin listener shows; composed anew for each request.

@@ -71,9 +71,19 @@ fn facts(s: &Service, rate: Option<f64>) -> Vec<(&'static str, String)> {
         facts.push(("proof", proof.join(", ")));
     }
     facts.push(("gates", format!("writes {}, reads {}", s.gates.writes, s.gates.reads)));
+    if !matches!(s.guard.state.as_str(), "off" | "") {
+        let why = s.guard.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        facts.push((
+            "guard",
+            format!("{}{why} ({} since the start)", s.guard.state, count(s.guard.holds, "hold")),
+        ));
+    }
     if let Some(held) = s.holding_s {
         let left = duration((s.hold_max_s - held).max(0.0));
         facts.push(("hold", format!("for {} already, {left} left", duration(held))));
+    }
+    if let Some(left) = s.paused_left_s {
+        facts.push(("paused", format!("by an operator, for {} more at most", duration(left))));
     }
     if let Some(left) = s.lease_s {
         let text = match duration(left) {

@@ -3,8 +3,10 @@
 //! may differ in age.
 use super::statistics::{Number, Of, STATISTICS, Statistic, gate_words, holding_s};
 use super::{Sample, ServiceSample};
+use crate::control::Account;
 use crate::events::Line;
 use pointsman_core::Now;
+use pointsman_core::switchover::Said;
 use pointsman_core::topology::status::{NodeStatus, SentinelStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -53,8 +55,12 @@ pub struct Service {
     pub proven_ago_s: Option<f64>,
     /// What commands get.
     pub gates: Gates,
+    /// Whether writes are guarded against a master that is cut off from its replicas.
+    pub guard: Guard,
     /// For how long it holds already.
     pub holding_s: Option<f64>,
+    /// If an operator has paused it: for how long at most it stays so.
+    pub paused_left_s: Option<f64>,
     /// How long a hold may last.
     pub hold_max_s: f64,
     /// For how long writes may go on without another word of the Sentinels; absent if they need no lease.
@@ -97,6 +103,18 @@ pub struct Gates {
     pub writes: String,
     /// For commands that only read.
     pub reads: String,
+}
+
+/// The guard.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    /// `off`, `unarmed`, `armed`, `holding` or `disarmed`.
+    pub state: String,
+    /// Why it holds, or why it does not although no replica acknowledges.
+    pub why: Option<String>,
+    /// How often it began to hold, since the start.
+    pub holds: u64,
 }
 
 /// A shape, and how it is made of what the topology says at a moment: one list for both. docs/reference/admin.md says
@@ -171,7 +189,7 @@ pub struct Events {
     pub events: Vec<Line>,
 }
 
-/// What a reload or a trust came to.
+/// What a command came to.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcome {
@@ -179,6 +197,51 @@ pub struct Outcome {
     pub done: Option<String>,
     /// Or why it was not.
     pub error: Option<String>,
+}
+
+/// How a switchover goes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// Tells one switchover of a process from the next.
+    pub number: u64,
+    /// What it has said so far.
+    pub said: Vec<Remark>,
+    /// How it ended well.
+    pub done: Option<String>,
+    /// Or how it did not.
+    pub error: Option<String>,
+}
+
+/// One line of a switchover's account.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remark {
+    /// Milliseconds after it was ordered.
+    pub ms: f64,
+    /// The line.
+    pub text: String,
+    /// What stays behind if the process dies now, and how it is put right.
+    pub left_behind: Option<String>,
+    /// The operator should look at it.
+    pub warning: bool,
+}
+
+/// The progress that an account shows.
+pub fn progress(account: &Account) -> Progress {
+    let remark = |said: &Said| Remark {
+        ms: said.at.since(account.began).as_secs_f64() * 1000.0,
+        text: said.text.to_string(),
+        left_behind: said.left_behind.as_deref().map(str::to_owned),
+        warning: said.warning,
+    };
+    let outcome = account.outcome.clone();
+    let (done, error) = match outcome {
+        Some(Ok(done)) => (Some(done), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
+    Progress { number: account.number, said: account.said.iter().map(remark).collect(), done, error }
 }
 
 /// The report of a sample.
@@ -231,7 +294,13 @@ fn service(s: &ServiceSample, at: Now) -> Service {
         epoch: status.epoch,
         proven_ago_s: ago(status.proven_at, at),
         gates: Gates { writes: writes.to_owned(), reads: reads.to_owned() },
+        guard: Guard {
+            state: status.guard.state.label().to_owned(),
+            why: status.guard.why.clone(),
+            holds: status.guard.trips,
+        },
         holding_s: holding_s(s, at),
+        paused_left_s: status.paused_until.map(|until| until.since(at).as_secs_f64()),
         hold_max_s: status.hold_max.as_secs_f64(),
         lease_s: status.lease.map(|until| until.since(at).as_secs_f64()),
         held: counters.held_now,

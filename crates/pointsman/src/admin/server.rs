@@ -3,8 +3,8 @@
 //!
 //! There is no password, so what changes something (POST) is for this host's own programs only, and not for its
 //! browsers, which any web page can send here: see [`Local`]. What is read holds no secret.
-use super::report::{Events, Outcome, not_ready, report};
-use super::{Running, Sample, prometheus};
+use super::report::{Events, Outcome, not_ready, progress, report};
+use super::{Account, Order, Running, Sample, prometheus};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
@@ -131,6 +131,9 @@ fn router(asked: Arc<Asked>) -> Router {
         .route("/api/events", get(events))
         .route("/api/reload", post(reload))
         .route("/api/trust/{service}", post(trust))
+        .route("/api/switchover/{service}", get(account).post(switchover))
+        .route("/api/pause/{service}", post(pause))
+        .route("/api/resume/{service}", post(resume))
         .method_not_allowed_fallback(|| async {
             text(StatusCode::METHOD_NOT_ALLOWED, "not with this method; / says which\n")
         })
@@ -148,6 +151,10 @@ GET  /api/status              everything that is known now, as JSON
 GET  /api/events?after=N      what changed since event N and why, as JSON
 POST /api/reload              read the configuration again           (from this host, not from a browser)
 POST /api/trust/SERVICE       accept a new era of config epochs      (from this host, not from a browser)
+POST /api/switchover/SERVICE  change the master; ?to=NODE            (from this host, not from a browser)
+GET  /api/switchover/SERVICE  how that goes, as JSON
+POST /api/pause/SERVICE       hold commands; ?ms=30000               (from this host, not from a browser)
+POST /api/resume/SERVICE      and let them go on                     (from this host, not from a browser)
 ";
 
 async fn index() -> Response {
@@ -196,6 +203,77 @@ async fn trust(
     asked.act(move |running| running.trust(&service)).await.map(outcome)
 }
 
+/// What `POST /api/switchover/SERVICE` can say.
+#[derive(Deserialize)]
+struct Wanted {
+    to: Option<String>,
+    /// `NODE=PRIORITY`, with commas between.
+    #[serde(default)]
+    restore: String,
+}
+
+async fn switchover(
+    _: Local,
+    State(asked): State<Arc<Asked>>,
+    Path(service): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, Unanswered> {
+    let order = match priorities(&wanted.restore) {
+        Ok(restore) => Order { to: wanted.to.map(Into::into), restore },
+        Err(error) => return Ok(refusal(StatusCode::BAD_REQUEST, &error)),
+    };
+    asked.act(move |running| running.switchover(&service, order)).await.map(outcome)
+}
+
+/// Reads `NODE=PRIORITY,NODE=PRIORITY`.
+fn priorities(text: &str) -> Result<Vec<(Arc<str>, u32)>, String> {
+    let one = |part: &str| {
+        let (node, priority) = part.rsplit_once('=')?;
+        Some((node.into(), priority.parse().ok()?))
+    };
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    parts.map(|p| one(p).ok_or_else(|| format!("'{p}' is not NODE=PRIORITY"))).collect()
+}
+
+async fn account(
+    State(asked): State<Arc<Asked>>,
+    Path(service): Path<String>,
+) -> Result<Response, Unanswered> {
+    let account = asked.account(service).await?;
+    Ok(match account {
+        Some(account) => json(StatusCode::OK, &progress(&account)),
+        None => refusal(StatusCode::NOT_FOUND, "there was no switchover of such a service"),
+    })
+}
+
+/// What `POST /api/pause/SERVICE` can say.
+#[derive(Deserialize)]
+struct Span {
+    #[serde(default = "usual_pause")]
+    ms: u64,
+}
+
+fn usual_pause() -> u64 {
+    30_000
+}
+
+async fn pause(
+    _: Local,
+    State(asked): State<Arc<Asked>>,
+    Path(service): Path<String>,
+    Query(Span { ms }): Query<Span>,
+) -> Result<Response, Unanswered> {
+    asked.act(move |running| running.pause(&service, Duration::from_millis(ms))).await.map(outcome)
+}
+
+async fn resume(
+    _: Local,
+    State(asked): State<Arc<Asked>>,
+    Path(service): Path<String>,
+) -> Result<Response, Unanswered> {
+    asked.act(move |running| running.resume(&service)).await.map(outcome)
+}
+
 fn outcome(result: Result<String, String>) -> Response {
     match result {
         Ok(done) => json(StatusCode::OK, &Outcome { done: Some(done), error: None }),
@@ -215,7 +293,7 @@ struct Asked {
 /// The newest sample, and when it was begun.
 type Newest = (Instant, Arc<Sample>);
 
-/// `sample`, `events`, and what acts.
+/// `sample`; `events` and accounts; and what acts.
 const KINDS_OF_CALLS: usize = 3;
 
 impl Asked {
@@ -248,6 +326,10 @@ impl Asked {
 
     async fn events(&self, after: u64) -> Result<Events, Unanswered> {
         self.alone(&self.event_call, LOOK_PATIENCE, move |running| running.events(after)).await
+    }
+
+    async fn account(&self, service: String) -> Result<Option<Account>, Unanswered> {
+        self.alone(&self.event_call, LOOK_PATIENCE, move |running| running.account(&service)).await
     }
 
     async fn act<T: Send + 'static>(

@@ -5,7 +5,7 @@ use pointsman_core::Now;
 use pointsman_core::command::Access;
 use pointsman_core::hold::{Pass, pass};
 use pointsman_core::topology::snapshot::ShardView;
-use pointsman_core::topology::status::{NodeStatus, SentinelStatus, State};
+use pointsman_core::topology::status::{GuardState, NodeStatus, SentinelStatus, State};
 use pointsman_core::topology::story::MarkKind;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -180,6 +180,8 @@ pub const STATISTICS: &[Statistic] = &[
         "1 for what the gate says to commands now: open (they are sent), hold (they wait), refuse (they get `-MASTERDOWN`), replica (reads only: a replica serves them meanwhile).").by(&["gate", "is"]),
     Statistic::gauge("holding", Service(|s, at| real(holding_s(s, at).unwrap_or(0.0))),
         "For how long the service holds already; 0 if it does not.").unit("seconds"),
+    Statistic::gauge("paused", Service(|s, _| flag(s.status.paused_until.is_some())),
+        "1 while an operator has paused the service (`pointsman pause`)."),
     Statistic::gauge("hold_max", Service(|s, _| real(s.status.hold_max.as_secs_f64())),
         "How long a hold may last; then commands get `-MASTERDOWN`.").unit("seconds"),
     Statistic::gauge("lease", Service(|s, at| s.status.lease.map_or(vec![], |t| real(t.since(at).as_secs_f64()))),
@@ -192,6 +194,10 @@ pub const STATISTICS: &[Statistic] = &[
         "The config epoch at which the Sentinels named the master."),
     Statistic::counter("switches", Service(|s, _| whole(s.switches)),
         "Changes of master: grants after the first."),
+    Statistic::gauge("guard", Service(guard),
+        "1 for where the guard stands: off, unarmed (no replica has acknowledged to this master yet), armed (one does), holding (none does, and writes wait), disarmed (none does, and writes go on because nobody can be promoted meanwhile).").by(&["state"]),
+    Statistic::counter("guard_holds", Service(|s, _| whole(s.status.guard.trips)),
+        "Times that the guard made writes wait because no replica acknowledged."),
     Statistic::counter("holds", Service(|s, _| whole(s.tally.holds)),
         "Times that the gates closed."),
     Statistic::counter("held", Service(|s, _| real(s.tally.held.as_secs_f64())),
@@ -216,6 +222,8 @@ pub const STATISTICS: &[Statistic] = &[
 
     Statistic::counter("commands", Service(|s, _| whole(s.counters.commands)),
         "Commands that were sent to the master or answered by Pointsman itself."),
+    Statistic::counter("write_commands", Service(|s, _| whole(s.counters.writes)),
+        "Those of them that may write."),
     Statistic::counter("upstream_writes", Service(|s, _| whole(s.counters.up_writes)),
         "System calls that wrote to the master. `rate(pointsman_commands_total[1m]) / rate(pointsman_upstream_writes_total[1m])` is how many requests travel in one turn: the more, the cheaper each."),
     Statistic::gauge("commands_per_write", Service(commands_per_write),
@@ -224,6 +232,8 @@ pub const STATISTICS: &[Statistic] = &[
         "Clients whose commands wait for a gate now."),
     Statistic::counter("held_commands", Service(|s, _| whole(s.counters.held)),
         "Commands that began to wait for a gate."),
+    Statistic::gauge("in_flight_commands", Service(|s, _| whole(s.counters.in_flight_now)),
+        "Commands that are on their way on shared connections now: not answered yet by the master."),
     Statistic::counter("resent_commands", Service(|s, _| whole(s.counters.resent)),
         "Commands that were sent again: they only read, were certainly not executed, or are idempotent (`retry`)."),
     Statistic::counter("subscribers_interrupted", Service(|s, _| whole(s.counters.subscribers_interrupted)),
@@ -232,8 +242,14 @@ pub const STATISTICS: &[Statistic] = &[
         "Commands that a replica served while there was no master (`held_reads`): what they found may be old."),
     Statistic::counter("scripts_reloaded", Service(|s, _| whole(s.counters.scripts_reloaded)),
         "Times that a new master did not know a script that a client had shown before, and was shown it again."),
+    Statistic::counter("withheld", Service(|s, _| whole(s.counters.withheld)),
+        "Replies to writes that were on their way at a sign of a switch, and waited until the successor was known to have the write."),
+    Statistic::counter("durable_writes", Service(|s, _| whole(s.counters.durable)),
+        "Durable writes that were acknowledged: replicas have them."),
+    Statistic::counter("durable_waits", Service(|s, _| whole(s.counters.waits)),
+        "`WAIT`s that were sent for durable writes: writes divided by these is how many share one."),
     Statistic::counter("errors", Service(errors),
-        "What went wrong, by kind. Commands: uncertain (answered `-UNCERTAIN`, the outcome is unknown), masterdown (answered `-MASTERDOWN`, not executed), refused (by policy), malformed. Clients: client_limit (not accepted, there were too many), overrun (closed, they did not read their replies), cut (closed, the connection that their state demanded was lost). Upstream: upstream_failed (connections that could not be made or set up).").by(&["kind"]),
+        "What went wrong, by kind. Commands: uncertain (answered `-UNCERTAIN`, the outcome is unknown), not_durable (durable writes answered `-NOTDURABLE`: the master executed them, replicas are not known to have them), masterdown (answered `-MASTERDOWN`, not executed), refused (by policy), malformed. Clients: client_limit (not accepted, there were too many), overrun (closed, they did not read their replies), cut (closed, the connection that their state demanded was lost). Upstream: upstream_failed (connections that could not be made or set up).").by(&["kind"]),
     Statistic::counter("signs", Service(|s, _| whole(s.counters.signs)),
         "Times that a worker held by itself, because it saw a sign that the master may have changed: a connection broke, a node said `-READONLY` or `-LOADING` …"),
     Statistic::counter("client_received", Service(|s, _| whole(s.counters.client_bytes_in)),
@@ -300,6 +316,13 @@ fn states(service: &ServiceSample, _: Now) -> Points<'_> {
     [State::Serving, State::Holding, State::Down].map(is).into()
 }
 
+fn guard(service: &ServiceSample, _: Now) -> Points<'_> {
+    let is = |state: GuardState| {
+        (vec![state.label().into()], Number::Whole(u64::from(service.status.guard.state == state)))
+    };
+    GuardState::ALL.map(is).into()
+}
+
 fn gates(service: &ServiceSample, at: Now) -> Points<'_> {
     let mut points = Vec::new();
     for (gate, now) in gate_words(&service.view, at) {
@@ -334,6 +357,7 @@ fn errors(service: &ServiceSample, _: Now) -> Points<'_> {
     let c = &service.counters;
     kinds(&[
         ("uncertain", c.uncertain),
+        ("not_durable", c.not_durable),
         ("masterdown", c.masterdown),
         ("refused", c.refused),
         ("malformed", c.malformed),

@@ -5,8 +5,10 @@ mod renderings;
 use super::*;
 use crate::events::Line;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceId, Term};
-use pointsman_core::topology::status::{Event, EventKind, NodeStatus, SentinelStatus, State};
-use pointsman_core::topology::story::{Mark, MarkKind, Reign, Story};
+use pointsman_core::topology::status::{
+    Event, EventKind, GuardState, GuardStatus, NodeStatus, SentinelStatus, State,
+};
+use pointsman_core::topology::story::{Granted, Mark, MarkKind, Story};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -67,6 +69,7 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         why: why.into(),
         at: at(),
         held_since: (state != State::Serving).then(|| ago(3_200)),
+        paused_until: None,
         term: Term(4),
         master: (state == State::Serving).then(|| node_address(2)),
         epoch: Some(13),
@@ -77,6 +80,7 @@ fn status_of(id: u16, name: &str, state: State, why: &str) -> Status {
         sentinels: Vec::new(),
         majority: 0,
         nodes: Vec::new(),
+        guard: GuardStatus { state: GuardState::Armed, why: None, trips: 2 },
         problems: Vec::new(),
     }
 }
@@ -90,10 +94,15 @@ fn counters() -> Counters {
         clients_cut: 1004,
         clients_now: 1005,
         commands: 1006,
+        writes: 1019,
         held: 1007,
         held_now: 1008,
         resent: 1009,
         uncertain: 1010,
+        withheld: 1024,
+        durable: 1025,
+        not_durable: 1026,
+        waits: 1027,
         masterdown: 1011,
         refused: 1012,
         malformed: 1013,
@@ -107,9 +116,10 @@ fn counters() -> Counters {
         ups_failed: 1021,
         lanes_now: 1022,
         pinned_now: 1023,
-        subscribers_interrupted: 1024,
-        scripts_reloaded: 1025,
-        replica_reads: 1026,
+        in_flight_now: 1028,
+        subscribers_interrupted: 1029,
+        scripts_reloaded: 1030,
+        replica_reads: 1031,
     }
 }
 
@@ -177,11 +187,11 @@ fn tally() -> Tally {
         by: "worker".into(),
         text: "broken".into(),
     };
-    let reign = |term, n| Reign { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
+    let granted = |term, n| Granted { term: Term(term), master: Some(node_address(n)), epoch: Some(13) };
     let story = Story {
         began: ago(9_000),
-        from: reign(3, 1),
-        to: reign(4, 2),
+        from: granted(3, 1),
+        to: granted(4, 2),
         marks: marks.map(mark).collect(),
         left_out: 0,
         behind: Some(0),
@@ -248,5 +258,21 @@ impl Running for Fake {
 
     fn trust(&self, service: &str) -> Result<String, String> {
         Ok(format!("trusted {service}"))
+    }
+
+    fn switchover(&self, service: &str, order: Order) -> Result<String, String> {
+        Err(format!("{service}: {order:?}"))
+    }
+
+    fn account(&self, service: &str) -> Option<Account> {
+        (service == "cache").then(Account::default)
+    }
+
+    fn pause(&self, service: &str, span: Duration) -> Result<String, String> {
+        Ok(format!("paused {service} for {span:?}"))
+    }
+
+    fn resume(&self, service: &str) -> Result<String, String> {
+        Ok(format!("resumed {service}"))
     }
 }

@@ -111,7 +111,9 @@ impl Task {
                     None => std::future::pending().await,
                 }
             };
+            // In this order: an answer that is there counts before a deadline that passed while this thread slept.
             tokio::select! {
+                biased;
                 changed = wishes.changed() => {
                     if changed.is_err() {
                         return;
@@ -261,14 +263,14 @@ async fn transfer(stream: &mut TcpStream, unsent: &mut Vec<u8>) -> io::Result<Ha
     }
 }
 
-async fn resolve(at: HostPort) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn resolve(at: HostPort) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> =
         tokio::net::lookup_host((&*at.host, at.port)).await?.take(ADDRESSES_MAX).collect();
     if found.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(found) }
 }
 
 /// Connects to the first address that can be connected to. It counts as refused only if every address refused.
-async fn dial(addresses: Vec<SocketAddr>) -> Result<(TcpStream, SocketAddr), Gone> {
+pub(super) async fn dial(addresses: Vec<SocketAddr>) -> Result<(TcpStream, SocketAddr), Gone> {
     let mut worst = Gone::Refused;
     for addr in addresses {
         match TcpStream::connect(addr).await {
@@ -286,7 +288,7 @@ async fn dial(addresses: Vec<SocketAddr>) -> Result<(TcpStream, SocketAddr), Gon
     Err(worst)
 }
 
-fn gone(e: &io::Error) -> Gone {
+pub(super) fn gone(e: &io::Error) -> Gone {
     match e.kind() {
         ErrorKind::ConnectionRefused => Gone::Refused,
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Gone::Closed,

@@ -4,19 +4,25 @@
 //!  link task ──observation──▶ ┌────────────┐ ──snapshot──▶ Publisher (the workers' mailboxes)
 //!  link task ◀─ask, hurry──── │ the loop:  │ ──story─────▶ Teller (the journal)
 //!     ⋮                       │ Topologies │
-//!  Handle ──sign, trust,────▶ └────────────┘ ◀─timeout
-//!           reconfigure, status, stop
+//!  wire task ◀────bytes─────▶ │ errands    │ ◀─timeout
+//!  Handle ──sign, trust,────▶ └────────────┘
+//!           reconfigure, status, switchover, pause, stop
 //! ```
 //! A link task owns one connection and one observer machine, and moves bytes; the loop owns the topology machines, and
-//! hands observations in and acts out. Nothing here decides who is master.
+//! hands observations in and acts out. Nothing here decides who is master. Errands (`switchover`) are machines of the same
+//! kind, with connections of their own (`wire`).
 mod link;
+mod switchover;
+mod wire;
 
 use crate::clock;
 use crate::events::Teller;
 use link::{Link, Received};
 use pointsman_core::Now;
 use pointsman_core::observe::Observer;
+use pointsman_core::switchover::{Demotion, Order as Switch};
 use pointsman_core::topology::observation::Target;
+use pointsman_core::topology::pause::Pauser;
 use pointsman_core::topology::settings::Settings;
 use pointsman_core::topology::snapshot::{
     ServiceId, ServiceView, ShardId, ShardView, Sign, SignKind, Snapshot,
@@ -28,11 +34,17 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+pub use switchover::Account;
+use switchover::{Accounts, Errand};
 use tokio::sync::{mpsc, oneshot};
+use wire::{Heard, Wires};
 
 /// Messages that may wait for the loop, from workers and operators, and from links.
 const ORDERS_MAX: usize = 1024;
 const OBSERVATIONS_MAX: usize = 1024;
+/// What errands' connections have brought, and is not looked at yet.
+const REPORTS_MAX: usize = 256;
 /// Threads that resolve names.
 const RESOLVERS_MAX: usize = 16;
 
@@ -40,6 +52,12 @@ const RESOLVERS_MAX: usize = 16;
 pub trait Publisher: Send + Sync {
     /// A new view of all services. Called on the control thread; must not block.
     fn publish(&self, snapshot: Arc<Snapshot>);
+
+    /// How many commands of a service are in flight to its master, by all workers, after they have taken over what was
+    /// published last; `None` if one did not say. May block for a moment; not called on the control thread.
+    fn in_flight(&self, _service: ServiceId) -> Option<u64> {
+        Some(0)
+    }
 }
 
 /// What the rest of the process says to the control plane. Clones speak to the same.
@@ -47,12 +65,17 @@ pub trait Publisher: Send + Sync {
 pub struct Handle {
     orders: mpsc::Sender<Order>,
     signs_lost: Arc<AtomicBool>,
+    accounts: Accounts,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 enum Order {
     Sign(Sign),
+    Writes(ServiceId),
     Trust(ServiceId),
+    Switch(ServiceId, Switch, oneshot::Sender<Result<(), String>>),
+    Pause(ServiceId, Duration, oneshot::Sender<Result<(), String>>),
+    Resume(ServiceId, oneshot::Sender<Result<Duration, String>>),
     Reconfigure(Vec<Settings>),
     Status(oneshot::Sender<Vec<Status>>),
     Stop,
@@ -71,6 +94,8 @@ pub fn start(
         .build()?;
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let (heard, observations) = mpsc::channel(OBSERVATIONS_MAX);
+    let (reported, reports) = mpsc::channel(REPORTS_MAX);
+    let accounts = Accounts::default();
     let signs_lost = Arc::new(AtomicBool::new(false));
     let control = Control {
         services: BTreeMap::new(),
@@ -79,15 +104,19 @@ pub fn start(
         publisher,
         heard,
         links_made: 0,
+        reported,
+        errands: BTreeMap::new(),
+        errands_made: 0,
+        accounts: accounts.clone(),
         signs_lost: signs_lost.clone(),
         teller,
     };
     let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
-        runtime.block_on(control.run(services, inbox, observations));
+        runtime.block_on(control.run(services, inbox, observations, reports));
         // Names that are still being resolved keep nobody from stopping.
         runtime.shutdown_background();
     })?;
-    Ok(Handle { orders, signs_lost, thread: Arc::new(Mutex::new(Some(thread))) })
+    Ok(Handle { orders, signs_lost, accounts, thread: Arc::new(Mutex::new(Some(thread))) })
 }
 
 impl Handle {
@@ -98,10 +127,51 @@ impl Handle {
         }
     }
 
+    /// A worker sends writes of this service. Never blocks: if the mailbox is full, it will be said again.
+    pub fn writes(&self, service: ServiceId) {
+        let _ = self.orders.try_send(Order::Writes(service));
+    }
+
     /// The operator believes what is seen now of this service (see [`Topology::trust`]).
     /// Waits while the mailbox is full; not to be called on a runtime's thread, as all that follow.
     pub fn trust(&self, service: ServiceId) {
         let _ = self.orders.blocking_send(Order::Trust(service));
+    }
+
+    /// Begins a switchover of a service; [`Handle::account`] tells how it goes.
+    ///
+    /// # Errors
+    /// Why it was not begun.
+    pub fn switch(&self, service: ServiceId, order: Switch) -> Result<(), String> {
+        self.ask(|answer| Order::Switch(service, order, answer))
+    }
+
+    /// The account of a service's last switchover, if there was one.
+    pub fn account(&self, service: ServiceId) -> Option<Account> {
+        switchover::account(&self.accounts, service)
+    }
+
+    /// Holds a service's commands for `span` at most.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn pause(&self, service: ServiceId, span: Duration) -> Result<(), String> {
+        self.ask(|answer| Order::Pause(service, span, answer))
+    }
+
+    /// Ends a pause; for how long it lasted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn resume(&self, service: ServiceId) -> Result<Duration, String> {
+        self.ask(|answer| Order::Resume(service, answer))
+    }
+
+    fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Order) -> Result<T, String> {
+        let stopped = || String::from("the control plane has stopped");
+        let (answer, answered) = oneshot::channel();
+        self.orders.blocking_send(order(answer)).map_err(|_| stopped())?;
+        answered.blocking_recv().unwrap_or_else(|_| Err(stopped()))
     }
 
     /// The set of services is now this. Those that stay keep their grants.
@@ -145,6 +215,11 @@ struct Control {
     heard: mpsc::Sender<Received>,
     /// Counts links, so that a late word of one that is gone is not taken for its successor's.
     links_made: u64,
+    /// Where errands' connections report.
+    reported: mpsc::Sender<Heard>,
+    errands: BTreeMap<u64, Errand>,
+    errands_made: u64,
+    accounts: Accounts,
     signs_lost: Arc<AtomicBool>,
     teller: Arc<dyn Teller>,
 }
@@ -155,18 +230,27 @@ impl Control {
         services: Vec<Settings>,
         mut inbox: mpsc::Receiver<Order>,
         mut observations: mpsc::Receiver<Received>,
+        mut reports: mpsc::Receiver<Heard>,
     ) {
         self.reconfigure(clock::now(), services);
+        let mut end = None;
         loop {
             self.publish();
+            if end.is_some_and(|end| !self.is_switching() || clock::now() >= end) {
+                return;
+            }
             tokio::select! {
                 biased;
-                order = inbox.recv() => match order {
-                    None | Some(Order::Stop) => return,
+                order = inbox.recv(), if end.is_none() => match order {
+                    None | Some(Order::Stop) => end = Some(self.wind_up(clock::now())),
                     Some(order) => self.order(clock::now(), order),
                 },
+                Some(heard) = reports.recv() => self.heard(clock::now(), heard),
                 Some(received) = observations.recv() => self.observe(clock::now(), received),
-                () = self.idle() => self.timeout(clock::now()),
+                () = self.idle(end) => self.timeout(clock::now()),
+            }
+            if !self.errands.is_empty() {
+                self.run_errands(clock::now());
             }
             if self.signs_lost.swap(false, Ordering::AcqRel) {
                 self.doubt_all(clock::now());
@@ -175,9 +259,10 @@ impl Control {
     }
 
     /// Until the first machine's time has come.
-    async fn idle(&self) {
-        let next = self.services.values().filter_map(|s| s.topology.next_timeout()).min();
-        match next {
+    async fn idle(&self, end: Option<Now>) {
+        let machines = self.services.values().filter_map(|s| s.topology.next_timeout());
+        let errands = self.errands.values().filter_map(Errand::next_timeout);
+        match machines.chain(errands).chain(end).min() {
             Some(at) => tokio::time::sleep(at.since(clock::now())).await,
             None => std::future::pending().await,
         }
@@ -186,8 +271,18 @@ impl Control {
     fn order(&mut self, now: Now, order: Order) {
         match order {
             Order::Sign(sign) => self.on(sign.service, |t| t.sign(now, &sign)),
+            Order::Writes(id) => self.on(id, |t| t.writes_flow(now)),
             Order::Trust(id) => self.on(id, |t| t.trust(now)),
             Order::Reconfigure(services) => self.reconfigure(now, services),
+            Order::Switch(id, order, answer) => drop(answer.send(self.switch(now, id, order))),
+            Order::Pause(id, span, answer) => {
+                let outcome = self.with(id, |t| t.pause(now, Pauser::Operator, span));
+                drop(answer.send(outcome));
+            }
+            Order::Resume(id, answer) => {
+                let outcome = self.with(id, |t| t.resume(now, Pauser::Operator));
+                drop(answer.send(outcome));
+            }
             Order::Status(answer) => {
                 // Who asked may have gone away.
                 let _ = answer.send(self.services.values().map(|s| s.topology.status()).collect());
@@ -239,6 +334,17 @@ impl Control {
         }
     }
 
+    /// As [`Self::on`], with an outcome.
+    fn with<T>(
+        &mut self,
+        id: ServiceId,
+        f: impl FnOnce(&mut Topology) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut outcome = Err("there is no such service".into());
+        self.on(id, |t| outcome = f(t));
+        outcome
+    }
+
     /// Lets a service's machine do something, and does what it then wants done.
     fn on(&mut self, id: ServiceId, f: impl FnOnce(&mut Topology)) {
         let Some(service) = self.services.get_mut(&id) else { return };
@@ -259,6 +365,15 @@ impl Control {
                     self.dirty = true;
                 }
                 Act::Story(event) => self.teller.tell(event),
+                Act::Demote { node, to } => {
+                    self.errands_made += 1;
+                    let wires = Wires::new(self.errands_made, self.reported.clone());
+                    let credential = service.settings.node_credential.clone();
+                    let demotion = Demotion::new(clock::now(), node.clone(), to, credential);
+                    let errand = Errand::demotion(id, demotion, node, wires);
+                    self.errands.insert(self.errands_made, errand);
+                }
+                Act::Spare(node) => self.errands.retain(|_, e| !e.demotes(id, &node)),
             }
         }
     }

@@ -91,9 +91,18 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
 }
 
+/// For whom a listener accepts clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    /// The service.
+    pub service: ServiceId,
+    /// Whether its clients' writes are durable.
+    pub durable: bool,
+}
+
 enum Message {
-    Open(ServiceId, u64, Listener),
-    Assign(u64, ServiceId),
+    Open(Door, u64, Listener),
+    Assign(u64, Door),
     Close(u64),
     Stop,
 }
@@ -114,14 +123,14 @@ impl Acceptor {
         Ok(Acceptor { sender, waker })
     }
 
-    /// Accepts clients of `service` on a listener; `id` is what [`Acceptor::close`] names it by.
-    pub fn open(&self, service: ServiceId, id: u64, listener: Listener) {
-        self.send(Message::Open(service, id, listener));
+    /// Accepts clients on a listener; `id` is what [`Acceptor::close`] names it by.
+    pub fn open(&self, door: Door, id: u64, listener: Listener) {
+        self.send(Message::Open(door, id, listener));
     }
 
-    /// From now on a listener's clients are those of `service`.
-    pub fn assign(&self, id: u64, service: ServiceId) {
-        self.send(Message::Assign(id, service));
+    /// From now on a listener accepts clients for `door`.
+    pub fn assign(&self, id: u64, door: Door) {
+        self.send(Message::Assign(id, door));
     }
 
     /// Closes a listener.
@@ -142,7 +151,7 @@ impl Acceptor {
 }
 
 struct Open {
-    service: ServiceId,
+    door: Door,
     id: u64,
     listener: Listener,
 }
@@ -163,14 +172,14 @@ fn run(mut poll: Poll, mailbox: &Receiver<Message>, workers: &Workers) {
         while let Ok(message) = mailbox.try_recv() {
             match message {
                 Message::Stop => return,
-                Message::Assign(id, service) => {
-                    open.iter_mut().filter(|(_, o)| o.id == id).for_each(|(_, o)| o.service = service);
+                Message::Assign(id, door) => {
+                    open.iter_mut().filter(|(_, o)| o.id == id).for_each(|(_, o)| o.door = door);
                 }
                 Message::Close(id) => open.retain(|_, o| o.id != id),
-                Message::Open(service, id, mut listener) => {
+                Message::Open(door, id, mut listener) => {
                     let entry = open.vacant_entry();
                     match listener.register(&poll, Token(entry.key())) {
-                        Ok(()) => drop(entry.insert(Open { service, id, listener })),
+                        Ok(()) => drop(entry.insert(Open { door, id, listener })),
                         Err(error) => tracing::error!(%error, "a listener cannot be watched"),
                     }
                 }
@@ -192,7 +201,7 @@ fn run(mut poll: Poll, mailbox: &Receiver<Message>, workers: &Workers) {
 fn accept_all(o: &Open, workers: &Workers) -> bool {
     loop {
         match o.listener.accept() {
-            Ok(stream) => workers.accepted(o.service, stream),
+            Ok(stream) => workers.accepted(o.door, stream),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
             // The connection was gone before it was accepted.
             Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}

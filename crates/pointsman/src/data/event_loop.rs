@@ -7,13 +7,14 @@
 //! ```
 //! Events are edge-triggered and both interests are registered once. So the loop keeps its own list of streams that
 //! may still have something to read: those that filled the buffer, and those that were not read for back-pressure.
+use super::accept::Door;
 use super::transport::Stream;
 use super::{Message, Outbox, Shared};
 use crate::clock;
 use mio::event::Event as Ready;
 use mio::{Events, Poll, Token, Waker};
 use pointsman_core::Now;
-use pointsman_core::topology::snapshot::{Endpoint, ServiceId};
+use pointsman_core::topology::snapshot::Endpoint;
 use pointsman_core::worker::{ClientId, Dst, Effect, How, Side, UpId, Worker};
 use slab::Slab;
 use slotmap::SecondaryMap;
@@ -207,7 +208,7 @@ impl EventLoop {
 
     fn message(&mut self, now: Now, message: Message) {
         match message {
-            Message::Accepted(service, stream) => self.accepted(now, service, stream),
+            Message::Accepted(door, stream) => self.accepted(now, door, stream),
             Message::Snapshot(snapshot) => self.worker.snapshot(now, snapshot),
             Message::Configure(policies) => self.worker.configure(now, &policies),
             Message::Count(tell) => tell(self.worker.counters()),
@@ -218,8 +219,8 @@ impl EventLoop {
         }
     }
 
-    fn accepted(&mut self, now: Now, service: ServiceId, mut stream: Stream) {
-        let id = match self.worker.accepted(now, service) {
+    fn accepted(&mut self, now: Now, door: Door, mut stream: Stream) {
+        let id = match self.worker.accepted(now, door.service, door.durable) {
             Ok(id) => id,
             Err(refused) => {
                 // The socket is new: its buffer takes a line.

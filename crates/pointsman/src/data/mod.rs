@@ -33,7 +33,7 @@ type Tell = Box<dyn FnOnce(Vec<(ServiceId, Counters)>) + Send>;
 /// What is sent to a worker.
 enum Message {
     /// A client was accepted.
-    Accepted(ServiceId, Stream),
+    Accepted(accept::Door, Stream),
     /// A new view of all services.
     Snapshot(Arc<Snapshot>),
     /// The policies of all services.
@@ -113,13 +113,13 @@ impl Workers {
 
     /// Hands a client to a worker: to the first that is not busy, so that few workers carry large turns. When all are
     /// busy, to the one with the fewest clients.
-    pub fn accepted(&self, service: ServiceId, stream: Stream) {
+    pub fn accepted(&self, door: accept::Door, stream: Stream) {
         const BUSY: usize = 600;
         let idle = self.handles.iter().find(|h| h.shared.busy_permille.load(Ordering::Relaxed) < BUSY);
         let fewest = || self.handles.iter().min_by_key(|h| h.shared.clients.load(Ordering::Relaxed));
         if let Some(h) = idle.or_else(fewest) {
             h.shared.clients.fetch_add(1, Ordering::Relaxed);
-            h.send(Message::Accepted(service, stream));
+            h.send(Message::Accepted(door, stream));
         }
     }
 

@@ -111,3 +111,61 @@ impl Book {
         Some(Counts::between(&before, after))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_core::topology::snapshot::Term;
+    use pointsman_core::topology::status::EventKind;
+    use pointsman_core::topology::story::{Granted, Story};
+    use std::sync::Arc;
+
+    const SERVICE: ServiceId = ServiceId(3);
+
+    fn seen(ms: u64, uncertain: u64) -> Seen {
+        let counters = BTreeMap::from([(SERVICE, Counters { uncertain, ..Counters::default() })]);
+        Seen { at: Now::from_millis(ms), counters }
+    }
+
+    fn over(began: u64) -> Event {
+        let story = Story {
+            began: Now::from_millis(began),
+            from: Granted::default(),
+            to: Granted::default(),
+            marks: Vec::new(),
+            left_out: 0,
+            behind: None,
+        };
+        Event {
+            service: SERVICE,
+            name: "cache".into(),
+            at: Now::from_millis(began),
+            kind: EventKind::Switch,
+            term: Term(2),
+            master: None,
+            text: "".into(),
+            story: Some(Arc::new(story)),
+            lost: None,
+        }
+    }
+
+    fn uncertain(book: &mut Book, began: u64) -> u64 {
+        book.end(&over(began)).expect("there were looks").uncertain
+    }
+
+    #[test]
+    fn a_story_has_what_was_counted_since_its_sign_however_late_that_is_told() {
+        let mut book = Book::default();
+        book.looks.extend([seen(1000, 1), seen(2000, 3), seen(3000, 5)]);
+        book.begin(SERVICE, Now::from_millis(1500));
+        // Later looks change nothing about where it began.
+        book.looks = VecDeque::from([seen(9000, 7), seen(10_000, 8)]);
+        assert_eq!(uncertain(&mut book, 1500), 7);
+        // One whose beginning was not told, and one that began before everything that is known.
+        assert_eq!(uncertain(&mut book, 9500), 1);
+        assert_eq!(uncertain(&mut book, 500), 1);
+        // One that came to nothing does not date the next.
+        book.begin(SERVICE, Now::from_millis(9500));
+        assert_eq!(uncertain(&mut book, 11_000), 0);
+    }
+}

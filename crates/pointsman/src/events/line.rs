@@ -45,9 +45,9 @@ pub struct Story {
     /// When the first sign was, in UTC.
     pub began: String,
     /// The grant before.
-    pub from: Reign,
+    pub from: Granted,
     /// The grant now.
-    pub to: Reign,
+    pub to: Granted,
     /// For how long, all in all, writes were held until the last mark.
     pub held_ms: f64,
     /// What happened, in order.
@@ -63,7 +63,7 @@ pub struct Story {
 /// A grant.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Reign {
+pub struct Granted {
     /// Its number; 0 before the first.
     pub term: u64,
     /// Its node.
@@ -148,8 +148,8 @@ impl Story {
         };
         Story {
             began: time_of_day(s.began),
-            from: Reign::of(&s.from),
-            to: Reign::of(&s.to),
+            from: Granted::of(&s.from),
+            to: Granted::of(&s.to),
             held_ms: ms(s.held()),
             marks: s.marks.iter().map(mark).collect(),
             left_out: s.left_out,
@@ -159,9 +159,9 @@ impl Story {
     }
 }
 
-impl Reign {
-    fn of(r: &story::Reign) -> Reign {
-        Reign { term: r.term.0, master: r.master.as_ref().map(Endpoint::to_string), epoch: r.epoch }
+impl Granted {
+    fn of(r: &story::Granted) -> Granted {
+        Granted { term: r.term.0, master: r.master.as_ref().map(Endpoint::to_string), epoch: r.epoch }
     }
 }
 

@@ -11,7 +11,7 @@ mod file;
 mod line;
 
 pub use file::place;
-pub use line::{Counts, Line, Lost, Mark, Reign, Story};
+pub use line::{Counts, Granted, Line, Lost, Mark, Story};
 
 use counts::Told;
 use file::EventsFile;

@@ -1,7 +1,9 @@
 use super::*;
 use crate::clock;
 use pointsman_core::topology::snapshot::{Endpoint, Term};
-use pointsman_core::topology::story::{Mark as CoreMark, MarkKind, Reign as CoreReign, Story as CoreStory};
+use pointsman_core::topology::story::{
+    Granted as CoreGranted, Mark as CoreMark, MarkKind, Story as CoreStory,
+};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -34,11 +36,11 @@ fn story(began: Now) -> CoreStory {
         by: "Sentinel 10.0.0.11:26379".into(),
         text: "+odown".into(),
     };
-    let reign = |term, n| CoreReign { term: Term(term), master: node(n), epoch: Some(term) };
+    let granted = |term, n| CoreGranted { term: Term(term), master: node(n), epoch: Some(term) };
     CoreStory {
         began,
-        from: reign(1, 1),
-        to: reign(2, 2),
+        from: granted(1, 1),
+        to: granted(2, 2),
         marks: vec![mark(MarkKind::Sign, 0), mark(MarkKind::Hold, 1), mark(MarkKind::Released, 3)],
         left_out: 0,
         behind: None,
@@ -174,10 +176,13 @@ fn the_file_is_bounded_and_the_newest_are_in_it() {
         .map(|f| f.expect("a file").metadata().expect("its size").len())
         .sum();
     assert!(all <= SIZE && all > SIZE / 2, "{all}");
-    let (_, found) = EventsFile::open(&at(&folder), SIZE, 10, EVENTS_MAX).expect("a file");
+    let (again, found) = EventsFile::open(&at(&folder), SIZE, 10, EVENTS_MAX).expect("a file");
     assert_eq!((found.id, found.lines.last().map(|l| l.n)), (9, Some(2000)));
     let numbers: Vec<u64> = found.lines.iter().map(|l| l.n).collect();
     assert!(numbers.len() > 120 && numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
+    drop(again);
+    let (_, found) = EventsFile::open(&at(&folder), SIZE, 10, 5).expect("a file");
+    assert_eq!(found.lines.iter().map(|l| l.n).collect::<Vec<_>>(), [1996, 1997, 1998, 1999, 2000]);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Tally {
     pub reads: u64,
     /// Increments of which it was said that their outcome is unknown.
     pub uncertain: u64,
+    /// Increments of which it was said that replicas are not known to have them.
+    pub not_durable: u64,
     /// Other errors, in full.
     pub errors: Vec<String>,
     /// Connections that ended or said nonsense.
@@ -51,17 +53,18 @@ impl Tally {
     /// Nobody noticed anything.
     pub fn assert_perfect(&self) {
         self.assert_sound();
-        assert!(self.uncertain == 0 && self.lost == 0, "{}", self.in_short());
+        assert!(self.uncertain + self.not_durable == 0 && self.lost == 0, "{}", self.in_short());
     }
 
     /// All of it, but of errors only how many there are, and the first.
     fn in_short(&self) -> String {
         let first = |v: &[String]| (v.len(), v.first().cloned());
         format!(
-            "{} writes, {} reads, {} uncertain, {} lost, {} twice, {} stale, longest {:?}; errors {:?}, dropped {:?}, wrong {:?}",
+            "{} writes, {} reads, {} uncertain, {} not durable, {} lost, {} twice, {} stale, longest {:?}; errors {:?}, dropped {:?}, wrong {:?}",
             self.writes,
             self.reads,
             self.uncertain,
+            self.not_durable,
             self.lost,
             self.twice,
             self.stale,
@@ -212,6 +215,8 @@ impl Shared {
                 counter.attempted.store(n, SeqCst);
                 counter.writes.fetch_add(1, SeqCst);
             }
+            // It is there, and may be lost.
+            Value::Error(text) if text.starts_with("NOTDURABLE ") => self.note(|t| t.not_durable += 1),
             Value::Error(text) if text.starts_with("UNCERTAIN ") => self.note(|t| t.uncertain += 1),
             Value::Error(text) => self.note(|t| t.errors.push(format!("INCR: {text}"))),
             other => self.note(|t| t.wrong.push(format!("INCR {}: {other:?}", key(writer)))),

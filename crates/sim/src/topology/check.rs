@@ -2,8 +2,9 @@
 use super::drive::{Drive, HURRY, INTERVAL, TIMEOUT, host, index_of, ms, node_of};
 use super::world::FAILOVER_TIMEOUT;
 use pointsman_core::Now;
-use pointsman_core::topology::observation::{Role, Stage, TargetKind};
+use pointsman_core::topology::observation::{Role, Stage, TargetKind, View};
 use pointsman_core::topology::snapshot::{Gate, ShardView};
+use pointsman_core::topology::status::GuardState;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -32,7 +33,8 @@ impl Drive {
         if v.writes.is_open() && !v.reads.is_open() {
             self.fail("reads are shut while writes are open".into());
         }
-        let open = v.writes.is_open() || v.reads.is_open();
+        self.check_paused(v.writes.is_open());
+        let open = v.writes.is_open() || v.reads.is_open() || self.is_only_paused(v);
         let Some(n) = v.master.as_ref().map(node_of).filter(|_| open) else {
             if open {
                 self.fail("a gate is open and there is no master".into());
@@ -72,14 +74,19 @@ impl Drive {
     }
 
     /// The highest epoch at which, or beyond which, enough Sentinels name a node; or how many name it at all.
-    fn named_at(&self, n: usize) -> Result<u64, usize> {
-        let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
+    pub(super) fn named_at(&self, n: usize) -> Result<u64, usize> {
         let at = host(TargetKind::Node, n);
-        let fresh = self.views.values().filter(|(sent, _)| *sent >= oldest).map(|(_, v)| v);
+        let fresh = self.fresh_views();
         let need = (self.world.sentinels.len() / 2 + 1).saturating_sub(self.liars()).max(1);
         let mut epochs: Vec<u64> = fresh.filter(|v| v.master == at).map(|v| v.epoch).collect();
         epochs.sort_unstable_by_key(|e| Reverse(*e));
         epochs.get(need - 1).copied().ok_or(epochs.len())
+    }
+
+    /// What honest Sentinels have said lately.
+    pub(super) fn fresh_views(&self) -> impl Iterator<Item = &View> {
+        let oldest = self.now.saturating_sub(INTERVAL + TIMEOUT);
+        self.views.values().filter(move |(sent, _)| *sent >= oldest).map(|(_, v)| v)
     }
 
     fn liars(&self) -> usize {
@@ -123,9 +130,11 @@ impl Drive {
         let chose = |s: &usize| self.selected.get(s).is_some_and(|(m, _)| *m == n);
         let lying = |s: &usize| {
             let w = &self.world.sentinels[*s];
-            w.liar && chose(s) && may(s, self.world.says(self.now, *s).forced)
+            // Its lie can happen to be what it did.
+            let did = chose(s) || self.world.says(self.now, *s).selected == Some(n);
+            w.liar && did && may(s, self.forced.get(s) == Some(&true))
         };
-        // A liar can be elected; what it announces, and what the others say of it, is true.
+        // A liar can be elected; what it announces, and what the others say of it, is true, and so is its flag.
         let liars = (0..self.world.sentinels.len()).filter(lying);
         let leaders: Vec<usize> = leaders.map(|(s, _)| *s).chain(liars).collect();
         if leaders.is_empty() { Err("no Sentinel may have promoted it".into()) } else { Ok(leaders) }
@@ -158,17 +167,19 @@ impl Drive {
 
     /// What must hold at every moment.
     pub(super) fn check_always(&mut self) {
-        if self.view.writes.is_open() {
+        if self.view.writes.is_open() || self.is_only_paused(&self.view) {
             self.view.master.as_ref().map(node_of).into_iter().for_each(|n| self.check_named(n));
             self.check_signs();
         }
         if let Gate::Hold { since, until } = self.view.writes {
-            if until.since(since) > ms(3000) {
+            let paused = self.pause_lasts();
+            if until.since(since) > ms(3000) + paused.unwrap_or_default() {
                 self.fail("a hold is longer than allowed".into());
             }
         }
         self.check_astray();
         self.check_provisional();
+        self.check_guard();
     }
 
     /// Writes are not open for long by a promotion alone, nor while its leader is known to have given it up.
@@ -229,7 +240,8 @@ impl Drive {
         }
         let granted = self.view.master.as_ref().filter(|_| self.view.writes.is_open()).map(node_of);
         let truth = self.world.truth(self.now).map(|(n, _)| n);
-        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none());
+        let armed = || !self.guarded || self.guard_state() == GuardState::Armed;
+        let right = granted.is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none()) && armed();
         if !right {
             self.steady_since = None;
         } else if self.now - *self.steady_since.get_or_insert(self.now) >= STEADY_FOR {

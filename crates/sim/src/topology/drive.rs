@@ -1,10 +1,12 @@
 //! Plays the observers between a model world and a real topology machine.
+use super::blindfold::Blindfold;
+use super::guard::{self, Truth};
 use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{
-    Announced, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target, TargetKind, View,
-    Vote,
+    Announced, Attached, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target,
+    TargetKind, View, Vote,
 };
 use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
 use pointsman_core::topology::snapshot::{Endpoint, ServiceId, ShardView, Term};
@@ -19,34 +21,6 @@ pub(super) const INTERVAL: u64 = 300;
 pub(super) const HURRY: u64 = 60;
 pub(super) const TIMEOUT: u64 = 500;
 
-/// What the machine is kept from knowing: each must be caught by a checker. They stand for a product in which the
-/// corresponding rule is missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Blindfold {
-    /// Nothing: the product as it is.
-    None,
-    /// All views seem to be of one epoch.
-    Epochs,
-    /// Every node seems to say master.
-    Roles,
-    /// Each Sentinel seems to be the only one.
-    Majority,
-    /// No failover seems to go on.
-    Stages,
-    /// Restarted processes seem to be the same.
-    RunIds,
-    /// Every node that says master seems to have been promoted out of the granted one's history.
-    Lineage,
-    /// Every failover seems to have been ordered, so that nobody need have voted.
-    Votes,
-    /// A Sentinel that gave up a failover, or died, seems to go on with it.
-    Leaders,
-    /// There are no leases.
-    Leases,
-    /// A Sentinel that refuses connections may be alive.
-    Refusals,
-}
-
 /// How a run ended.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -60,6 +34,8 @@ pub struct Outcome {
     pub confirmed: u64,
     /// Releases to the same master.
     pub releases: u64,
+    /// Deposed masters that were told whom to follow.
+    pub demotions: u64,
     /// Stories that are over.
     pub stories: u64,
     /// What the machine told, with times, for people.
@@ -98,6 +74,10 @@ pub struct Drive {
     pub(super) world: World,
     pub(super) topology: Topology,
     pub(super) rng: Rng,
+    /// For what is wanted: of its own, so that it does not shift what breaks.
+    pub(super) whims: Rng,
+    /// Whether somebody pauses the service: in some runs, as it hides what would be seen.
+    pub(super) pauses: bool,
     pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
@@ -111,6 +91,8 @@ pub struct Drive {
     pub(super) votes: BTreeMap<(usize, usize), (u64, usize)>,
     /// Whom each selected in the failover that it is leading, and when that was heard.
     pub(super) selected: BTreeMap<usize, (usize, u64)>,
+    /// Whether each last said that it was ordered to fail over.
+    pub(super) forced: BTreeMap<usize, bool>,
     /// Whose replica each node last said that it was.
     pub(super) followed: BTreeMap<usize, usize>,
     /// The last node that was served with a majority's word, and its history.
@@ -137,6 +119,11 @@ pub struct Drive {
     pub(super) wakes_at: u64,
     pub(super) trusts_at: u64,
     pub(super) announces: bool,
+    /// Until when an operator has paused the service.
+    pub(super) paused_until: Option<u64>,
+    pub(super) paused_since: u64,
+    pub(super) guarded: bool,
+    pub(super) truth: Truth,
     pub(super) outcome: Outcome,
 }
 
@@ -147,8 +134,12 @@ pub(super) fn ms(d: u64) -> Duration {
 pub(super) fn host(kind: TargetKind, i: usize) -> HostPort {
     match kind {
         TargetKind::Sentinel => HostPort { host: format!("10.0.1.{i}").into(), port: 26379 },
-        TargetKind::Node => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
+        TargetKind::Node | TargetKind::Guard => HostPort { host: format!("10.0.0.{i}").into(), port: 6379 },
     }
+}
+
+fn attached((i, acknowledged): (usize, u64)) -> Attached {
+    Attached { at: host(TargetKind::Node, i), acknowledged }
 }
 
 /// A Sentinel's run id.
@@ -156,7 +147,7 @@ fn id_of(s: usize) -> Box<str> {
     format!("id{s}").into()
 }
 
-fn index(t: &Target) -> usize {
+pub(super) fn index(t: &Target) -> usize {
     index_of(&t.at)
 }
 
@@ -213,6 +204,9 @@ impl Drive {
             hold_reads: rng.chance(50),
             replica_reads: true,
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
+            // Who is told at once does not stay behind for a missing rule to be seen by.
+            demote: blindfold == Blindfold::None && !dark,
+            guard: rng.chance(80).then(guard::guarding),
             fencing: Fencing {
                 without_lease: match blindfold {
                     Blindfold::Leases => WithoutLease::GoOn,
@@ -221,7 +215,7 @@ impl Drive {
                 refused_is_dead: blindfold != Blindfold::Refusals,
             },
         };
-        let now = 1000;
+        let (now, guarded) = (1000, settings.guard.is_some());
         let topology = Topology::new(Now::from_millis(now), settings);
         let view = topology.view();
         Drive {
@@ -238,6 +232,7 @@ impl Drive {
             reports: BTreeMap::new(),
             votes: BTreeMap::new(),
             selected: BTreeMap::new(),
+            forced: BTreeMap::new(),
             followed: BTreeMap::new(),
             served: None,
             provisional: None,
@@ -256,6 +251,12 @@ impl Drive {
             wakes_at: 0,
             trusts_at: 0,
             announces: rng.chance(50) || dark,
+            paused_until: None,
+            paused_since: 0,
+            whims: Rng::new(!seed),
+            pauses: !dark && seed % 4 == 3,
+            guarded,
+            truth: Truth::default(),
             outcome: Outcome::default(),
             rng,
         }
@@ -326,6 +327,7 @@ impl Drive {
             Event::Replicate => {
                 self.world.replicate(now);
                 self.put(now + 50, Event::Replicate);
+                self.write();
             }
             Event::Poll(t) => self.poll(t),
             Event::Ask(t, sent, short) => self.answer(t, sent, short),
@@ -365,11 +367,21 @@ impl Drive {
         if !w.on {
             return;
         }
-        let pulses = w.target.kind == TargetKind::Sentinel;
-        let whole = w.hurry || !pulses || self.now >= w.asked + INTERVAL;
-        let every = if w.hurry || pulses { HURRY } else { INTERVAL };
+        // Who sees each failover at once is seldom misled by epochs: that rule is for the others.
+        let pulses = w.target.kind == TargetKind::Sentinel && self.blindfold != Blindfold::Epochs;
+        let guards = w.target.kind == TargetKind::Guard;
+        let whole = w.hurry || !(pulses || guards) || (pulses && self.now >= w.asked + INTERVAL);
+        let every = match w.hurry || pulses {
+            _ if guards => guard::EVERY,
+            true => HURRY,
+            false => INTERVAL,
+        };
         self.put(self.now + every, Event::Poll(t));
-        if whole { self.ask(t) } else { self.send(t, true) }
+        if whole {
+            self.ask(t);
+        } else if pulses {
+            self.send(t, true);
+        }
     }
 
     fn ask(&mut self, t: usize) {
@@ -387,7 +399,7 @@ impl Drive {
         let i = index(target);
         let (at, alive, stopped, run) = match target.kind {
             TargetKind::Sentinel => (i, self.world.sentinels[i].alive, self.world.sentinels[i].stopped, 0),
-            TargetKind::Node => match self.world.nodes.get(i) {
+            TargetKind::Node | TargetKind::Guard => match self.world.nodes.get(i) {
                 Some(n) => (self.world.node_at(i), n.alive, n.stopped, n.run),
                 // A lie: nobody answers there.
                 None => (self.world.us(), true, true, 0),
@@ -400,6 +412,9 @@ impl Drive {
     fn answer(&mut self, t: usize, sent: u64, short: bool) {
         if !self.targets[t].on || sent < self.targets[t].answered {
             return;
+        }
+        if self.targets[t].target.kind == TargetKind::Guard {
+            return self.probe(t, sent, index(&self.targets[t].target));
         }
         let (at, alive, stopped, run) = self.reachable(t);
         if !self.world.reach(at, self.world.us()) || (alive && stopped) {
@@ -428,7 +443,7 @@ impl Drive {
         }
         match self.targets[t].target.kind {
             TargetKind::Sentinel => self.answer_sentinel(t, sent, short && !new),
-            TargetKind::Node => self.answer_node(t, sent),
+            TargetKind::Node | TargetKind::Guard => self.answer_node(t, sent),
         }
         self.targets[t].answered = sent;
     }
@@ -517,6 +532,7 @@ impl Drive {
             run_id: Some(format!("{i}-{}", n.run).into()),
             lineage: Some(lineage),
             offset: n.offset,
+            attached: self.world.attached(i).into_iter().map(attached).collect(),
         };
         self.letter(t, sent, Seen::Report(report), true);
     }
@@ -543,7 +559,7 @@ impl Drive {
     }
 
     /// Sends an observation on its way. `honest`: the checkers may believe it.
-    fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
+    pub(super) fn letter(&mut self, t: usize, sent: u64, seen: Seen, honest: bool) {
         self.post.push(Some((Now::from_millis(sent), seen, honest)));
         // Connections keep their order: what is sent in one moment arrives in one.
         self.put(self.now + 1, Event::Hear(t, self.post.len() - 1));
@@ -564,6 +580,9 @@ impl Drive {
     /// What the checkers remember of what was delivered.
     fn note(&mut self, i: usize, sent: Now, seen: &Seen, honest: bool) {
         let sent = sent.as_micros() / 1000;
+        if let Seen::View(v) = seen {
+            self.forced.insert(i, v.forced);
+        }
         match seen {
             Seen::View(v) if honest => {
                 let over = v.stage < Stage::Acts && self.selected.get(&i).is_some_and(|(_, at)| sent > *at);
@@ -603,34 +622,6 @@ impl Drive {
         }
     }
 
-    /// Whether the grant rests on this one's promotion.
-    fn leads(&self, from: &Target) -> bool {
-        from.kind == TargetKind::Sentinel && self.provisional.is_some() && self.leaders.contains(&index(from))
-    }
-
-    fn blind(&self, from: &Target, mut seen: Seen) -> Seen {
-        match (&mut seen, self.blindfold) {
-            (Seen::View(v), Blindfold::Epochs) => v.epoch = 1,
-            (Seen::View(v), Blindfold::Stages) => v.stage = Stage::Calm,
-            (Seen::Flags(f), Blindfold::Stages) => f.stage = Stage::Calm,
-            (Seen::Flags(f), Blindfold::Epochs) => f.epoch = 1,
-            (Seen::Flags(f), Blindfold::Votes) => f.forced = true,
-            (Seen::Flags(f), Blindfold::Leaders) if self.leads(from) => f.stage = Stage::Acts,
-            (Seen::Report(r), Blindfold::Roles) => (r.role, r.loading) = (Role::Master, false),
-            (Seen::View(v), Blindfold::Votes) => v.forced = true,
-            (Seen::View(v), Blindfold::Leaders) if self.leads(from) => v.stage = Stage::Acts,
-            (Seen::Gone(_), Blindfold::Leaders) if self.leads(from) => seen = Seen::Pong(true),
-            (Seen::Report(r), Blindfold::Lineage) if r.role == Role::Master => {
-                if let (Some(l), Some((_, replid))) = (&mut r.lineage, &self.served) {
-                    l.replid2 = Some(replid.clone()).filter(|id| *id != l.replid);
-                }
-            }
-            (Seen::Report(r), Blindfold::RunIds) => r.run_id = Some("same".into()),
-            _ => {}
-        }
-        seen
-    }
-
     /// Does what the machine wants done.
     pub(super) fn obey(&mut self) {
         while let Some(act) = self.topology.poll() {
@@ -653,13 +644,18 @@ impl Drive {
                 Act::Hurry(target, on) => {
                     if let Some(t) = self.of(&target) {
                         self.targets[t].hurry = on;
-                        self.put(self.now, Event::Ask(t, self.now, false));
+                        if on || target.kind != TargetKind::Guard {
+                            self.put(self.now, Event::Ask(t, self.now, false));
+                        }
                     }
                 }
                 Act::Publish(view) => {
                     self.check_view(&view);
                     self.view = view;
                 }
+                Act::Demote { node, to } => self.demote(&node, &to),
+                // It was told at once.
+                Act::Spare(_) => {}
                 Act::Story(e) => {
                     use pointsman_core::topology::status::EventKind;
                     self.check_story(&e);

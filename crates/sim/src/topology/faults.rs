@@ -1,5 +1,6 @@
 //! What breaks in a run, and how it ends.
 use super::drive::{Drive, Event};
+use super::world::Node;
 use pointsman_core::Now;
 use pointsman_core::topology::snapshot::{ServiceId, ShardId, Sign, SignKind};
 
@@ -12,11 +13,22 @@ impl Drive {
         let (s, n) = (self.rng.index(self.world.sentinels.len()), self.rng.index(self.world.nodes.len()));
         // Mostly the master: that is where it hurts.
         let n = if self.rng.chance(60) { self.world.truth(now).map_or(n, |(m, _)| m) } else { n };
-        let what = self.rng.below(17);
+        let what = self.rng.below(20);
         match what {
-            0..=1 => self.world.nodes[n].alive = false,
+            0..=1 => {
+                self.world.nodes[n].alive = false;
+                self.died();
+            }
+            17 => self.others_of(n, |node| node.stopped = true),
+            18 => {
+                self.others_of(n, |node| node.alive = false);
+                self.died();
+            }
+            // The master's host is cut off, and we are on both sides.
+            19 => self.world.isolate(self.world.node_at(n), false),
             2 => self.world.nodes[n].stopped = true,
             3..=4 => {
+                self.died();
                 for n in 0..self.world.nodes.len() {
                     if !self.world.nodes[n].alive {
                         self.world.restart_node(now, n);
@@ -42,6 +54,7 @@ impl Drive {
                 for i in 0..=all / 2 {
                     self.world.restore(now, (s + i) % all);
                 }
+                self.died();
                 if !self.world.nodes[0].alive {
                     self.world.restart_node(now, 0);
                 }
@@ -50,6 +63,7 @@ impl Drive {
                 // A quick restart, before anybody notices.
                 if self.world.nodes[n].alive && !self.world.nodes[n].stopped {
                     self.world.restart_node(now, n);
+                    self.died();
                 }
             }
         }
@@ -57,9 +71,17 @@ impl Drive {
         if self.rng.chance(20) {
             self.sign();
         }
+        if self.pauses && self.whims.chance(15) {
+            self.pause_or_resume();
+        }
         // Some faults come close together.
         let next = if self.rng.chance(40) { self.rng.between(1, 300) } else { self.rng.between(300, 2500) };
         self.put(now + next, Event::Fault);
+    }
+
+    /// Breaks all nodes but one.
+    fn others_of(&mut self, n: usize, breaks: impl Fn(&mut Node)) {
+        self.world.nodes.iter_mut().enumerate().filter(|(i, _)| *i != n).for_each(|(_, node)| breaks(node));
     }
 
     /// A leader has given its order, which was obeyed at once: what can go wrong now, sometimes does.
@@ -68,7 +90,10 @@ impl Drive {
             0 => self.world.sentinels[s].alive = false,
             1 => self.world.sentinels[s].stopped = true,
             2 => self.world.set_cut(s, self.world.node_at(n), true),
-            3 => self.world.restart_node(self.now, n),
+            3 => {
+                self.world.restart_node(self.now, n);
+                self.died();
+            }
             4 => self.world.isolate(s, false),
             _ => return,
         }

@@ -223,7 +223,7 @@ impl World {
     }
 
     /// `REPLICAOF`.
-    fn demote(&mut self, now: u64, n: usize, of: usize) {
+    pub fn demote(&mut self, now: u64, n: usize, of: usize) {
         let node = &mut self.nodes[n];
         if n != of && node.of != Some(of) {
             node.of = Some(of);
@@ -373,6 +373,19 @@ impl World {
         let master = if stage == Stage::Promoted { selected.unwrap_or(me.master) } else { me.master };
         let forced = me.failover.as_ref().is_some_and(|f| f.forced);
         Says { epoch: me.epoch, master, stage, selected, forced }
+    }
+
+    /// Whether some replica would acknowledge what this node writes now.
+    pub fn acknowledged(&self, n: usize) -> bool {
+        let follows = |r: usize| self.nodes[r].of == Some(n) && self.reach(self.node_at(r), self.node_at(n));
+        self.works(n) && (0..self.nodes.len()).any(|r| self.works(r) && follows(r))
+    }
+
+    /// The replicas that a node takes for attached, and how far they have acknowledged. One that is silent stays attached
+    /// for longer than a run takes.
+    pub fn attached(&self, n: usize) -> Vec<(usize, u64)> {
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, r)| r.alive && r.of == Some(n)).map(|(i, r)| (i, r.offset)).collect()
     }
 
     /// Replicas follow their masters; masters take writes.

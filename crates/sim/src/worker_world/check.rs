@@ -2,6 +2,7 @@
 use super::Report;
 use super::client::{Outcome, Settled, Transaction};
 use super::net::LinkId;
+use super::replication::Cut;
 use super::resp::{self, Access, Tag, access, tag};
 use super::server::Executed;
 use pointsman_core::Now;
@@ -53,11 +54,22 @@ pub(super) struct Check {
     broken: Option<String>,
     /// Requests of which a part was sent before the rest was there.
     pub(super) streamed: u64,
+    /// Writes whose replies the worker read while the gate for writes was closed, by term.
+    after_sign: BTreeMap<Tag, Term>,
+    /// Up to where what was written in a history was kept by the promotion that ended it, and by all since.
+    cuts: BTreeMap<u64, (u64, u64)>,
+    /// Clients whose writes are durable.
+    pub(super) durable: BTreeSet<u32>,
     /// Clients that were closed for not reading, as far as they know.
     pub(super) overruns: u64,
 }
 
 impl Check {
+    /// Nothing has happened; the writes of these clients are durable.
+    pub(super) fn new(durable: BTreeSet<u32>) -> Check {
+        Check { durable, ..Check::default() }
+    }
+
     /// The worker was given a snapshot.
     pub(super) fn installed(&mut self, view: &Arc<ShardView>) {
         let newer = self
@@ -71,6 +83,58 @@ impl Check {
             self.signed = None;
         }
         self.view = Some(view.clone());
+        if view.writes == Gate::Open && self.signed.is_none() {
+            // The same master is proven: it has all that it has answered.
+            self.after_sign.retain(|_, term| *term != view.term);
+        }
+    }
+
+    /// A node was promoted.
+    pub(super) fn cut(&mut self, cut: &Cut) {
+        let (history, kept) = cut.old;
+        let (_, all) = self.cuts.entry(history).or_insert((kept, kept));
+        *all = kept.min(*all);
+        // What it had not followed of an earlier history is gone with those who had.
+        if let Some((history, n)) = cut.followed.filter(|(history, _)| *history != cut.old.0) {
+            let (_, all) = self.cuts.entry(history).or_insert((u64::MAX, n));
+            *all = n.min(*all);
+        }
+    }
+
+    /// The worker reads what a server wrote up to a byte.
+    pub(super) fn reads(&mut self, now: Now, link: LinkId, from: u64, to: u64) {
+        let (Some(v), Some(up)) = (&self.view, self.ups.get(&link)) else { return };
+        let leased = v.writes_until.is_none_or(|t| now < t);
+        if self.signed.is_some() || v.writes != Gate::Open || !leased {
+            let read = |s: &&Sent| s.reply_end.is_some_and(|end| from < end && end <= to);
+            self.after_sign.extend(up.sent.iter().filter(read).filter_map(|s| Some((s.tag?, up.term))));
+        }
+    }
+
+    /// (10) What is acknowledged although its reply came after a sign is not lost by that switch; (11) what is
+    /// acknowledged to a client whose writes are durable is not lost at all.
+    fn acknowledged(&self, report: &mut Report) -> Result<(), String> {
+        for s in self.settled.values().filter(|s| s.outcome == Outcome::Done) {
+            let Some(e) = self.executed.get(&s.tag).and_then(|all| all.iter().find(|e| e.write)) else {
+                continue;
+            };
+            let Some((history, at)) = e.written else { continue };
+            let (first, all) = self.cuts.get(&history).copied().unwrap_or((u64::MAX, u64::MAX));
+            let durable = self.durable.contains(&s.tag.client);
+            report.count("durable writes acknowledged", u64::from(durable));
+            report.count("acknowledged and lost", u64::from(at > first && !durable));
+            if durable && at > all {
+                return Err(format!("(11) {e:?} was acknowledged, and lost: only {all} was kept"));
+            }
+            let after = self.after_sign.contains_key(&s.tag);
+            report.count("acknowledged after a sign", u64::from(after && !durable));
+            if after && !durable && at > first {
+                return Err(format!(
+                    "(10) {e:?} was acknowledged after a sign, and lost: only {first} was kept"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// (2) What belongs to an older term is closed before anything else happens.
@@ -169,7 +233,9 @@ impl Check {
             } else if let (Some(last), Some(t)) = (up.sent.back_mut(), t) {
                 last.tag = Some(t);
             }
-            if !setup {
+            // Where writes end, and who has them, may be asked while commands wait.
+            let asks = t.is_none() && matches!(&name[..], b"ROLE" | b"PING" | b"WAIT");
+            if !setup && !asks {
                 // What of this request is sent now must be allowed now.
                 self.allows(link, access(&name), now)
                     .map_err(|e| format!("(2) {} was sent {e}", name.escape_ascii()))?;
@@ -334,6 +400,7 @@ impl Check {
         let in_tx = self.executed.values().flatten().filter(|e| e.in_tx).count();
         report.count("executed in transactions", in_tx as u64);
         report.count("requests that stream", self.streamed);
+        self.acknowledged(report)?;
         let told = |o: Outcome| self.settled.values().filter(|s| s.outcome == o).count() as u64;
         report.count("told uncertain", told(Outcome::Uncertain));
         report.count("told not executed", told(Outcome::NotExecuted));

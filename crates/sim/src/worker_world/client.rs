@@ -141,6 +141,8 @@ pub(super) struct Client {
     pub(super) settled: Vec<Settled>,
     /// Commands that must be executed all or none.
     pub(super) transactions: Vec<Transaction>,
+    /// Its writes are durable.
+    pub(super) durable: bool,
     /// Replies may be so long that they are passed on in parts.
     pub(super) huge: bool,
     /// It reads so slowly that it may not have heard for long, until all faults are over, what it was told soon.
@@ -177,6 +179,7 @@ impl Client {
             heard: Vec::new(),
             settled: Vec::new(),
             transactions: Vec::new(),
+            durable: false,
             huge: false,
             slow: false,
             shown_from: usize::MAX,
@@ -537,6 +540,14 @@ impl Client {
                 self.state.db = tx.db;
                 Outcome::Done
             }
+            Value::Error(text)
+                if text.starts_with("NOTDURABLE ")
+                    || text.starts_with("UNCERTAIN the command was executed") =>
+            {
+                // What it did to the session it did.
+                self.state.db = tx.db;
+                Outcome::Uncertain
+            }
             Value::Error(text) if text.starts_with("UNCERTAIN") => Outcome::Uncertain,
             _ => Outcome::NotExecuted,
         };
@@ -556,6 +567,7 @@ impl Client {
         let node = is("READONLY ") || is("LOADING ") || is("MASTERDOWN Link");
         let legit = match &cmd.what {
             _ if is("UNCERTAIN ") || is("MASTERDOWN no master") => self.faults,
+            _ if is("NOTDURABLE ") => self.faults && self.durable,
             // Shown where it cannot be sent again: in a transaction, of a request that is not kept, and of what others
             // of the session follow or were executed after.
             // No error of a script proves that it did nothing.
@@ -579,6 +591,7 @@ impl Client {
             What::Watch => is("ERR WATCH inside MULTI") && in_tx,
             What::Exec => is("EXECABORT ") && in_tx || is("ERR EXEC without MULTI") && !in_tx,
             What::Discard => is("ERR DISCARD without MULTI") && !in_tx,
+            What::Wait => self.faults && (is("UNBLOCKED ") || is("ERR WAIT cannot be used with replica")),
             What::Blpop { .. } => is("UNBLOCKED ") && self.faults,
             What::Unknown => is("ERR unknown command"),
             What::Refused => is("REFUSED "),
@@ -592,7 +605,7 @@ impl Client {
             if is("MASTERDOWN no master") {
                 return Err(self.told("is told MASTERDOWN for EXEC, which leaves the transaction open"));
             }
-            if is("UNCERTAIN ") {
+            if is("UNCERTAIN ") || is("NOTDURABLE ") {
                 self.unsure_to = self.pending.back().map_or(self.unsure_to, |(c, _)| c.seq);
             }
             return self.end_tx(&Value::Error(text.into()));
@@ -601,7 +614,7 @@ impl Client {
             self.unsure_to = self.pending.back().map_or(self.unsure_to, |(c, _)| c.seq);
         }
         let outcome = match () {
-            () if is("UNCERTAIN ") => Outcome::Uncertain,
+            () if is("UNCERTAIN ") || is("NOTDURABLE ") => Outcome::Uncertain,
             () if is("MASTERDOWN ") || is("READONLY ") || is("LOADING ") => Outcome::NotExecuted,
             () => Outcome::Refused,
         };
@@ -617,9 +630,13 @@ impl Client {
         self.default_user.as_deref()
     }
 
-    /// Whether the reply to this command tells the connection's own id.
+    /// Whether the reply to this command tells of what is the connection's or the server's own.
     pub(super) fn is_own(&self, seq: u32) -> bool {
-        matches!(self.script[seq as usize].what, What::ClientId | What::Hello { .. } | What::Exec)
+        // How many replicas there are, a server that is alone does not know.
+        matches!(
+            self.script[seq as usize].what,
+            What::ClientId | What::Hello { .. } | What::Exec | What::Wait
+        )
     }
 }
 

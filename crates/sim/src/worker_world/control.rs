@@ -3,7 +3,9 @@ use super::server::Role;
 use super::{FAULTS_END, Kind, SERVICE, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
-use pointsman_core::topology::snapshot::{Endpoint, Gate, ServiceView, ShardView, Sign, Snapshot, Term};
+use pointsman_core::topology::snapshot::{
+    Endpoint, Gate, Kept, ServiceView, ShardView, Sign, Snapshot, Term,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ enum Job {
     Hold { reads: bool },
     /// The old master's data go to this node, which becomes the master.
     Promote { to: usize, demote_first: bool },
+    /// Publish what this node, which is to be promoted, has of the master's writes.
+    Kept { to: usize },
     /// Publish the new grant.
     Grant { to: usize },
     /// The old master learns that it is none.
@@ -37,6 +41,9 @@ pub(super) struct Control {
     jobs: Vec<(Now, Job)>,
     /// A switch is under way.
     switching: bool,
+    /// What the next master has of the present term's history.
+    pub(super) kept_of_last_term: u64,
+    histories: u64,
     hold_max: Duration,
     /// A replica may serve reads that are held.
     replica_reads: bool,
@@ -68,6 +75,8 @@ impl Control {
             master: 0,
             jobs,
             switching: true,
+            kept_of_last_term: 0,
+            histories: 1,
             hold_max,
             replica_reads: kind == Kind::Faults && rng.chance(40),
         }
@@ -79,6 +88,17 @@ impl Control {
 
     pub(super) fn hold_max(&self) -> Duration {
         self.hold_max
+    }
+
+    /// Who is to be master.
+    pub(super) fn master(&self) -> usize {
+        self.master
+    }
+
+    /// A history that nobody wrote.
+    pub(super) fn next_history(&mut self) -> u64 {
+        self.histories += 1;
+        self.histories
     }
 
     fn later(&mut self, at: Now, job: Job) {
@@ -169,6 +189,7 @@ impl World {
                 });
             }
             Job::Promote { to, demote_first } => self.promote(to, demote_first),
+            Job::Kept { to } => self.tell_kept(to),
             Job::Grant { to } => self.grant(to),
             Job::Demote { who, kill } => {
                 if who != self.control.master {
@@ -207,9 +228,8 @@ impl World {
                 self.kill_connections(from);
             }
         }
-        let data = self.servers[from].copy();
         if to != from {
-            self.servers[to].load(&data);
+            self.take_over(from, to);
         }
         self.servers[to].loading_until = Now::ZERO;
         self.servers[to].role = Role::Master;
@@ -223,6 +243,18 @@ impl World {
         self.control.later(at, Job::Grant { to });
     }
 
+    fn tell_kept(&mut self, to: usize) {
+        let master = self.control.master;
+        let has = match to == master {
+            _ if !self.control.switching => None,
+            true => Some(self.control.kept_of_last_term),
+            false => self.servers[to].replication.of(&self.servers[master].replication),
+        };
+        if let Some(offset) = has {
+            self.publish(|v| v.kept = Some(Kept { term: v.term, offset }));
+        }
+    }
+
     fn grant(&mut self, to: usize) {
         let now = self.now;
         self.control.switching = false;
@@ -230,7 +262,11 @@ impl World {
             // A grant under a lease, which is renewed for a while.
             self.control.later(now, Job::Lease { left: 5 });
         }
+        let kept = self.rng.chance(90).then_some(self.control.kept_of_last_term);
+        // What comes after the next master is not known yet.
+        self.control.kept_of_last_term = self.servers[to].replication.offset;
         self.publish(|v| {
+            v.kept = kept.map(|offset| Kept { term: v.term, offset });
             v.term = Term(v.term.0 + 1);
             v.master = Some(endpoint(to));
             v.proven_at = now;
@@ -276,6 +312,19 @@ impl World {
             let reads = self.rng.chance(80);
             self.job(Job::Hold { reads });
         }
+        if self.rng.chance(50) {
+            // It is slow just now, and answers what is under way when another one may have been promoted.
+            let from = self.control.master;
+            let until = self.in_ms(1, 150);
+            self.servers[from].stopped_until = self.servers[from].stopped_until.max(until);
+            if self.rng.chance(50) {
+                self.stall_a_replica(to);
+            }
+        }
+        for _ in 0..self.rng.below(4) {
+            let at = self.in_ms(0, 120);
+            self.control.later(at, Job::Kept { to });
+        }
         let at = self.in_ms(0, 120);
         let demote_first = self.rng.chance(50);
         self.control.later(at, Job::Promote { to, demote_first });
@@ -290,7 +339,7 @@ impl World {
             return;
         }
         let (now, master) = (self.now, self.control.master);
-        let which = self.rng.below(16);
+        let which = self.rng.below(18);
         self.note(|| format!("fault {which}"));
         let free = !self.control.switching;
         match which {
@@ -361,6 +410,10 @@ impl World {
                     self.servers[master].gone(conn);
                     self.net.peer_close(conn, false);
                 }
+            }
+            16 | 17 => {
+                let who = self.other();
+                self.stall_a_replica(who);
             }
             10 => {
                 self.report.count("masters that load", 1);

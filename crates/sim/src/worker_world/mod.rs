@@ -15,6 +15,7 @@ mod check;
 mod client;
 mod control;
 mod net;
+mod replication;
 mod resp;
 mod script;
 mod server;
@@ -26,7 +27,7 @@ use client::{Client, Manner, Phase};
 use control::Control;
 use net::{Net, Peer};
 use pointsman_core::Now;
-use pointsman_core::policy::{Credential, Limits, Policy, Retry};
+use pointsman_core::policy::{Credential, Durable, Limits, Policy, Retry};
 use pointsman_core::topology::snapshot::ServiceId;
 use pointsman_core::worker::Worker;
 use script::{Style, script};
@@ -195,10 +196,17 @@ fn random_manner(rng: &mut Rng, kind: Kind) -> Manner {
 impl World {
     fn new(seed: u64, kind: Kind, traced: bool) -> World {
         let mut rng = Rng::new(seed);
-        let policy = random_policy(&mut rng, kind);
+        let mut policy = random_policy(&mut rng, kind);
+        let nodes = rng.between(2, 3) as usize;
+        if rng.chance(40) {
+            // Whoever is promoted has it.
+            let timeout = Duration::from_millis(rng.between(5, 250));
+            policy.durable = Durable { replicas: nodes as u32 - 1, timeout };
+        }
+        let policy = policy;
         let locked = rng.chance(25);
         let upstream = policy.upstream_user.is_some();
-        let servers: Vec<Server> = (0..rng.between(2, 3) as usize)
+        let servers: Vec<Server> = (0..nodes)
             .map(|i| Server::new(i, if i == 0 { Role::Master } else { Role::Replica }, locked))
             .collect();
         let calm = kind == Kind::Calm;
@@ -225,6 +233,7 @@ impl World {
                 }
                 let mut c = Client::new(id, manner, words, user, !calm);
                 c.huge = style.huge;
+                c.durable = policy.durable.replicas > 0 && rng.chance(60);
                 c.slow = c.huge || c.manner.attention < 100 || c.manner.reads < 1000;
                 if !policy.pass_readonly {
                     c.shown_from = policy.limits.stream_from.min(policy.limits.client_input_max - 1);
@@ -234,6 +243,8 @@ impl World {
                 c
             })
             .collect();
+        let clients: Vec<Client> = clients;
+        let durable = clients.iter().filter(|c| c.durable).map(|c| c.id).collect();
         let mut worker = Worker::new(1, 1);
         worker.configure(Now::ZERO, &[Arc::new(policy.clone())]);
         let refusing = vec![false; servers.len()];
@@ -242,7 +253,7 @@ impl World {
             now: Now::from_millis(1),
             control: Control::new(&mut rng, kind),
             shell: Shell::new(worker, [64, 500, 4096, 128 << 10][rng.index(4)]),
-            check: Check::default(),
+            check: Check::new(durable),
             net: Net::default(),
             servers,
             refusing,
@@ -257,6 +268,11 @@ impl World {
             policy,
             rng,
         }
+    }
+
+    /// Whether the client at this end asks for durable writes.
+    fn asks_durable(&self, link: usize) -> bool {
+        self.clients.iter().any(|c| c.link == link && c.durable)
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -307,6 +323,7 @@ impl World {
             progress |= self.control_tick();
         }
         progress |= self.servers_tick();
+        progress |= self.replicate();
         if self.clients_tick()? {
             self.steps = 0;
             progress = true;
@@ -636,6 +653,10 @@ impl World {
             self.report.count("uncertain", c.uncertain);
             self.report.count("masterdown", c.masterdown);
             self.report.count("held", c.held);
+            self.report.count("withheld at a sign", c.withheld);
+            self.report.count("durable", c.durable);
+            self.report.count("not durable", c.not_durable);
+            self.report.count("waits", c.waits);
             self.report.count("signs", c.signs);
             self.report.count("overrun", c.clients_overrun);
             self.report.count("cut", c.clients_cut);

@@ -5,6 +5,7 @@
 //! One rule is not Redis': a key that begins with `t:` always holds its own name, so that a reply tells whose it is.
 mod commands;
 
+use super::replication::Replication;
 use super::resp::{self, Access, Tag, access, tag};
 use pointsman_core::Now;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +37,8 @@ pub(super) struct Executed {
     pub(super) conn_name: Vec<u8>,
     /// What it answered.
     pub(super) reply: Vec<u8>,
+    /// In which history, and where in it, if it wrote.
+    pub(super) written: Option<(u64, u64)>,
 }
 
 /// What a server is for now.
@@ -59,6 +62,8 @@ enum Data {
 struct Blocked {
     args: Vec<Vec<u8>>,
     until: Option<Now>,
+    /// `WAIT`: for so many replicas, which must have what was written up to this offset.
+    wait: Option<(usize, u64)>,
 }
 
 /// One connection of a server.
@@ -74,6 +79,8 @@ struct Conn {
     subs: BTreeSet<Vec<u8>>,
     blocked: Option<Blocked>,
     monitor: bool,
+    /// What its next `WAIT` is about (`woff`).
+    wrote_to: u64,
     input: Vec<u8>,
     out: Vec<u8>,
     ending: bool,
@@ -97,6 +104,11 @@ pub(super) struct Server {
     data: BTreeMap<(u32, Vec<u8>), Data>,
     versions: BTreeMap<(u32, Vec<u8>), u64>,
     conns: BTreeMap<usize, Conn>,
+    /// What it has written or taken over.
+    pub(super) replication: Replication,
+    /// Every command moves what its connection's `WAIT` is about, but what is done for one that blocks does not, as before
+    /// 7.2; later only what writes does.
+    pub(super) old_wait: bool,
     /// What was executed since it was last taken.
     pub(super) log: Vec<Executed>,
     /// Commands that changed a connection's state: connection, and name.
@@ -134,6 +146,8 @@ impl Server {
             data: BTreeMap::new(),
             versions: BTreeMap::new(),
             conns: BTreeMap::new(),
+            replication: Replication::new(role == Role::Master),
+            old_wait: id % 2 == 0,
             log: Vec::new(),
             state_commands: Vec::new(),
         }
@@ -166,6 +180,7 @@ impl Server {
             subs: BTreeSet::new(),
             blocked: None,
             monitor: false,
+            wrote_to: 0,
             input: Vec::new(),
             out: Vec::new(),
             ending: false,
@@ -237,9 +252,32 @@ impl Server {
         let due = |c: &Conn| c.blocked.as_ref().is_some_and(|b| b.until.is_some_and(|t| now >= t));
         let ids: Vec<usize> = self.conns.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in &ids {
-            self.unblock(now, *id, |proto| if proto == 3 { b"_\r\n".to_vec() } else { b"*-1\r\n".to_vec() });
+            self.time_is_over(now, *id);
         }
         !ids.is_empty()
+    }
+
+    fn time_is_over(&mut self, now: Now, conn: usize) {
+        let wait = self.conns.get(&conn).and_then(|c| c.blocked.as_ref()?.wait);
+        let having = wait.map(|(_, offset)| int(self.replication.having(offset) as i64));
+        let nil = |proto| if proto == 3 { b"_\r\n".to_vec() } else { b"*-1\r\n".to_vec() };
+        self.unblock(now, conn, |proto| having.clone().unwrap_or_else(|| nil(proto)));
+    }
+
+    /// Answers the `WAIT`s for which enough replicas have acknowledged; whether there were some.
+    pub(super) fn serve_waiting(&mut self, now: Now) -> bool {
+        let mut any = false;
+        for id in self.conns() {
+            let Some((most, offset)) = self.conns.get(&id).and_then(|c| c.blocked.as_ref()?.wait) else {
+                continue;
+            };
+            let having = self.replication.having(offset);
+            if having >= most {
+                any = true;
+                self.unblock(now, id, |_| int(having as i64));
+            }
+        }
+        any
     }
 
     /// When the next blocking pop ends.
@@ -266,6 +304,9 @@ impl Server {
         let Some(b) = c.blocked.take() else { return };
         let reply = reply(c.proto);
         self.note(now, conn, &b.args, &reply, false);
+        if !self.old_wait && b.wait.is_none() {
+            self.note_offset(conn);
+        }
         self.answer(conn, &reply);
     }
 
@@ -332,13 +373,30 @@ impl Server {
             tx.push(args);
             return b"+QUEUED\r\n".to_vec();
         }
+        let before = self.replication.offset;
         let reply = self.run(now, conn, &name, &args, false);
         if self.is_blocked(conn) {
+            self.moved(conn, before);
             return Vec::new();
         }
         self.note(now, conn, &args, &reply, false);
+        self.moved(conn, before);
         self.serve_blocked(now);
         reply
+    }
+
+    /// A command was executed: what its connection's next `WAIT` is about.
+    fn moved(&mut self, conn: usize, before: u64) {
+        if self.old_wait || self.replication.offset != before {
+            self.note_offset(conn);
+        }
+    }
+
+    fn note_offset(&mut self, conn: usize) {
+        let offset = self.replication.offset;
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.wrote_to = offset;
+        }
     }
 
     fn note(&mut self, now: Now, conn: usize, args: &[Vec<u8>], reply: &[u8], in_tx: bool) {
@@ -351,12 +409,15 @@ impl Server {
         let Some(tag) = tag(args).filter(|_| !proves_nothing_ran(reply)) else { return };
         // A pop that got nothing, and what failed, changed nothing.
         let got = !reply.starts_with(b"-") && (name != "BLPOP" || reply.starts_with(b"*2"));
+        let write = got && matches!(access(name.as_bytes()), Access::Write);
+        self.replication.offset += u64::from(write);
         self.log.push(Executed {
+            written: write.then_some((self.replication.history, self.replication.offset)),
             at: now,
             server: self.id,
             conn,
             tag,
-            write: got && matches!(access(name.as_bytes()), Access::Write),
+            write,
             name,
             in_tx,
             user: c.user.clone().unwrap_or_else(|| "nobody".into()),

@@ -204,7 +204,7 @@ impl World {
     }
 
     fn accepted(&mut self, link: LinkId) {
-        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE) else { return };
+        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE, self.asks_durable(link)) else { return };
         let conn = Conn {
             dst: Dst::Client(id),
             connecting: false,
@@ -259,6 +259,10 @@ impl World {
                 Got::Bytes(bytes) => {
                     self.shell.moved = true;
                     conn.readable = bytes.len() == self.shell.read_max || conn.ended;
+                    if let Dst::Up(_) = dst {
+                        let to = self.net.heard_from(link).1;
+                        self.check.reads(now, link, to - bytes.len() as u64, to);
+                    }
                     self.shell.worker.read(now, dst, &bytes);
                     self.note(|| format!("{link} {dst:?} is read: {}", short(&bytes)));
                 }

@@ -200,7 +200,14 @@ fn reads_that_wait_go_to_the_replica_that_was_linked_and_has_most() {
     (0..3).for_each(|_| ready(&mut b));
     let of = |id, offset, link_up| {
         let role = Role::Replica { of: at(11), link_up };
-        Report { role, loading: false, run_id: None, lineage: lineage(id, None), offset }
+        Report {
+            role,
+            loading: false,
+            run_id: None,
+            lineage: lineage(id, None),
+            offset,
+            attached: Vec::new(),
+        }
     };
     b.node(12, Seen::Report(of("A", 90, true)));
     b.node(13, Seen::Report(of("A", 100, true)));
@@ -232,7 +239,17 @@ fn a_replica_that_was_cut_off_long_before_the_hold_serves_no_reads() {
         b.node(11, master("r11", lineage("A", None)));
         let role = Role::Replica { of: at(11), link_up: false };
         let lineage = lineage("A", None);
-        b.node(12, Seen::Report(Report { role, loading: false, run_id: None, lineage, offset: 90 }));
+        b.node(
+            12,
+            Seen::Report(Report {
+                role,
+                loading: false,
+                run_id: None,
+                lineage,
+                offset: 90,
+                attached: Vec::new(),
+            }),
+        );
     };
     b.node(12, replica("r12", 11, "A"));
     b.pass_with(5_000 * MS, cut_off);

@@ -151,6 +151,53 @@ fn writes_end_down_after_the_last_word_of_those_out_of_sight_and_reads_go_on() {
 }
 
 #[test]
+fn a_lease_that_was_lost_comes_back_when_whoever_is_still_dark_can_have_promoted_nobody() {
+    let dark = |b: &mut Bench| {
+        b.sentinel(1, Seen::Replicas(Vec::from([Listed { at: at(12), selected: false }])));
+        b.hear(1200 * MS, &[(1, CALM)]);
+        assert!(!b.view().writes.is_open());
+    };
+    let mut b = with(CALM);
+    dark(&mut b);
+    b.hear(300 * MS, &[(1, CALM), (2, CALM)]);
+    assert!(!b.view().writes.is_open(), "3 may have 2's vote, and its order not given yet");
+    b.hear(500 * MS, &[(1, CALM), (2, CALM)]);
+    assert!(b.serves(11), "12 says that it is a replica: {}", b.view().why);
+    // The same with a node that cannot be asked.
+    let mut b = with(CALM);
+    dark(&mut b);
+    let unreachable = |b: &mut Bench, d: Duration| {
+        let end = b.now + d;
+        while b.now < end {
+            (1..=2).for_each(|s| b.says(s, CALM));
+            b.node(11, master("r11", lineage("A", None)));
+            b.node(12, Seen::Gone(Gone::Timeout));
+            b.pass(EVERY);
+        }
+    };
+    unreachable(&mut b, 4500 * MS);
+    assert!(!b.view().writes.is_open());
+    unreachable(&mut b, 1000 * MS);
+    assert!(b.serves(11), "2 would know by now: {}", b.view().why);
+}
+
+#[test]
+fn reads_that_went_on_without_a_lease_have_a_whole_hold_when_they_have_to_wait_too() {
+    let mut b = with(CALM);
+    b.hear(13_000 * MS, &[(1, CALM)]);
+    let v = b.view();
+    assert!(v.writes == Gate::Refuse && v.reads.is_open(), "{v:?}");
+    b.node(11, Seen::Gone(Gone::Closed));
+    let v = b.view();
+    assert!(
+        v.writes == Gate::Refuse
+            && matches!(v.reads, Gate::Hold { until, .. } if until > b.now + 10_000 * MS)
+    );
+    b.hear(300 * MS, &[(1, CALM), (2, CALM), (3, CALM)]);
+    assert!(b.serves(11) && b.view().reads.is_open());
+}
+
+#[test]
 fn the_machine_says_at_the_moment_of_its_end_that_a_lease_has_ended() {
     let mut b = with(CALM);
     let until = b.view().writes_until.unwrap();

@@ -16,7 +16,14 @@ fn calm_polls_publish_nothing_and_the_lag_at_most_once_a_second() {
         let run_id = Some(Box::from("r12"));
         b.node(
             12,
-            Seen::Report(Report { role, loading: false, run_id, lineage: lineage("A", None), offset: n }),
+            Seen::Report(Report {
+                role,
+                loading: false,
+                run_id,
+                lineage: lineage("A", None),
+                offset: n,
+                attached: Vec::new(),
+            }),
         );
         ready_but(&mut b, 9);
         b.pass(40 * MS);

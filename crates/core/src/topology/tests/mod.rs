@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod guard;
 mod holds;
 mod known;
 mod lease;
@@ -18,6 +19,7 @@ mod machine;
 mod majority;
 mod promotion;
 mod story;
+mod wanted;
 mod without_sentinels;
 
 const MS: Duration = Duration::from_millis(1);
@@ -43,6 +45,8 @@ fn settings(source: Source) -> Settings {
         hold_reads: true,
         replica_reads: false,
         trust: Trust::Promotion,
+        demote: true,
+        guard: Some(Guarding::default()),
         fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
     }
 }
@@ -62,6 +66,7 @@ fn master(run: &str, l: Option<Lineage>) -> Seen {
         run_id: Some(run.into()),
         lineage: l,
         offset: 100,
+        attached: Vec::new(),
     })
 }
 
@@ -73,6 +78,7 @@ fn replica(run: &str, of: u16, id: &str) -> Seen {
         run_id: Some(run.into()),
         lineage: lineage(id, None),
         offset: 90,
+        attached: Vec::new(),
     })
 }
 
@@ -145,7 +151,12 @@ impl Bench {
     }
 
     fn flags(&mut self, port: u16, node: u16, epoch: u64, stage: Stage) {
-        self.sentinel(port, Seen::View(View { epoch, stage, ..seen_view(node) }));
+        self.sees(port, node, epoch, stage, 100 * MS);
+    }
+
+    /// A Sentinel's view, with the age of its last pong of the master.
+    fn sees(&mut self, port: u16, node: u16, epoch: u64, stage: Stage, pong_age: Duration) {
+        self.sentinel(port, Seen::View(View { epoch, stage, pong_age, ..seen_view(node) }));
     }
 
     /// It counts so many others.

@@ -267,3 +267,23 @@ fn a_selected_node_is_asked_every_20_ms_until_it_is_granted_and_for_10_s_at_most
     let mut b = promoted();
     assert_eq!(asked(&mut b, 200 * MS), 0);
 }
+
+#[test]
+fn workers_are_told_how_far_the_selected_node_has_followed_and_then_how_far_it_had() {
+    let mut b = ordered();
+    assert_eq!(b.view().kept, Some(Kept { term: Term(1), offset: 90 }));
+    b.node(12, replica("r12", 11, "other"));
+    assert_eq!(b.view().kept, None, "it follows another history");
+    b.node(12, replica("r12", 11, "A"));
+    let until = Lineage { second_offset: 101, ..lineage("B", Some("A")).unwrap() };
+    let promoted = |b: &mut Bench| {
+        b.names(1, 11, 5);
+        b.names(3, 11, 5);
+        b.node(12, master("r12", Some(until.clone())));
+    };
+    promoted(&mut b);
+    b.ordered(2, 11, 5);
+    promoted(&mut b);
+    assert!(b.serves(12), "{}", b.view().why);
+    assert_eq!(b.view().kept, Some(Kept { term: Term(1), offset: 100 }));
+}

@@ -46,7 +46,10 @@ impl Bench {
     /// A node's report with an offset.
     fn reports(&mut self, port: u16, role: Role, l: Option<Lineage>, offset: u64) {
         let run_id = Some(format!("r{port}").into());
-        self.node(port, Seen::Report(Report { role, loading: false, run_id, lineage: l, offset }));
+        self.node(
+            port,
+            Seen::Report(Report { role, loading: false, run_id, lineage: l, offset, attached: Vec::new() }),
+        );
     }
 
     fn lost(&mut self) -> Vec<Lost> {

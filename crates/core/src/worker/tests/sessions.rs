@@ -3,7 +3,7 @@ use super::*;
 use crate::policy::Retry;
 
 /// The requests of a text, as they go out.
-fn requests(text: &str) -> String {
+pub(super) fn requests(text: &str) -> String {
     let mut all = Vec::new();
     for request in text.split('|') {
         crate::resp::reply::request(&mut all, &request.split(' ').collect::<Vec<_>>());
@@ -11,7 +11,7 @@ fn requests(text: &str) -> String {
     shown(&all)
 }
 
-fn confirmed(word: &str, name: &str, n: usize) -> String {
+pub(super) fn confirmed(word: &str, name: &str, n: usize) -> String {
     format!("*3|${}|{word}|${}|{name}|:{n}|", word.len(), name.len())
 }
 
@@ -21,7 +21,7 @@ fn message(channel: &str, text: &str) -> String {
 
 impl Rig {
     /// The newest connection breaks.
-    fn loses(&mut self, up: UpId) {
+    pub(super) fn loses(&mut self, up: UpId) {
         self.w.gone(self.now, Dst::Up(up));
         self.effects();
     }
@@ -31,7 +31,7 @@ impl Rig {
     }
 
     /// A client that is subscribed to these channels, and its connection.
-    fn subscriber(&mut self, channels: &[&str]) -> (ClientId, UpId) {
+    pub(super) fn subscriber(&mut self, channels: &[&str]) -> (ClientId, UpId) {
         let c = self.client();
         self.says(c, &format!("SUBSCRIBE {}|", channels.join(" ")));
         let up = self.up();
@@ -291,8 +291,8 @@ fn what_blocks_waits_until_nothing_else_is_owed_on_its_connection() {
     assert_eq!(r.asked(up), requests("BLPOP l 5"));
 }
 
-const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
-const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.|";
+pub(super) const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+pub(super) const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.|";
 
 #[test]
 fn a_new_master_is_shown_the_scripts_that_it_does_not_know() {
@@ -388,7 +388,7 @@ fn an_idempotent_write_is_not_sent_again_behind_a_write_that_may_have_been_execu
 
 impl Rig {
     /// There is no master, but a replica for reads.
-    fn holds_with_replica(&mut self) {
+    pub(super) fn holds_with_replica(&mut self) {
         let hold = Gate::Hold { since: self.now, until: self.now + Duration::from_secs(5) };
         (self.view.writes, self.view.reads) = (hold, hold);
         self.view.reads_from = Some(Endpoint::Unix("r".into()));
@@ -396,7 +396,7 @@ impl Rig {
     }
 
     /// The newest connection is set up by a replica.
-    fn up_replica(&mut self) -> UpId {
+    pub(super) fn up_replica(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
         assert!(self.asked(up).ends_with(ROLE));
         self.answers(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");

@@ -143,10 +143,15 @@ fn every_counter_of_the_workers_is_shown() {
         clients_cut,
         clients_now,
         commands,
+        writes,
         held,
         held_now,
         resent,
         uncertain,
+        withheld,
+        durable,
+        not_durable,
+        waits,
         masterdown,
         refused,
         malformed,
@@ -160,6 +165,7 @@ fn every_counter_of_the_workers_is_shown() {
         ups_failed,
         lanes_now,
         pinned_now,
+        in_flight_now,
         subscribers_interrupted,
         scripts_reloaded,
         replica_reads
@@ -207,6 +213,7 @@ fn the_status_has_what_it_promises() {
         ("term", 4.into()),
         ("master", serde_json::Value::Null),
         ("gates", serde_json::json!({ "writes": "hold", "reads": "hold" })),
+        ("guard", serde_json::json!({ "state": "armed", "why": null, "holds": 2 })),
         ("held", 1008.into()),
         ("clients", 1005.into()),
         ("commands", 1006.into()),
@@ -295,6 +302,7 @@ cache: HOLDING for 3.2s, no master (the last term was 4)
   why       2 of 3 Sentinels say that 10.0.0.1:6379 is down
   proof     0.2s ago, at config epoch 13, 2 of 3 Sentinels are needed
   gates     writes hold, reads hold
+  guard     armed (2 holds since the start)
   hold      for 3.2s already, 11.8s left
   clients   1005, 1008 wait (1007 commands held since the start)
   commands  1200 a second, 1006 since the start
@@ -315,6 +323,7 @@ queue: SERVING for 3.2s, master 10.0.0.2:6379, term 4
   why       10.0.0.2:6379 is the only node that says master
   proof     0.2s ago
   gates     writes open, reads open
+  guard     armed (2 holds since the start)
   lease     writes may go on for 0.7s without another word of the Sentinels
   clients   1005, 1008 wait (1007 commands held since the start)
   commands  0 a second, 1006 since the start

@@ -34,9 +34,10 @@ impl Server {
             "ECHO" => reply_bulk(&args[1]),
             "GET" | "MGET" | "LRANGE" => self.read(conn, name, args),
             "EVALSHA" if !self.knows_script => error("NOSCRIPT No matching script. Please use EVAL."),
-            "SET" | "APPEND" | "INCR" | "EVAL" | "EVALSHA" | "RPUSH" | "PUBLISH" | "WAIT" => {
+            "SET" | "APPEND" | "INCR" | "EVAL" | "EVALSHA" | "RPUSH" | "PUBLISH" => {
                 self.write(conn, name, args)
             }
+            "WAIT" => self.wait(now, conn, args, in_tx),
             "BLPOP" => self.blpop(now, conn, args, in_tx),
             "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => self.transaction(now, conn, name, args),
             "SUBSCRIBE" | "UNSUBSCRIBE" => self.subscription(conn, name, args),
@@ -81,7 +82,9 @@ impl Server {
 
     fn say_role(&self) -> Vec<u8> {
         match self.role {
-            Role::Master => b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n".to_vec(),
+            Role::Master => {
+                format!("*3\r\n$6\r\nmaster\r\n:{}\r\n*0\r\n", self.replication.offset).into_bytes()
+            }
             _ => b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:0\r\n".to_vec(),
         }
     }
@@ -141,9 +144,6 @@ impl Server {
         if name == "PUBLISH" {
             return self.publish(&args[1], &args[2]);
         }
-        if name == "WAIT" {
-            return int(0);
-        }
         let key = if name.starts_with("EVAL") { args[3].clone() } else { args[1].clone() };
         self.touch(db, &key);
         let at = (db, key);
@@ -179,6 +179,26 @@ impl Server {
                 Data::List(_) => wrong(),
             },
         }
+    }
+
+    /// `waitCommand` (`replication.c`).
+    fn wait(&mut self, now: Now, conn: usize, args: &[Vec<u8>], in_tx: bool) -> Vec<u8> {
+        if self.role != Role::Master {
+            return error(
+                "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.",
+            );
+        }
+        let number =
+            |i: usize| args.get(i).and_then(|a| String::from_utf8_lossy(a).parse::<u64>().ok()).unwrap_or(0);
+        let (most, ms) = (number(1) as usize, number(2));
+        let offset = self.conn(conn).wrote_to;
+        let having = self.replication.having(offset);
+        if having >= most || in_tx {
+            return int(having as i64);
+        }
+        let until = (ms > 0).then(|| now + Duration::from_millis(ms));
+        self.conn(conn).blocked = Some(Blocked { args: args.to_vec(), until, wait: Some((most, offset)) });
+        Vec::new()
     }
 
     fn publish(&mut self, channel: &[u8], message: &[u8]) -> Vec<u8> {
@@ -224,7 +244,7 @@ impl Server {
         let text = String::from_utf8_lossy(&args[args.len() - 1]).into_owned();
         let ms = (text.parse::<f64>().unwrap_or(0.0) * 1000.0) as u64;
         let until = (ms > 0).then(|| now + Duration::from_millis(ms));
-        c.blocked = Some(Blocked { args: args.to_vec(), until });
+        c.blocked = Some(Blocked { args: args.to_vec(), until, wait: None });
         Vec::new()
     }
 
@@ -232,7 +252,7 @@ impl Server {
     pub(super) fn serve_blocked(&mut self, now: Now) {
         for id in self.conns() {
             let Some(c) = self.conns.get(&id) else { continue };
-            let Some(b) = &c.blocked else { continue };
+            let Some(b) = c.blocked.as_ref().filter(|b| b.wait.is_none()) else { continue };
             let (db, args) = (c.db, b.args.clone());
             if let Some(reply) = self.pop(db, &args) {
                 self.unblock(now, id, |_| reply.clone());
