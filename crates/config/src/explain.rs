@@ -1,7 +1,7 @@
 //! What a configuration would do, in plain words: for `pointsman check`.
 use crate::units::{show_duration, show_size};
 use crate::{Config, EventsFile, Service};
-use pointsman_core::policy::{Allow, Durable, Policy};
+use pointsman_core::policy::{Allow, Durable, Policy, Retry};
 use pointsman_core::topology::settings::{Failback, Settings, Source, StaticNode, WithoutLease};
 use std::fmt::Write;
 
@@ -122,7 +122,10 @@ fn hold_sentences(settings: &Settings) -> Vec<String> {
     let master = format!(
         "without a master, {who} {hold}; then they get -MASTERDOWN until there is one. Clients stay connected."
     );
-    [master].into_iter().chain(guard_sentence(settings)).collect()
+    let replica = settings
+        .replica_reads
+        .then(|| "reads that would wait are served by a replica, which may lack the newest writes.".into());
+    [master].into_iter().chain(replica).chain(guard_sentence(settings)).collect()
 }
 
 fn guard_sentence(settings: &Settings) -> Option<String> {
@@ -170,10 +173,12 @@ fn durable_sentence(service: &Service) -> Option<String> {
 }
 
 fn client_sentences(policy: &Policy) -> Vec<String> {
-    let resent = if policy.resend_reads {
-        "those that only read are sent again, and the others get"
-    } else {
-        "all get"
+    let resent = match policy.retry {
+        Retry::None => "all get",
+        Retry::Reads => "those that only read are sent again, and the others get",
+        Retry::Idempotent => {
+            "those that only read, and idempotent writes, are sent again, and the others get"
+        }
     };
     let mut sentences =
         vec![format!("of commands that were sent when a connection breaks, {resent} -UNCERTAIN.")];
@@ -297,8 +302,17 @@ The process
                 sentinels,
                 vec!["without_lease = \"hold_all\"", "without_lease = \"go_on\"", "refused_is_dead = false"],
             ),
-            (nodes, vec!["start_wait = \"1s\"", "hold = \"0s\"", "hold = \"9s\"", "hold_reads = false"]),
-            (nodes, vec!["resend_reads = false", "transparent = true", "allow = \"DEBUG\"", "clients = 5"]),
+            (
+                nodes,
+                vec![
+                    "start_wait = \"1s\"",
+                    "hold = \"0s\"",
+                    "hold = \"9s\"",
+                    "hold_reads = false",
+                    "held_reads = \"replica\"",
+                ],
+            ),
+            (nodes, vec!["retry = \"none\"", "transparent = true", "allow = \"DEBUG\"", "clients = 5"]),
             (
                 nodes,
                 vec![

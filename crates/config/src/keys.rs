@@ -342,6 +342,9 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "hold_reads", Bool, "false",
         "Whether reads wait too while writes do. `false` lets them go on to the last master, where they may find stale values.")
         .default("true"),
+    Key::new(Service, "held_reads", Word(&["wait", "replica"]), "\"replica\"",
+        "What becomes of reads that are held. `wait`: they wait as writes do. `replica`: a replica that was linked to the last master when the hold began serves them, also after the hold has run out; it may lack the newest writes, the session's own among them. Sessions in transactions, subscriptions and the like wait, and so does all that stands behind a write. Not for static lists.")
+        .default("\"wait\""),
     Key::new(Service, "trust", Word(&["promotion", "majority"]), "\"majority\"",
         "What a grant may begin with. `promotion`: as soon as a node was seen to be promoted, with all that led to it, about a second before a majority of the Sentinels names it; the grant is provisional until they do. What that risks: if the Sentinel that led the failover dies in that second, the others may choose another node, and what was written in between is lost. `majority`: only when a majority names the node.")
         .default("\"promotion\"").only(Way::Sentinels),
@@ -363,9 +366,9 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "guard_wait", Duration(10 * MS, 10 * S), "\"400ms\"",
         "How long the fastest replica may take to acknowledge before writes wait. With `guard_interval` it bounds for how long a master that was cut off is written to. More than a round trip to the replicas, by far.")
         .default("\"150ms\"").only(Way::Sentinels),
-    Key::new(Service, "resend_reads", Bool, "false",
-        "Whether a command that only reads is sent again when its connection broke before the reply. `false` answers it with `-UNCERTAIN`, as any other.")
-        .default("true"),
+    Key::new(Service, "retry", Word(&["reads", "idempotent", "none"]), "\"idempotent\"",
+        "What is sent again when its connection broke before the reply, so that it may have been executed. `reads`: commands that only read. `idempotent`: also writes that leave the same data and the same reply when they are executed twice; the page of the commands names them. If another client has written to the same key in between, the older value wins. `none`: no command. What is not sent again gets `-UNCERTAIN`.")
+        .default("\"reads\""),
 
     Key::new(Service, "durable", Count(0, 16), "1",
         "A write is acknowledged to its client only when so many replicas have it (`WAIT`); 0: when the master has it. Docs: guide/durable-writes.md.")
@@ -438,4 +441,10 @@ pub const KEYS: &[Key] = &[
     Key::new(Limits, "upstream_queue", Size(64 * KIB, GIB), "\"32MiB\"",
         "Most bytes of commands that one connection to a node keeps until they are answered. Further ones wait with their clients.")
         .default("\"16MiB\""),
+    Key::new(Limits, "subscriptions", Size(0, GIB), "\"64KiB\"",
+        "Most bytes of the names of the channels and patterns of one client (and 64 bytes for each) that are kept to subscribe again when its server is lost. A client that has more is closed then.")
+        .default("\"1MiB\""),
+    Key::new(Limits, "scripts", Size(0, GIB), "\"16MiB\"",
+        "Most bytes of Lua scripts (and 256 bytes for each) that each worker keeps of the service, to show them again to a new master that does not know them. The least recently used are forgotten first; one that takes more than a quarter is not kept.")
+        .default("\"4MiB\""),
 ];

@@ -7,7 +7,7 @@ use crate::keys::{Section, Way};
 use crate::reader::{Placed, Spot, Table};
 use crate::secret::credential;
 use crate::units::show_size;
-use pointsman_core::policy::{Allow, Durable, Limits, Policy};
+use pointsman_core::policy::{Allow, Durable, Limits, Policy, Retry};
 use pointsman_core::topology::settings::{
     Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
 };
@@ -155,6 +155,7 @@ fn topology(table: &Table<'_>, id: ServiceId, name: &str) -> Settings {
     table.duration("timeout", &mut settings.timeout);
     table.duration_or("hold", &mut settings.hold_max);
     table.flag("hold_reads", &mut settings.hold_reads);
+    settings.replica_reads = table.word("held_reads") == Some("replica");
     if table.word("trust") == Some("majority") {
         settings.trust = Trust::Majority;
     }
@@ -324,7 +325,11 @@ fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     table.duration_or("client_idle", &mut policy.client_idle);
     table.duration("upstream_idle", &mut policy.upstream_idle);
     table.duration("connect_timeout", &mut policy.connect_timeout);
-    table.flag("resend_reads", &mut policy.resend_reads);
+    policy.retry = match table.word("retry") {
+        Some("none") => Retry::None,
+        Some("idempotent") => Retry::Idempotent,
+        _ => Retry::Reads,
+    };
     policy.durable = durable(table);
     policy.upstream_user = credential(table, "upstream_user", "upstream_password", "upstream_password_file");
     policy.allow = allow(table);
@@ -379,6 +384,8 @@ fn read_limits(table: &Table<'_>, limits: &mut Limits) {
     table.number("client_output_hard", &mut limits.client_output_hard);
     table.number("in_flight", &mut limits.in_flight_max);
     table.number("upstream_queue", &mut limits.ring_max);
+    table.number("subscriptions", &mut limits.subs_max);
+    table.number("scripts", &mut limits.scripts_max);
     // A request that is smaller than `stream_from` must become complete in its client's input, and then fit a queue;
     // otherwise it would wait for ever.
     let ordered = [

@@ -57,7 +57,7 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
         (
             "[service.limits]\nfoo = 1",
             "p.toml:6:1: unknown key \"foo\" in [service.limits]; there are bulk, args, inline, depth, stream_from, \
-             client_input, client_output_soft, client_output_hard, in_flight, upstream_queue",
+             client_input, client_output_soft, client_output_hard, in_flight, upstream_queue, subscriptions, scripts",
         ),
         (
             "hold = \"3\"",

@@ -1,7 +1,10 @@
 //! What is held, what is sent again, and what the client is told instead: the decisions at a switch (invariant 6).
 use crate::Now;
+use crate::blocking;
 use crate::command::{Access, Act, Entry};
 use crate::ledger::{Sent, Slot};
+use crate::policy::Retry;
+use crate::resp::frame::Request;
 use crate::session::Tx;
 use crate::topology::snapshot::{Gate, ShardView};
 use alloc::boxed::Box;
@@ -24,7 +27,8 @@ pub enum Then {
         bytes: Box<[u8]>,
         /// Whether a node may have executed it already (it only reads, then).
         maybe: bool,
-        /// The error with which a node that is no usable master refused it, if one did.
+        /// Its reply if a later write of its session was or may have been executed meanwhile: then it is not sent again,
+        /// for the older value would win. Of what a node that is no usable master refused, that node's error.
         refusal: Option<Box<[u8]>>,
     },
     /// Its reply is known; it waits for its turn.
@@ -56,12 +60,15 @@ pub enum Lost {
     Again,
     /// It only reads: send it again, although a node may have executed it.
     ReadAgain,
+    /// It writes what it wrote already, if it did: send it again, unless a later write of its session may have been
+    /// executed.
+    WriteAgain,
     /// Its outcome cannot be known.
     Uncertain,
 }
 
 /// What becomes of a request whose connection is gone, outside of a transaction.
-pub fn lost(slot: &Slot, sent: Sent, resend_reads: bool) -> Lost {
+pub fn lost(slot: &Slot, bytes: &[u8], sent: Sent, retry: Retry) -> Lost {
     if sent == Sent::NotAll {
         return Lost::Again;
     }
@@ -76,21 +83,38 @@ pub fn lost(slot: &Slot, sent: Sent, resend_reads: bool) -> Lost {
                 | Act::ClientSetinfo
                 | Act::Watch
                 | Act::Unwatch
+                | Act::Subscribe(_)
+                | Act::Unsubscribe(_)
         )
     });
-    if (resend_reads && only_reads(slot.entry)) || state { Lost::ReadAgain } else { Lost::Uncertain }
+    let req = Request::new(bytes);
+    match slot.entry {
+        _ if state => Lost::ReadAgain,
+        Some(e) if retry != Retry::None && reads_the_same(e, req) => Lost::ReadAgain,
+        Some(e) if retry == Retry::Idempotent && e.is_idempotent(req.args()) => Lost::WriteAgain,
+        _ => Lost::Uncertain,
+    }
+}
+
+/// Whether a command that may have been executed only reads, and means the same when it is asked again.
+fn reads_the_same(entry: &Entry, req: Request<'_>) -> bool {
+    let waits = entry.act == Act::BlockIfAsked && entry.resend;
+    only_reads(Some(entry)) || waits && blocking::newest_wanted(entry, req).next().is_none()
 }
 
 /// Whether a command can be sent again although it may have been executed: it only reads, and does not block.
 pub fn only_reads(entry: Option<&Entry>) -> bool {
-    entry.is_some_and(|e| e.resend && matches!(e.act, Act::None | Act::ClientId | Act::ClientGetname))
+    entry.is_some_and(|e| {
+        e.resend && matches!(e.act, Act::None | Act::Script | Act::ClientId | Act::ClientGetname)
+    })
 }
 
 /// Whether an error reply proves that its command was not executed because the node is not a usable master, and which
 /// sign it is.
 ///
-/// Exact prefixes of Redis' `shared.roslaveerr`, `shared.loadingerr` and `shared.masterdownerr` (`server.c`). For
-/// commands that run scripts only what is said before the script starts proves anything.
+/// Exact prefixes of Redis' `shared.roslaveerr`, `shared.loadingerr` and `shared.masterdownerr` (`server.c`), and of what
+/// `disconnectAllBlockedClients` says (`blocked.c`). For commands that run scripts only what is said before the script
+/// starts proves anything.
 pub fn not_a_master(entry: Option<&Entry>, error: &[u8]) -> Option<Refusal> {
     let refusal = if error.starts_with(b"-READONLY You can't write against a read only replica.") {
         Refusal::Readonly
@@ -98,6 +122,10 @@ pub fn not_a_master(entry: Option<&Entry>, error: &[u8]) -> Option<Refusal> {
         Refusal::Loading
     } else if error.starts_with(b"-MASTERDOWN Link with MASTER is down") {
         Refusal::Masterdown
+    } else if error.starts_with(b"-UNBLOCKED force unblock from blocking operation, instance state changed") {
+        // A WAIT that is unblocked had its writes executed.
+        let pops = entry.is_some_and(|e| e.proves && matches!(e.act, Act::Block | Act::BlockIfAsked));
+        return pops.then_some(Refusal::Unblocked);
     } else {
         return None;
     };
@@ -114,6 +142,8 @@ pub enum Refusal {
     Loading,
     /// It is a replica whose link to the master is down.
     Masterdown,
+    /// It has just become a replica, and lets nobody wait.
+    Unblocked,
 }
 
 /// What the gates say to one command now.

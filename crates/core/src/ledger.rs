@@ -57,6 +57,10 @@ pub enum Apply {
     Name,
     /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.
     WaitMark,
+    /// Pointsman's own `SUBSCRIBE` for a session whose connection was lost.
+    Resubscribe,
+    /// The question for the last id of a stream, for that of the ids of the command behind it.
+    LastId(u32),
     /// Pointsman's own `ROLE` behind writes whose replies are withheld: where they end in the replication stream.
     Offset,
     /// Pointsman's own `WAIT` behind durable writes.
@@ -246,7 +250,8 @@ impl Ledger {
         self.slots.iter().skip(1).any(changes)
     }
 
-    /// Takes back the requests of which no byte was sent, oldest first. What names the connection stays.
+    /// Takes back the requests of which no byte was sent, oldest first. What gives the connection its session's name and
+    /// subscriptions stays.
     pub fn retract(&mut self) -> Vec<(Slot, Box<[u8]>)> {
         let mut out = Vec::new();
         loop {
@@ -255,7 +260,7 @@ impl Ledger {
             if start < self.sent || slot.streams {
                 break;
             }
-            if slot.apply == Apply::Name {
+            if matches!(slot.apply, Apply::Name | Apply::Resubscribe) {
                 // What follows it was taken back, and comes again.
                 break;
             }

@@ -12,6 +12,7 @@
 
 extern crate alloc;
 
+pub mod blocking;
 pub mod command;
 pub mod hold;
 pub mod ledger;
@@ -19,6 +20,7 @@ pub mod observe;
 pub mod policy;
 pub mod resp;
 pub mod route;
+pub mod scripts;
 pub mod session;
 pub mod spread;
 pub mod switchover;

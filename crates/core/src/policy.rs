@@ -35,6 +35,19 @@ pub enum Allow {
     All,
 }
 
+/// Which commands are sent again when their connection broke before the reply, so that they may have been executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Retry {
+    /// None.
+    None,
+    /// Those that only read.
+    #[default]
+    Reads,
+    /// These, and writes that leave the same data and the same reply when they are executed twice
+    /// ([`Idempotent`](crate::command::Idempotent)).
+    Idempotent,
+}
+
 /// How a client's bytes and commands are bounded. Sizes are in bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -59,6 +72,11 @@ pub struct Limits {
     /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent), before the
     /// last one: that is taken as a whole, and is no longer than what its client may have waiting.
     pub ring_max: usize,
+    /// Most bytes of the names of the channels and patterns of one client that are kept to subscribe again. One that has
+    /// more is closed when its connection is lost.
+    pub subs_max: usize,
+    /// Most bytes of scripts that a worker keeps of one service, to load them again on a new master; 0: none.
+    pub scripts_max: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +92,8 @@ impl Default for Limits {
             client_output_hard: 640 << 20,
             in_flight_max: 1024,
             ring_max: 16 << 20,
+            subs_max: 1 << 20,
+            scripts_max: 4 << 20,
         }
     }
 }
@@ -114,8 +134,8 @@ pub struct Policy {
     pub connect_timeout: Duration,
     /// Whether a `-READONLY` from a node is passed on instead of held (static lists with backups).
     pub pass_readonly: bool,
-    /// Whether a command that only reads is sent again when its connection broke before the reply.
-    pub resend_reads: bool,
+    /// What is sent again when its connection broke before the reply.
+    pub retry: Retry,
     /// What durable writes wait for.
     pub durable: Durable,
     /// Whether the control plane wants to know that writes flow (its guard does).
@@ -141,7 +161,7 @@ impl Policy {
             upstream_idle: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(2),
             pass_readonly: false,
-            resend_reads: true,
+            retry: Retry::Reads,
             durable: Durable::default(),
             tells_writes: false,
             upstream_user: None,

@@ -103,7 +103,7 @@ pub fn route<'a>(
     }
     let mut args = req.args();
     match e.act {
-        Act::None | Act::Quit | Act::Reset | Act::Hangup => Route::Shared(Apply::None),
+        Act::None | Act::Script | Act::Quit | Act::Reset | Act::Hangup => Route::Shared(Apply::None),
         Act::ClientId => Route::Shared(Apply::ClientId),
         Act::ClientGetname => Route::Shared(Apply::Getname),
         Act::Select => match args.nth(1).and_then(parse_i64).and_then(|n| u32::try_from(n).ok()) {

@@ -102,21 +102,66 @@ pub enum Watch {
     Lost,
 }
 
-/// What a session is subscribed to.
+/// What a session is subscribed to, as far as its names are kept: they are needed to subscribe again elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Subs {
-    /// Channels.
-    pub channels: BTreeSet<Box<[u8]>>,
-    /// Patterns.
-    pub patterns: BTreeSet<Box<[u8]>>,
-    /// Shard channels.
-    pub shards: BTreeSet<Box<[u8]>>,
+    /// By [`SubKind`].
+    names: [BTreeSet<Box<[u8]>>; 3],
+    /// What the names take.
+    bytes: usize,
+    /// There were too many to keep: then only how many of each kind there are, as the server counts them.
+    counts: Option<[u64; 3]>,
 }
+
+/// A name takes about so many bytes besides its own.
+const NAME_COST: usize = 64;
 
 impl Subs {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
+        SubKind::ALL.iter().all(|kind| self.count(*kind) == 0)
+    }
+
+    /// How many of a kind there are.
+    pub fn count(&self, kind: SubKind) -> usize {
+        match &self.counts {
+            Some(counts) => usize::try_from(counts[kind as usize]).unwrap_or(usize::MAX),
+            None => self.names[kind as usize].len(),
+        }
+    }
+
+    /// Whether all names are kept.
+    pub fn are_known(&self) -> bool {
+        self.counts.is_none()
+    }
+
+    /// The names of a kind, if all are kept.
+    pub fn names(&self, kind: SubKind) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.names[kind as usize].iter().map(|name| &**name)
+    }
+
+    /// The server confirmed a subscription (or its end), and counts so many now: channels and patterns together, or
+    /// shard channels (`addReplyPubsubSubscribed` in `pubsub.c`). `bytes_max`: more than this is not kept.
+    pub fn follow(&mut self, kind: SubKind, adds: bool, name: &[u8], total: u64, bytes_max: usize) {
+        if let Some(counts) = &mut self.counts {
+            let other = match kind {
+                SubKind::Channel => counts[SubKind::Pattern as usize],
+                SubKind::Pattern => counts[SubKind::Channel as usize],
+                SubKind::Shard => 0,
+            };
+            counts[kind as usize] = total.saturating_sub(other);
+            return;
+        }
+        let names = &mut self.names[kind as usize];
+        match adds {
+            true if names.insert(name.into()) => self.bytes += name.len() + NAME_COST,
+            false if names.remove(name) => self.bytes -= name.len() + NAME_COST,
+            _ => {}
+        }
+        if self.bytes > bytes_max {
+            let counts = core::array::from_fn(|i| self.names[i].len() as u64);
+            *self = Subs { counts: Some(counts), ..Subs::default() };
+        }
     }
 }
 
@@ -164,11 +209,7 @@ impl Session {
 
     /// How many channels, patterns or shard channels it is subscribed to.
     pub fn subscribed(&self, kind: SubKind) -> usize {
-        self.subs.as_ref().map_or(0, |s| match kind {
-            SubKind::Channel => s.channels.len(),
-            SubKind::Pattern => s.patterns.len(),
-            SubKind::Shard => s.shards.len(),
-        })
+        self.subs.as_ref().map_or(0, |s| s.count(kind))
     }
 
     /// Its names, made if it had none.
@@ -206,6 +247,27 @@ mod tests {
     fn secrets_are_not_printed() {
         let text = alloc::format!("{:?}", ident(Some("u"), "hunter2"));
         assert!(!text.contains("hunter2") && text.contains("u"), "{text}");
+    }
+
+    #[test]
+    fn names_of_channels_are_kept_up_to_a_bound_and_counted_beyond_it() {
+        let mut subs = Subs::default();
+        let most = 2 * (NAME_COST + 1);
+        for (n, name) in [b"a", b"a", b"b"].into_iter().enumerate() {
+            subs.follow(SubKind::Channel, true, name, n.clamp(1, 2) as u64, most);
+        }
+        assert!(subs.are_known() && subs.names(SubKind::Channel).eq([b"a", b"b"]));
+        subs.follow(SubKind::Pattern, true, b"c", 3, most);
+        assert!(!subs.are_known() && subs.names(SubKind::Channel).len() == 0);
+        subs.follow(SubKind::Shard, true, b"d", 1, most);
+        subs.follow(SubKind::Channel, true, b"a", 3, most);
+        subs.follow(SubKind::Channel, false, b"b", 2, most);
+        let counts = SubKind::ALL.map(|kind| subs.count(kind));
+        assert_eq!((counts, subs.is_empty()), ([1, 1, 1], false));
+        subs.follow(SubKind::Channel, false, b"a", 1, most);
+        subs.follow(SubKind::Pattern, false, b"c", 0, most);
+        subs.follow(SubKind::Shard, false, b"d", 0, most);
+        assert!(subs.is_empty());
     }
 
     #[test]

@@ -316,7 +316,9 @@ fn what_the_server_closes_is_made_again() {
     assert_eq!(said(tx, "SET tx 2"), "+QUEUED\\r\\n");
     assert!(said(tx, "EXEC").starts_with("-EXECABORT"));
     assert_eq!(said(tx, "GET tx"), "$-1\\r\\n");
-    assert_eq!(subscriber.rest().expect("an end"), b"");
+    assert_eq!(said(subscriber, "PING"), "*2\\r\\n$4\\r\\npong\\r\\n$0\\r\\n\\r\\n");
+    observer.ask(&["PUBLISH", "ch", "again"]);
+    assert!(shown(&subscriber.reply()).ends_with("again\\r\\n"));
 }
 
 /// The server closes the connections of a user that is deleted; they are the proxy's, and the client is told instead.

@@ -129,6 +129,7 @@ fn settings(source: Source) -> Settings {
         timeout: Duration::from_secs(1),
         hold_max: None,
         hold_reads: true,
+        replica_reads: false,
         trust: Trust::Promotion,
         demote: true,
         guard: None,

@@ -1,7 +1,7 @@
 //! What servers do not say about their commands, decided by hand. Each name stands in a list for a reason; a command
 //! that neither reads nor writes by its flags must be in one, so that a new one cannot be overlooked.
 use super::{Described, DescribedKeys, Effect, Result};
-use pointsman_core::command::{Access, Act, Entry, Keys, SubKind};
+use pointsman_core::command::{Access, Act, Entry, Idempotent, Keys, SubKind};
 
 /// What it changes is not data, or is data behind a script's, a transaction's or another connection's back. PFCOUNT
 /// stores what it counted; PUBLISH is replicated; WAIT is about earlier writes, so it goes where they went. The
@@ -58,6 +58,18 @@ const PROVES_NOTHING: &[&str] = &[
     "MODULE", "MODULE|LOAD", "MODULE|LOADEX", "MODULE|UNLOAD",
 ];
 
+/// Leaves the same data, and has the same reply, when it is executed twice with nothing in between. Not those that count
+/// what they changed (DEL, HSET, SADD …): the second reply would be another one. Not those that speak of positions or of
+/// what is there (LSET, LTRIM, FLUSHALL …): what others did in between would be hit too.
+#[rustfmt::skip]
+const IDEMPOTENT: &[(&str, Idempotent)] = &[
+    ("SET", Idempotent::Set), ("SETEX", Idempotent::Yes), ("PSETEX", Idempotent::Yes), ("SETRANGE", Idempotent::Yes),
+    ("MSET", Idempotent::Yes), ("HMSET", Idempotent::Yes), ("PFMERGE", Idempotent::Yes),
+    ("EXPIRE", Idempotent::WithArgs(3)), ("PEXPIRE", Idempotent::WithArgs(3)),
+    ("EXPIREAT", Idempotent::WithArgs(3)), ("PEXPIREAT", Idempotent::WithArgs(3)),
+    ("SCRIPT|LOAD", Idempotent::Yes),
+];
+
 /// Breaks the deployment, or the proxy under everyone; CLIENT KILL and UNBLOCK name connections that clients share.
 #[rustfmt::skip]
 const REFUSED: &[&str] = &[
@@ -83,6 +95,7 @@ const ACTS: &[(&str, Act)] = &[
     ("PSUBSCRIBE", Act::Subscribe(SubKind::Pattern)), ("PUNSUBSCRIBE", Act::Unsubscribe(SubKind::Pattern)),
     ("SSUBSCRIBE", Act::Subscribe(SubKind::Shard)), ("SUNSUBSCRIBE", Act::Unsubscribe(SubKind::Shard)),
     ("XREAD", Act::BlockIfAsked), ("XREADGROUP", Act::BlockIfAsked),
+    ("EVAL", Act::Script), ("EVAL_RO", Act::Script), ("SCRIPT|LOAD", Act::Script), ("SCRIPT|FLUSH", Act::Script),
     ("SCRIPT|KILL", Act::Kill), ("FUNCTION|KILL", Act::Kill),
     ("WAIT", Act::Wait), ("WAITAOF", Act::Wait),
     // ASKING binds for one command only, READONLY and READWRITE could be replayed; without a cluster all three are
@@ -105,12 +118,14 @@ pub(super) fn entry(command: Described) -> Result<Entry> {
     let name: &'static str = command.name.clone().leak();
     let access = access(&command)?;
     let act = act(&command);
-    let changes_nothing = matches!(act, Act::None | Act::BlockIfAsked | Act::ClientId | Act::ClientGetname);
+    let changes_nothing =
+        matches!(act, Act::None | Act::Script | Act::BlockIfAsked | Act::ClientId | Act::ClientGetname);
     Ok(Entry {
         name,
         access,
         resend: access != Access::Write && changes_nothing,
         proves: !PROVES_NOTHING.contains(&name) && !is_vector_set(name),
+        idempotent: idempotent(name),
         container: command.container,
         act,
         refused: REFUSED.contains(&name),
@@ -129,7 +144,9 @@ pub(super) fn laxer(a: i32, b: i32) -> i32 {
 pub(super) fn names_are_all_known(entries: &[Entry]) -> Result<()> {
     let lists = [WRITE_LIKE, READ_LIKE, NEITHER, PROVES_NOTHING, REFUSED];
     let acts = ACTS.iter().map(|(name, _)| name);
-    let mut names = lists.into_iter().flatten().chain(acts).chain(OWN_KEYS.iter().map(|(name, _)| name));
+    let idempotent = IDEMPOTENT.iter().map(|(name, _)| name);
+    let own_keys = OWN_KEYS.iter().map(|(name, _)| name);
+    let mut names = lists.into_iter().flatten().chain(acts).chain(idempotent).chain(own_keys);
     match names.find(|name| !entries.iter().any(|entry| entry.name == **name)) {
         Some(name) => Err(format!("judge.rs names {name}, which no server has").into()),
         None => Ok(()),
@@ -158,6 +175,10 @@ fn act(command: &Described) -> Act {
         None if command.blocking => Act::Block,
         None => Act::None,
     }
+}
+
+fn idempotent(name: &str) -> Idempotent {
+    IDEMPOTENT.iter().find(|(n, _)| *n == name).map_or(Idempotent::No, |(_, is)| *is)
 }
 
 fn keys(command: Described) -> Keys {

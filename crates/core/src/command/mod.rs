@@ -21,12 +21,14 @@ pub struct Entry {
     /// What it does to the server's data and state.
     pub access: Access,
     /// Whether it may be sent again when it is not known whether it was executed: it changes nothing. Of a
-    /// [`Act::BlockIfAsked`] command this is so only when it was not asked to block (`$` would then mean something
+    /// [`Act::BlockIfAsked`] command this is so only when it names the ids that it has seen (`$` would mean something
     /// else the second time).
     pub resend: bool,
     /// Whether a top-level error reply proves that it was not executed. Not so for what runs scripts, modules or
     /// other servers: their error can come after their effect, and can have any text.
     pub proves: bool,
+    /// Whether it may be executed twice.
+    pub idempotent: Idempotent,
     /// Whether it has subcommands: then its first argument must be looked up too.
     pub container: bool,
     /// What it does to its session or its connection.
@@ -51,6 +53,19 @@ pub enum Access {
     Neither,
 }
 
+/// Whether a write leaves the same data, and has the same reply, when it is executed twice with nothing in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idempotent {
+    /// It may not, or it is not known.
+    No,
+    /// It does.
+    Yes,
+    /// It does with exactly so many arguments, command included: its options are conditions.
+    WithArgs(u8),
+    /// SET: it does without options but for those that say when the value expires.
+    Set,
+}
+
 /// The three kinds of subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SubKind {
@@ -60,6 +75,21 @@ pub enum SubKind {
     Pattern,
     /// SSUBSCRIBE: shard channels.
     Shard,
+}
+
+impl SubKind {
+    /// All of them, each at its own index.
+    pub const ALL: [SubKind; 3] = [SubKind::Channel, SubKind::Pattern, SubKind::Shard];
+
+    /// The command that subscribes.
+    pub fn subscribe(self) -> &'static Entry {
+        let name: &[u8] = match self {
+            SubKind::Channel => b"SUBSCRIBE",
+            SubKind::Pattern => b"PSUBSCRIBE",
+            SubKind::Shard => b"SSUBSCRIBE",
+        };
+        find_command(name).expect("the table has it")
+    }
 }
 
 /// What a command does to its session or its connection.
@@ -113,6 +143,8 @@ pub enum Act {
     Bind,
     /// As [`Act::Bind`], and from now on replies can no longer be counted.
     Relay,
+    /// EVAL, EVAL_RO, SCRIPT LOAD, SCRIPT FLUSH: as [`Act::None`], but tells which scripts the server knows.
+    Script,
     /// SCRIPT KILL, FUNCTION KILL: must not stand behind the script that it is to end.
     Kill,
 }
@@ -135,10 +167,7 @@ pub fn all() -> &'static [Entry] {
 
 /// Finds a command by its name in any letter case. `first_arg` is looked at for containers only.
 pub fn lookup(name: &[u8], first_arg: Option<&[u8]>) -> Lookup {
-    let Some(entry) = find(&COMMANDS, hash(SEED, name), name.len(), |known| known.eq_ignore_ascii_case(name))
-    else {
-        return Lookup::Unknown;
-    };
+    let Some(entry) = find_command(name) else { return Lookup::Unknown };
     let (true, Some(sub)) = (entry.container, first_arg) else { return Lookup::Known(entry) };
     let prefix = entry.name.len() + 1;
     let hash = hash(hash(SEED, entry.name.as_bytes()), sub);
@@ -148,6 +177,10 @@ pub fn lookup(name: &[u8], first_arg: Option<&[u8]>) -> Lookup {
             && known[prefix..].eq_ignore_ascii_case(sub)
     });
     found.map_or(Lookup::UnknownSubcommand(entry), Lookup::Known)
+}
+
+fn find_command(name: &[u8]) -> Option<&'static Entry> {
+    find(&COMMANDS, hash(SEED, name), name.len(), |known| known.eq_ignore_ascii_case(name))
 }
 
 impl Entry {
@@ -170,6 +203,25 @@ impl Entry {
             }
         }
         false
+    }
+
+    /// Whether this request may be executed twice. `args` are the request's arguments, the command's name first.
+    pub fn is_idempotent<'a>(&self, args: impl Iterator<Item = &'a [u8]>) -> bool {
+        match self.idempotent {
+            Idempotent::No => false,
+            Idempotent::Yes => true,
+            Idempotent::WithArgs(n) => args.count() == usize::from(n),
+            Idempotent::Set => {
+                let mut options = args.skip(3);
+                let expires = |o: &[u8]| {
+                    [&b"EX"[..], b"PX", b"EXAT", b"PXAT"].iter().any(|e| o.eq_ignore_ascii_case(e))
+                };
+                match options.next() {
+                    None => true,
+                    Some(option) => expires(option) && options.next().is_some() && options.next().is_none(),
+                }
+            }
+        }
     }
 
     /// Whether a request of so many arguments, command and subcommand included, fits the arity.
@@ -370,7 +422,8 @@ mod tests {
         use Act::*;
         for entry in all().iter().filter(|e| e.resend) {
             assert_ne!(entry.access, Access::Write, "{}", entry.name);
-            assert!(matches!(entry.act, None | BlockIfAsked | ClientId | ClientGetname), "{}", entry.name);
+            let harmless = matches!(entry.act, None | Script | BlockIfAsked | ClientId | ClientGetname);
+            assert!(harmless, "{}", entry.name);
         }
     }
 
@@ -428,6 +481,50 @@ mod tests {
         assert!(!blocks("XREADGROUP GROUP BLOCK BLOCK COUNT 1 STREAMS a >"));
         assert!(!blocks("XREADGROUP GROUP g BLOCK STREAMS BLOCK >"));
         assert!(!blocks("XREAD COUNT"));
+    }
+
+    #[test]
+    fn a_write_is_idempotent_only_where_neither_data_nor_reply_tells_that_it_ran_twice() {
+        let is = |request: &str| {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            known(request.split(' ').next().unwrap(), args.get(1).map(|a| core::str::from_utf8(a).unwrap()))
+                .is_idempotent(args.into_iter())
+        };
+        for yes in [
+            "SET k v",
+            "SET k v EX 10",
+            "set k v pxat 99",
+            "SET k NX",
+            "MSET a 1 b 2",
+            "PSETEX k 5 v",
+            "HMSET h f v",
+            "EXPIREAT k 99",
+            "SCRIPT LOAD x",
+        ] {
+            assert!(is(yes), "{yes}");
+        }
+        for no in [
+            "SET k v NX",
+            "SET k v XX",
+            "SET k v GET",
+            "SET k v KEEPTTL",
+            "SET k v EX 10 NX",
+            "SET k v EX",
+            "INCR k",
+            "APPEND k v",
+            "DEL k",
+            "HSET h f v",
+            "SADD s m",
+            "LPUSH l v",
+            "EXPIRE k 5 NX",
+            "GETSET k v",
+            "EVAL x 0",
+            "FLUSHALL",
+            "GET k",
+            "MSETNX a 1",
+        ] {
+            assert!(!is(no), "{no}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ fn settings() -> Settings {
         timeout: 1000 * MS,
         hold_max: None,
         hold_reads: true,
+        replica_reads: false,
         trust: Trust::Promotion,
         demote: true,
         guard: Some(Guarding { every: 100 * MS, wait: 150 * MS }),

@@ -1,6 +1,7 @@
 //! What is known of the nodes of one service.
 use super::observation::{Gone, Lineage, Listed, Report, Role, Seen};
 use super::settings::HostPort;
+use super::snapshot::Endpoint;
 use crate::Now;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -83,6 +84,8 @@ pub(super) struct Node {
     pub(super) master_since: Option<Now>,
     /// Whose replica it was when it last said that it was one.
     pub(super) followed: Option<HostPort>,
+    /// When it last said that its link to its master is up.
+    pub(super) linked: Option<Now>,
     /// When it last answered anything.
     pub(super) answered: Option<Now>,
     listed: Now,
@@ -95,6 +98,10 @@ impl Node {
 
     pub(super) fn says_master(&self) -> bool {
         self.told.as_ref().is_some_and(|t| t.report.role == Role::Master && !t.report.loading)
+    }
+
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        self.addr.map(Endpoint::Tcp)
     }
 
     pub(super) fn says_replica(&self) -> bool {
@@ -199,8 +206,9 @@ impl Nodes {
                 (n.lost, n.problem, n.answered) = (None, None, Some(now));
                 n.master_since =
                     if report.role != Role::Master { None } else { n.master_since.or(Some(now)) };
-                if let Role::Replica { of, .. } = &report.role {
+                if let Role::Replica { of, link_up } = &report.role {
                     n.followed = Some(of.clone());
+                    n.linked = if *link_up { Some(now) } else { n.linked };
                 }
                 if n.told.as_ref().is_none_or(|t| t.sent <= sent) {
                     n.told = Some(Told { sent, report });

@@ -107,6 +107,8 @@ pub struct Settings {
     pub hold_max: Option<Duration>,
     /// Whether reads wait too while writes do.
     pub hold_reads: bool,
+    /// Whether reads that wait may be served by a replica meanwhile.
+    pub replica_reads: bool,
     /// What a grant may begin with, where Sentinels decide.
     pub trust: Trust,
     /// Whether a deposed master that still says master is told to follow the new one, where Sentinels decide.
@@ -175,6 +177,7 @@ impl Settings {
             timeout: Duration::from_secs(1),
             hold_max: None,
             hold_reads: true,
+            replica_reads: false,
             trust: Trust::Promotion,
             demote: true,
             fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },

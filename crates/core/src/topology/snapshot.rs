@@ -105,6 +105,8 @@ pub struct ShardView {
     pub writes: Gate,
     /// Whether reads may be sent.
     pub reads: Gate,
+    /// A replica that may serve reads while their gate is closed, if that is wanted and one is known to be fit.
+    pub reads_from: Option<Endpoint>,
     /// How long a hold that a worker begins by itself may last.
     pub hold_max: Duration,
     /// Why the gates are as they are: one line for the log, the status and the text of `-MASTERDOWN`.
@@ -125,6 +127,7 @@ impl ShardView {
             replicas: Box::default(),
             writes: gate,
             reads: gate,
+            reads_from: None,
             hold_max,
             why: "the master is not known yet".into(),
         }
@@ -184,6 +187,8 @@ pub enum SignKind {
     Loading,
     /// The node answered `-MASTERDOWN`.
     Masterdown,
+    /// The node answered `-UNBLOCKED`, because it became a replica.
+    Unblocked,
     /// The node's `ROLE` on a new connection was not `master`.
     NotMaster,
     /// The node sent what is not RESP, or a reply that nobody asked for.
@@ -198,6 +203,7 @@ impl SignKind {
             SignKind::Readonly => "readonly",
             SignKind::Loading => "loading",
             SignKind::Masterdown => "masterdown",
+            SignKind::Unblocked => "unblocked",
             SignKind::NotMaster => "not_master",
             SignKind::Garbage => "garbage",
         }

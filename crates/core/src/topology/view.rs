@@ -12,6 +12,8 @@ use core::time::Duration;
 
 /// While it holds, a change of nothing but the reason is published at most this often.
 const WHY_EVERY: Duration = Duration::from_millis(100);
+/// A replica whose link to its master was up so shortly before a hold is one that the trouble has cut off.
+const LINKED_BEFORE: Duration = Duration::from_secs(3);
 /// A change of nothing but the replicas' lag is published at most this often.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,7 @@ impl Topology {
             replicas: self.replicas().into(),
             writes,
             reads,
+            reads_from: self.reads_from(now, reads),
             hold_max,
             why,
         }
@@ -69,8 +72,8 @@ impl Topology {
         let same_lag = before.replicas == view.replicas;
         let answers = self.owed.is_some_and(|at| view.proven_at > at && view.writes.is_open());
         let changed = answers
-            || (before.term, &before.master, before.writes, before.reads)
-                != (view.term, &view.master, view.writes, view.reads)
+            || (before.term, &before.master, before.writes, before.reads, &before.reads_from)
+                != (view.term, &view.master, view.writes, view.reads, &view.reads_from)
             || renews(now, before.writes_until, view.writes_until)
             || renews(now, before.reads_until, view.reads_until)
             || (before.hold_max, before.kept) != (view.hold_max, view.kept)
@@ -86,6 +89,32 @@ impl Topology {
         self.published = Arc::new(view);
         self.published_at = now;
         self.acts.push_back(Act::Publish(self.published.clone()));
+    }
+
+    /// The replica that serves reads while their gate is closed: one that is linked to its master, or was when the hold
+    /// began (no replica is linked to a master that has died), and has most of its data. It is kept as long as it is fit.
+    fn reads_from(&self, now: Now, reads: Gate) -> Option<Endpoint> {
+        let held = self.held.as_ref().filter(|_| self.settings.replica_reads && !reads.is_open())?;
+        let last = self.grant.as_ref().or(self.last.as_ref())?;
+        let oldest = self.oldest(now);
+        let fit = |node: &Node| {
+            let told = node.told.as_ref().filter(|t| node.lost.is_none() && t.sent >= oldest)?;
+            let follows = match (&last.lineage, &told.report.lineage) {
+                (Some(master), Some(own)) => own.replid == master.replid || own.succeeds(master),
+                _ => true,
+            };
+            let linked = node.linked.is_some_and(|at| at >= held.since - LINKED_BEFORE);
+            let replica = node.says_replica() && !told.report.loading;
+            let addr = node
+                .addr
+                .filter(|_| follows && linked && replica && endpoint(&last.key) != node.endpoint())?;
+            Some((Endpoint::Tcp(addr), told.report.offset))
+        };
+        let all: Vec<(Endpoint, u64)> = self.nodes.map.values().filter_map(fit).collect();
+        let present = self.published.reads_from.as_ref();
+        let kept = all.iter().find(|(at, _)| Some(at) == present);
+        let best = kept.or_else(|| all.iter().max_by(|(a, x), (b, y)| x.cmp(y).then_with(|| b.cmp(a))));
+        best.map(|(at, _)| at.clone())
     }
 
     fn replicas(&self) -> Vec<Replica> {

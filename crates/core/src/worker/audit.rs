@@ -93,8 +93,12 @@ impl Worker {
                 return Err(format!("{id:?} is not set up, and never given up"));
             }
             let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
-            let ours = |s: &Slot| s.apply == Apply::Name || s.apply.proves();
-            let kept_back = |s: &&Slot| !shard.was_open(access(s)) && !ours(s);
+            let replica = up.key.class == Class::Read;
+            if replica && shard.view.reads_from.as_ref() != Some(&up.endpoint) {
+                return Err(format!("{id:?} goes to a replica that serves no reads"));
+            }
+            let ours = |s: &Slot| matches!(s.apply, Apply::Name | Apply::Resubscribe) || s.apply.proves();
+            let kept_back = |s: &&Slot| !replica && !shard.was_open(access(s)) && !ours(s);
             // What has begun to stream cannot be taken back, nor what passes uncounted.
             let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);
             if let Some(slot) = unsent.find(kept_back) {
@@ -139,13 +143,17 @@ impl Worker {
         }
         let s = self.service_ref(c.service);
         let unmet = match c.wait {
-            Wait::No => c.owed == 0 && !c.redo.is_empty(),
+            Wait::No => c.owed == 0 && (!c.redo.is_empty() || c.resubscribe),
             Wait::Owed => c.owed == 0,
             Wait::InFlight => c.owed == 0,
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unread() == 0,
         };
+        let subscribed = c.session.subs.is_some() && !matches!(c.place, Place::Pinned(_));
+        if subscribed && !c.resubscribe && !c.closing && !c.deaf {
+            return Err(format!("{id:?} believes that it is subscribed"));
+        }
         // One that is closed once it has read its replies waits for nothing else.
         if unmet && !c.closing {
             return Err(format!("{id:?} waits in vain: {:?}, owed {}, redo {:?}", c.wait, c.owed, c.redo));

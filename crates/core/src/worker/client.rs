@@ -1,4 +1,5 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
+use super::blocked::Blocked;
 use super::withheld::Withheld;
 use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
@@ -79,6 +80,10 @@ pub(super) struct Client {
     pub(super) asked: u64,
     /// The newest of those in flight.
     pub(super) newest: u64,
+    /// Its subscriptions are to be made again, before anything else is asked for it.
+    pub(super) resubscribe: bool,
+    /// What is known of its command that blocks.
+    pub(super) blocked: Option<Box<Blocked>>,
     pub(super) wait: Wait,
     pub(super) stream: Stream,
     pub(super) dirty: bool,
@@ -123,6 +128,8 @@ impl Client {
             redo: VecDeque::new(),
             asked: 0,
             newest: 0,
+            resubscribe: false,
+            blocked: None,
             wait: Wait::No,
             stream: Stream::No,
             dirty: false,
@@ -151,9 +158,9 @@ impl Client {
         self.redo.front().is_some_and(|r| r.seq < seq)
     }
 
-    /// A command was or may have been executed: a write that it asked before, and that was refused, is not sent again, for
-    /// the older value would win. The refusal is its answer, unless another node may have executed it before. Returns of
-    /// how many commands the outcome is not known.
+    /// A command was or may have been executed: a write that it asked before, and that is to be sent again, is not, for the
+    /// older value would win. Its refusal is its answer, unless a node may have executed it before. Returns of how many
+    /// commands the outcome is not known.
     pub(super) fn overtaken(&mut self, seq: u64) -> u64 {
         let mut uncertain = 0;
         for earlier in self.redo.iter_mut().filter(|r| r.seq < seq) {
@@ -356,6 +363,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.closing = true;
         c.wait = Wait::No;
+        c.resubscribe = false;
         c.redo.clear();
         c.owed -= c.unproven().min(c.owed);
         c.withheld = None;

@@ -13,6 +13,12 @@ pub struct Counters {
     pub clients_cut: u64,
     /// Clients that came from another worker.
     pub clients_moved: u64,
+    /// Times that a subscriber's connection was lost and its subscriptions were made again.
+    pub subscribers_interrupted: u64,
+    /// Scripts that were shown to a new master that did not know them.
+    pub scripts_reloaded: u64,
+    /// Commands that were sent to a replica because there was no master.
+    pub replica_reads: u64,
     /// Clients now.
     pub clients_now: u64,
     /// Commands that were sent upstream, or answered here.
@@ -73,6 +79,9 @@ impl Counters {
         self.clients_overrun += o.clients_overrun;
         self.clients_cut += o.clients_cut;
         self.clients_moved += o.clients_moved;
+        self.subscribers_interrupted += o.subscribers_interrupted;
+        self.scripts_reloaded += o.scripts_reloaded;
+        self.replica_reads += o.replica_reads;
         self.clients_now += o.clients_now;
         self.commands += o.commands;
         self.writes += o.writes;

@@ -1,4 +1,5 @@
 //! From a client's bytes to the ledger of an upstream connection: frame, route, ask the gate, find the connection.
+use super::blocked::Blocked;
 use super::client::{Client, Place, Stream, Wait};
 use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
@@ -26,8 +27,8 @@ pub(super) enum Routed {
 /// A command that was asked before: its place among its client's, and whether it may have been executed.
 #[derive(Clone, Copy)]
 pub(super) struct Again {
-    seq: u64,
-    maybe: bool,
+    pub(super) seq: u64,
+    pub(super) maybe: bool,
 }
 
 /// A service has one shard until sharding comes.
@@ -140,6 +141,13 @@ impl Worker {
     /// What comes before the client's input: commands that are sent again, and replies that are known already.
     fn redo(&mut self, now: Now, id: ClientId) {
         while let Some(c) = self.clients.get_mut(id) {
+            if c.resubscribe && c.redo.front().is_none_or(|r| r.then.answer().is_none()) {
+                match self.resubscribe(now, id) {
+                    Routed::Taken => continue,
+                    Routed::Blocked(wait) => return self.wait(id, wait),
+                }
+            }
+            let Some(c) = self.clients.get_mut(id) else { return };
             let Some(Redo { seq, then }) = c.redo.pop_front() else { return };
             // A connection answers in the order in which it is asked: what is later and in flight is answered first.
             let waits = c.owed > 0 && (then.answer().is_some() || c.newest > seq);
@@ -161,7 +169,8 @@ impl Worker {
                         return self.protocol_error(id, malformed);
                     }
                     let again = Again { seq, maybe: *maybe };
-                    match self.command(now, id, Request::new(bytes), Some(again)) {
+                    let bytes = self.as_left(now, id, seq, bytes);
+                    match self.command(now, id, Request::new(&bytes), Some(again)) {
                         Routed::Taken => {
                             let Some(service) = self.clients.get(id).map(|c| c.service) else { return };
                             self.service(service).counters.resent += 1;
@@ -185,6 +194,7 @@ impl Worker {
         (c.session.tx, c.session.watch) = (tx.clone(), Watch::None);
         if let Place::Pinned(up) = c.place {
             self.close_up(up);
+            self.unpinned_by_loss(id);
         }
     }
 
@@ -329,6 +339,9 @@ impl Worker {
             Route::Refuse(text) => return self.refuse(id, &text),
             _ => {}
         }
+        if let Some(routed) = self.read_elsewhere(now, id, entry, req, &route, again) {
+            return routed;
+        }
         if let Some(routed) = self.gate(now, id, entry, again) {
             return routed;
         }
@@ -336,7 +349,10 @@ impl Worker {
             Ok(up) => up,
             Err(routed) => return routed,
         };
-        self.enqueue(id, up, entry, route, req, again);
+        if let Some(e) = entry.filter(|e| e.act == Act::Script) {
+            self.note_script(now, id, e, req);
+        }
+        self.enqueue(now, id, up, entry, route, req, again);
         Routed::Taken
     }
 
@@ -378,69 +394,6 @@ impl Worker {
         Some(Routed::Taken)
     }
 
-    /// Asks the gate; `None` is a yes.
-    pub(super) fn gate(
-        &mut self,
-        now: Now,
-        id: ClientId,
-        entry: Option<&Entry>,
-        again: Option<Again>,
-    ) -> Option<Routed> {
-        let releasing = self.releasing;
-        let c = self.clients.get(id)?;
-        let (service, owed) = (c.service, c.owed);
-        let access = entry.map_or(Access::Write, |e| e.access);
-        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
-        match pass(&shard.view, shard.held_since, access, now) {
-            Pass::Go if releasing || shard.line.lets_pass(c.ticket) => None,
-            Pass::Go => {
-                // Whoever waits longer goes first.
-                let ticket = self.line_up(id);
-                self.shard(service, SHARD).line.let_out_to(ticket);
-                Some(Routed::Blocked(Wait::Gate))
-            }
-            Pass::Wait => {
-                self.line_up(id);
-                Some(Routed::Blocked(Wait::Gate))
-            }
-            Pass::Refuse if owed > 0 => Some(Routed::Blocked(Wait::Owed)),
-            Pass::Refuse if self.refused_in_tx(id, entry) => Some(Routed::Taken),
-            Pass::Refuse => {
-                let s = self.service(service);
-                let shard = &s.shards[usize::from(SHARD.0)];
-                let text = if again.is_some_and(|a| a.maybe) {
-                    s.counters.uncertain += 1;
-                    reply::UNCERTAIN.into()
-                } else {
-                    s.counters.masterdown += 1;
-                    reply::masterdown(&s.policy.name, &shard.view.why)
-                };
-                self.deliver(id, &text);
-                Some(Routed::Taken)
-            }
-        }
-    }
-
-    /// A closed gate refuses a command of an open transaction, which must fail then. `true`: it was the last, and has its
-    /// answer: as on a direct connection it ends the transaction, whatever it says.
-    fn refused_in_tx(&mut self, id: ClientId, entry: Option<&Entry>) -> bool {
-        let Some(c) = self.clients.get_mut(id) else { return true };
-        let Tx::Open(tx) = &mut c.session.tx else { return false };
-        tx.refused = true;
-        let here = match entry.map(|e| e.act) {
-            Some(Act::Exec) => Here::ExecLost,
-            Some(Act::Discard) => Here::DiscardLost,
-            _ => return false,
-        };
-        if let Place::Pinned(up) = c.place {
-            self.close_up(up);
-        }
-        if self.unpinned_by_loss(id) {
-            self.answer_here(id, here);
-        }
-        true
-    }
-
     /// The connection over which a command goes: the session's present one, if it has to be, or the one of its kind.
     pub(super) fn connection_for(
         &mut self,
@@ -452,9 +405,12 @@ impl Worker {
         let c = &self.clients[id];
         let at = (c.service, SHARD);
         if let Place::Pinned(up) = c.place {
-            let unclear = matches!(route, Route::Relay)
-                || c.keeps_wait_out(entry)
-                || entry.is_some_and(|e| self.unclear(c, up, e));
+            let unclear = match route {
+                Route::Relay => true,
+                // Its time begins when it is sent.
+                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_some_and(may_block) => true,
+                _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
+            };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
         }
         if c.owed > 0 && matches!(route, Route::Probe { bytes: Cow::Owned(_), .. }) {
@@ -524,7 +480,7 @@ impl Worker {
     }
 
     /// Whether a connection's ring takes another request.
-    fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
+    pub(super) fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
         let Some(u) = self.ups.get(up) else { return Err(Routed::Blocked(Wait::Owed)) };
         let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
         if u.ledger.len() >= most {
@@ -534,22 +490,10 @@ impl Worker {
         Ok(up)
     }
 
-    /// Puts a client at the end of the line of those that wait for a gate, unless it stands there already; its ticket.
-    fn line_up(&mut self, id: ClientId) -> u64 {
-        let Some(c) = self.clients.get_mut(id) else { return 0 };
-        if let Some(ticket) = c.ticket {
-            return ticket;
-        }
-        let s =
-            self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
-        s.counters.held += 1;
-        let ticket = s.shards[usize::from(SHARD.0)].line.join(id);
-        c.ticket = Some(ticket);
-        ticket
-    }
-
-    fn enqueue(
+    #[allow(clippy::too_many_arguments, reason = "what is known of one command")]
+    pub(super) fn enqueue(
         &mut self,
+        now: Now,
         id: ClientId,
         up: UpId,
         entry: Option<&'static Entry>,
@@ -578,6 +522,11 @@ impl Worker {
                 u.ledger.push(b"*1\r\n$7\r\nDISCARD\r\n", slot(Apply::ExecAs(instead)));
             }
             Route::Pin { apply, replies } => {
+                if let Some(e) = entry.filter(|e| may_block(e))
+                    && c.session.tx == Tx::None
+                {
+                    c.blocked = Blocked::begin(now, seq, e, req, &mut u.ledger);
+                }
                 u.ledger.push(req.bytes(), Slot { replies, ..slot(apply) });
             }
             Route::Wait => {
@@ -603,7 +552,7 @@ impl Worker {
         self.mark_up(up);
     }
 
-    fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
+    pub(super) fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
         let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
         let service = c.service;
         let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
@@ -665,4 +614,9 @@ impl Worker {
             u.starved.push(id);
         }
     }
+}
+
+/// Whether a command may wait for what others do.
+fn may_block(e: &Entry) -> bool {
+    matches!(e.act, Act::Block | Act::BlockIfAsked)
 }

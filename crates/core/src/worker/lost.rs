@@ -1,10 +1,12 @@
 //! What a gone connection owed: commands that are sent again, and those whose outcome cannot be known (invariant 6).
 use super::client::{Place, Stream};
-use super::{ClientId, Dst, Effect, How, UpId, Worker};
+use super::subscriptions::unconfirmed;
+use super::{Class, ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
 use crate::hold::{Lost, Then, lost};
 use crate::ledger::{Apply, Owner, Sent, Slot};
+use crate::policy::Retry;
 use crate::resp::reply;
 use crate::session::{Tx, Watch};
 use crate::topology::snapshot::{SignKind, Term};
@@ -16,37 +18,50 @@ impl Worker {
     pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term, ready, relay) = ((up.service, up.shard), up.term, up.is_ready(), up.relay);
+        let class = up.key.class;
         if !ready {
             self.service(at.0).counters.ups_failed += 1;
-            self.shard(at.0, at.1).failed(now);
+            if class != Class::Read {
+                self.shard(at.0, at.1).failed(now);
+            }
         }
-        self.resolve(id, false);
+        self.resolve(id, Cause::Broken);
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
         if !relay {
-            self.sign(now, at, term, SignKind::Broken);
+            self.suspect(now, class, at, term, SignKind::Broken);
         }
     }
 
     /// Gives a connection up; `sign` if it is one that the grant may have ended.
     pub(super) fn lose_up(&mut self, now: Now, id: UpId, sign: Option<SignKind>) {
         let Some(up) = self.ups.get(id) else { return };
-        let (at, term) = ((up.service, up.shard), up.term);
+        let (at, term, class) = ((up.service, up.shard), up.term, up.key.class);
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
-        self.resolve(id, sign == Some(SignKind::Garbage));
+        self.resolve(
+            id,
+            match sign {
+                Some(SignKind::Garbage) => Cause::Garbage,
+                // Whatever a replica was asked, it only reads: that we leave it costs it no try.
+                None if class == Class::Read => Cause::Left,
+                _ => Cause::Broken,
+            },
+        );
         if let Some(kind) = sign {
-            self.sign(now, at, term, kind);
+            self.suspect(now, class, at, term, kind);
         }
     }
 
     /// Settles all that a connection owes, without it. What its server answered with garbage is not asked again, whatever
     /// it is: the answer would be the same, again and again.
-    fn resolve(&mut self, id: UpId, garbage: bool) {
+    fn resolve(&mut self, id: UpId, cause: Cause) {
+        let garbage = cause == Cause::Garbage;
         let Some(mut up) = self.detach_up(id) else { return };
         let pinned_by = up.pinned_by.and_then(|c| self.clients.get(c));
         let mut loss = Loss {
             term: up.term,
-            resend_reads: self.service_ref(up.service).policy.resend_reads,
+            retry: self.service_ref(up.service).policy.retry,
             garbage,
+            left: cause == Cause::Left,
             in_tx: pinned_by.is_some_and(|c| c.session.tx != Tx::None),
         };
         let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
@@ -78,11 +93,14 @@ impl Worker {
     /// A client's own connection is gone: what it held is lost, or the client is. `false`: the client is.
     pub(super) fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
-        let s = &mut c.session;
-        if s.bound || s.relay || s.subs.is_some() {
+        let s = &c.session;
+        let (bound, subscribed) = (s.bound || s.relay, s.subs.is_some());
+        if bound || subscribed && !self.subscriber_lost(id) {
             self.cut_client(id);
             return false;
         }
+        let Some(c) = self.clients.get_mut(id) else { return false };
+        let s = &mut c.session;
         if matches!(s.tx, Tx::Open(_)) {
             s.tx = Tx::Lost;
         }
@@ -96,11 +114,15 @@ impl Worker {
     }
 
     fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, loss: &mut Loss) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        let Some(s) = self.services[usize::from(c.service.0)].as_mut() else { return };
         if slot.begun {
             return self.cut_client(id);
         }
+        let bytes = match sent {
+            Sent::All => self.to_ask_again(id, slot.seq, slot.entry, &bytes).unwrap_or(bytes),
+            Sent::NotAll => bytes,
+        };
+        let Some(c) = self.clients.get_mut(id) else { return };
+        let Some(s) = self.services[usize::from(c.service.0)].as_mut() else { return };
         let answer = if sent == Sent::All || slot.streams { loss.in_lost_tx(&slot) } else { None };
         let then = match answer {
             Some(then) => then,
@@ -111,11 +133,16 @@ impl Worker {
                 Then::Answer(reply::masterdown(&s.policy.name, why).into())
             }
             None if slot.streams => Then::Answer(reply::UNCERTAIN.into()),
-            None => match lost(&slot, sent, loss.resend_reads) {
+            None if loss.left => again(&slot, bytes, slot.maybe || sent == Sent::All),
+            None => match lost(&slot, &bytes, sent, loss.retry) {
                 Lost::Again => again(&slot, bytes, slot.maybe),
-                // A read that two connections did not survive may be the reason: there is no third try.
+                // What two connections did not survive may be the reason: there is no third try.
                 Lost::ReadAgain if !loss.garbage && !slot.maybe => again(&slot, bytes, true),
-                Lost::ReadAgain | Lost::Uncertain => Then::Answer(reply::UNCERTAIN.into()),
+                Lost::WriteAgain if !loss.garbage && !slot.maybe => {
+                    let refusal = Some(reply::UNCERTAIN.into());
+                    Then::Again { bytes, maybe: true, refusal }
+                }
+                _ => Then::Answer(reply::UNCERTAIN.into()),
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
@@ -137,7 +164,7 @@ impl Worker {
             Stream::Into(_) if slot.streams => c.stream = Stream::Discard(answer.into()),
             _ => c.redo_at(slot.seq, Then::Answer(answer.into())),
         }
-        c.owed = 0;
+        c.owed = c.unproven();
         c.place = Place::Free;
         self.ready.push_back(id);
     }
@@ -167,19 +194,33 @@ impl Worker {
 
 /// To send a request again, as the client asked it.
 fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
-    let bytes = match slot.apply {
-        Apply::ExecAs(_) => b"*1\r\n$4\r\nEXEC\r\n"[..].into(),
+    let bytes = match (&slot.apply, slot.entry.map(|e| e.act)) {
+        (Apply::ExecAs(_), _) => b"*1\r\n$4\r\nEXEC\r\n"[..].into(),
+        (_, Some(Act::Subscribe(_) | Act::Unsubscribe(_))) => unconfirmed(bytes, slot.replies),
         _ => bytes,
     };
     Then::Again { bytes, maybe, refusal: None }
 }
 
+/// Why a connection is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    /// Nobody knows what became of what was sent on it.
+    Broken,
+    /// Its server answered the next of its requests with garbage.
+    Garbage,
+    /// We left it, and what was sent on it did nothing.
+    Left,
+}
+
 /// What is known of a connection that is gone.
 struct Loss {
     term: Term,
-    resend_reads: bool,
+    retry: Retry,
     /// Whether its server answered the next of its requests with garbage.
     garbage: bool,
+    /// Whether we left it, and whatever was sent on it only reads.
+    left: bool,
     /// Whether the next of its requests stands in a transaction.
     in_tx: bool,
 }

@@ -4,8 +4,11 @@
 //! ```text
 //!   client's bytes ─▶ intake (frame, route, gate) ─▶ ledger of a lane or pinned connection ─▶ upstream
 //!   client ◀─ settle (whose reply, what does it change) ◀─ frame ◀─ upstream's bytes
+//!   gate (what waits, and in which line)
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
+//!   replica (reads while there is no master)
 //!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //!   migrate (clients that go to another worker, or come from one)
 //! ```
@@ -16,15 +19,20 @@
 //! its owner* (4) in `settle`; *one place at a time* (5) in `intake`; *never twice, never out of order* (6) in
 //! [`crate::hold`] and `lost`; *bounded* (8) in `intake` and `client`.
 mod audit;
+mod blocked;
 mod client;
 mod counters;
 mod durable;
+mod gate;
 mod intake;
 mod line;
 mod lost;
 mod migrate;
+mod replica;
+mod scripts;
 mod settle;
 mod stream;
+mod subscriptions;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -39,6 +47,7 @@ pub use upstream::{Class, LaneKey};
 use crate::Now;
 use crate::command::Access;
 use crate::policy::Policy;
+use crate::scripts::Scripts;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -137,6 +146,8 @@ struct Service {
     commands: [u64; 3],
     /// How many of them could write when that was last told, and when it may be told again.
     writes_told: (u64, Now),
+    /// What its clients have shown.
+    scripts: Scripts,
     /// No new clients; those that are owed nothing are closed.
     draining: bool,
 }
@@ -233,6 +244,7 @@ impl Worker {
                         counters: Counters::default(),
                         commands: [0; 3],
                         writes_told: (0, Now::ZERO),
+                        scripts: Scripts::default(),
                         draining: false,
                     });
                 }
@@ -437,6 +449,8 @@ impl Worker {
                 let c = &mut all[i].1;
                 match up.key.class {
                     Class::Pinned => c.pinned_now += 1,
+                    // What a replica owes is not on its way to the master.
+                    Class::Read => c.lanes_now += 1,
                     Class::Plain | Class::Durable | Class::Probe => {
                         c.lanes_now += 1;
                         c.in_flight_now += up.ledger.owed() as u64;

@@ -3,13 +3,13 @@ use super::client::{Place, Wait};
 use super::withheld::{Withholding, needs_proof};
 use super::{Class, ClientId, How, UpId, Worker};
 use crate::Now;
-use crate::command::{Access, Act, SubKind};
+use crate::command::{Access, Act};
 use crate::hold::{Refusal, Then, not_a_master, only_reads};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::{Element, Elements, children};
 use crate::resp::scan::ReplyStep;
 use crate::resp::{Proto, reply};
-use crate::session::{Session, Subs, Tx, Watch};
+use crate::session::{Session, Tx, Watch};
 use crate::topology::snapshot::{SignKind, Term};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -172,13 +172,17 @@ impl Worker {
             let Some(slot) = up.ledger.settle() else { return };
             match slot.apply {
                 Apply::WaitMark => up.wait_denied = kind == b'-',
+                Apply::Resubscribe => self.cannot_resubscribe(id),
+                Apply::LastId(which) => self.last_id(id, slot.seq, which, frame),
                 Apply::Offset => self.offset_told(id, frame),
                 Apply::Replicas => self.replicas_told(now, id, frame),
                 _ => {}
             }
             return self.after_settle(id);
         };
-        if kind == b'-' && self.refused_by_node(now, id, client, frame) {
+        if kind == b'-'
+            && (self.refused_by_node(now, id, client, frame) || self.script_again(now, id, client, frame))
+        {
             return;
         }
         let up = &mut self.ups[id];
@@ -259,10 +263,11 @@ impl Worker {
         let up = &mut self.ups[id];
         let Some(slot) = up.ledger.front() else { return false };
         let Some(refusal) = not_a_master(slot.entry, frame) else { return false };
+        let (seq, entry) = (slot.seq, slot.entry);
         // On a pinned connection what follows has changed the connection already: it cannot be done in its turn again.
         let kept = !slot.begun && !slot.streams;
         let kept = kept && !(up.key.class == Class::Pinned && up.ledger.followed_by_state());
-        let (service, shard, term) = (up.service, up.shard, up.term);
+        let (service, shard, term, class) = (up.service, up.shard, up.term, up.key.class);
         if refusal == Refusal::Readonly && self.service_ref(service).policy.pass_readonly {
             return false;
         }
@@ -270,11 +275,15 @@ impl Worker {
             Refusal::Readonly => SignKind::Readonly,
             Refusal::Loading => SignKind::Loading,
             Refusal::Masterdown => SignKind::Masterdown,
+            Refusal::Unblocked => SignKind::Unblocked,
         };
         let in_tx = self.clients.get(client).is_some_and(|c| c.session.tx != Tx::None);
-        if kept && !in_tx {
+        let bytes = self.ups[id].ledger.front_bytes();
+        if kept
+            && !in_tx
+            && let Some(bytes) = self.to_ask_again(client, seq, entry, bytes)
+        {
             let up = &mut self.ups[id];
-            let bytes = up.ledger.front_bytes().into();
             let Some(slot) = up.ledger.settle() else { return true };
             if let Some(c) = self.clients.get_mut(client) {
                 let then = Then::Again { bytes, maybe: slot.maybe, refusal: Some(frame.into()) };
@@ -283,10 +292,10 @@ impl Worker {
             self.owed_less(client, id);
             self.after_settle(id);
             // It stands in line before those of whom the closing gate takes something back.
-            self.sign(now, (service, shard), term, kind);
+            self.suspect(now, class, (service, shard), term, kind);
             return true;
         }
-        self.sign(now, (service, shard), term, kind);
+        self.suspect(now, class, (service, shard), term, kind);
         false
     }
 
@@ -340,51 +349,6 @@ impl Worker {
         }
     }
 
-    /// On a pinned connection: confirmations of subscriptions, messages and other pushes, which are no replies in the
-    /// ordinary sense. `true` if the frame was one.
-    fn aside(&mut self, id: UpId, frame: &[u8], kind: u8) -> bool {
-        let Some(client) = self.ups[id].pinned_by else { return false };
-        let Some(c) = self.clients.get_mut(client) else { return false };
-        let up = &mut self.ups[id];
-        let asked = up.ledger.expects()
-            && up.ledger.front().is_some_and(|s| {
-                s.entry.is_some_and(|e| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_)))
-            });
-        let subscribed = c.session.subs.as_ref().is_some_and(|s| !s.is_empty());
-        // In RESP3 only a push is no reply, whatever else a reply may look like.
-        let looks = kind == b'*' && c.session.proto == Proto::Resp2 && (asked || subscribed);
-        if kind != b'>' && !looks {
-            return false;
-        }
-        let mut elements = Elements::of(frame);
-        elements.next();
-        let Some(Element::Bulk(word)) = elements.next() else {
-            return kind == b'>' && self.pushed(client, frame);
-        };
-        let Some((kind_of_sub, adds)) = subscription_word(word) else {
-            let message = matches!(word, b"message" | b"pmessage" | b"smessage") || kind == b'>';
-            return message && self.pushed(client, frame);
-        };
-        follow(&mut c.session, kind_of_sub, adds, elements.next());
-        self.deliver(client, frame);
-        if asked {
-            let up = &mut self.ups[id];
-            let Some(slot) = up.ledger.front() else { return true };
-            slot.replies -= 1;
-            if slot.replies == 0 {
-                up.ledger.settle();
-                self.owed_less(client, id);
-                self.after_settle(id);
-            }
-        }
-        true
-    }
-
-    fn pushed(&mut self, client: ClientId, frame: &[u8]) -> bool {
-        self.deliver(client, frame);
-        true
-    }
-
     /// The client can make no sense of what would follow what it has been given.
     pub(super) fn cut_client(&mut self, id: ClientId) {
         self.say_no_more(id);
@@ -394,37 +358,6 @@ impl Worker {
         if given {
             self.close_client(id, How::Abort);
         }
-    }
-}
-
-fn subscription_word(word: &[u8]) -> Option<(SubKind, bool)> {
-    Some(match word {
-        b"subscribe" => (SubKind::Channel, true),
-        b"unsubscribe" => (SubKind::Channel, false),
-        b"psubscribe" => (SubKind::Pattern, true),
-        b"punsubscribe" => (SubKind::Pattern, false),
-        b"ssubscribe" => (SubKind::Shard, true),
-        b"sunsubscribe" => (SubKind::Shard, false),
-        _ => return None,
-    })
-}
-
-/// Follows a session's subscriptions by what the server confirms.
-fn follow(s: &mut Session, kind: SubKind, adds: bool, name: Option<Element<'_>>) {
-    let Some(Element::Bulk(name)) = name else { return };
-    let subs: &mut Subs = s.subs.get_or_insert_default();
-    let set = match kind {
-        SubKind::Channel => &mut subs.channels,
-        SubKind::Pattern => &mut subs.patterns,
-        SubKind::Shard => &mut subs.shards,
-    };
-    if adds {
-        set.insert(name.into());
-    } else {
-        set.remove(name);
-    }
-    if subs.is_empty() {
-        s.subs = None;
     }
 }
 
@@ -448,7 +381,9 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
             return Cow::Owned(instead.into());
         }
         _ if error => {}
-        Apply::None | Apply::Name | Apply::WaitMark | Apply::Offset | Apply::Replicas | Apply::Follow => {}
+        // What was asked on behalf of no session, or of its connection.
+        Apply::None | Apply::Name | Apply::WaitMark | Apply::Resubscribe | Apply::LastId(_) => {}
+        Apply::Offset | Apply::Replicas | Apply::Follow => {}
         Apply::Select(db) => s.db = db,
         Apply::Auth(ident) => s.ident = Some(ident),
         Apply::Hello(hello) => {

@@ -85,7 +85,8 @@ impl Worker {
         let entry = route::entry(req);
         // What changes the session, or needs its arguments to be routed, is never so large.
         if let Some(e) = entry
-            && (e.refused || !matches!(e.act, Act::None | Act::Block | Act::BlockIfAsked | Act::Watch))
+            && (e.refused
+                || !matches!(e.act, Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Watch))
         {
             self.protocol_error(id, Malformed::BulkLength);
             return Some(Ok(bytes.len()));

@@ -2,7 +2,7 @@
 use super::line::Line;
 use super::upstream::LaneKey;
 use super::withheld::Batch;
-use super::{Effect, Event, UpId, Worker};
+use super::{Class, Effect, Event, UpId, Worker};
 use crate::Now;
 use crate::command::Access;
 use crate::hold::{Pass, pass};
@@ -43,6 +43,8 @@ pub(super) struct Shard {
     /// No connection is tried before this.
     pub(super) retry_at: Option<Now>,
     pub(super) failures: u32,
+    /// The replica that serves reads is not asked before this.
+    pub(super) replica_at: Option<Now>,
     /// Since when no connection could be made, and when the last was tried.
     failing: Option<(Now, Now)>,
     /// The gates' state at the last look, to see a change that time alone made.
@@ -65,6 +67,7 @@ impl Shard {
             needs_auth: false,
             retry_at: None,
             failures: 0,
+            replica_at: None,
             failing: None,
             last: [Pass::Wait; 2],
         }
@@ -139,8 +142,10 @@ impl Shard {
         let own = self.held_since.map(|t| t + self.view.hold_max);
         let lease = self.view.writes_until;
         let lapse = lease.map(|t| t + self.view.hold_max);
-        [end(self.view.writes), end(self.view.reads), own, lease, lapse, self.view.reads_until, self.retry_at]
+        let leases = [lease, lapse, self.view.reads_until];
+        [end(self.view.writes), end(self.view.reads), own, self.retry_at, self.replica_at]
             .into_iter()
+            .chain(leases)
             .flatten()
     }
 }
@@ -172,6 +177,7 @@ impl Worker {
         }
         let fence = view.term > shard.view.term || view.master.is_none() && shard.view.master.is_some();
         let news = view.master != shard.view.master;
+        let replica = view.reads_from != shard.view.reads_from;
         shard.view = view;
         if fence || shard.held_since.is_some() && shard.view.proven_at > shard.signed_at {
             // A newer term was proven after anything that was seen on an older one.
@@ -182,6 +188,9 @@ impl Worker {
             // Also those who wait because the old master could not be reached, at gates that are open before and after.
             shard.line.let_all_out();
             self.fence(now, at);
+        }
+        if replica {
+            self.replica_changed(now, at);
         }
         self.look(now, at);
     }
@@ -234,15 +243,17 @@ impl Worker {
             self.withhold_writes(at);
         }
         if gates == [Pass::Refuse; 2] && before != gates {
-            // The hold has run out: what was sent and not answered is not waited for any longer.
-            self.fence(now, at);
+            // The hold has run out: what was sent and not answered is not waited for any longer. Replicas go on.
+            for id in self.ups_of(at) {
+                if self.ups.get(id).is_some_and(|up| up.key.class != Class::Read) {
+                    self.lose_up(now, id, None);
+                }
+            }
         }
         self.prove(at);
         let shard = self.shard(at.0, at.1);
-        let retry = shard.retry_at.is_some_and(|t| now >= t);
-        if retry {
-            shard.retry_at = None;
-        }
+        let due = |t: &mut Option<Now>| t.take_if(|t| now >= *t).is_some();
+        let retry = due(&mut shard.retry_at) | due(&mut shard.replica_at);
         let opened = gates.iter().zip(before).any(|(g, b)| *g != Pass::Wait && *g != b);
         if opened || retry {
             shard.line.let_all_out();
@@ -281,7 +292,8 @@ impl Worker {
     pub(super) fn switch_next_timeout(&self, now: Now) -> Option<Now> {
         let shards = self.services.iter().flatten().flat_map(|s| &s.shards);
         let at = shards.flat_map(|s| {
-            let changed = s.gates(now) != s.last || s.retry_at.is_some_and(|t| now >= t);
+            let changed =
+                s.gates(now) != s.last || [s.retry_at, s.replica_at].iter().flatten().any(|t| now >= *t);
             let due = (changed || s.line.is_leaving()).then_some(now);
             s.deadlines().filter(move |t| *t > now).chain(due)
         });

@@ -6,6 +6,8 @@ use alloc::string::String;
 
 mod durable;
 mod migrate;
+mod sessions;
+mod together;
 mod withheld;
 
 const SERVICE: ServiceId = ServiceId(0);

@@ -25,6 +25,8 @@ pub enum Class {
     Probe,
     /// One session's, or in the pool.
     Pinned,
+    /// Shared, to a replica: carries reads while there is no master.
+    Read,
 }
 
 /// What a connection is set up for; shard and term are the map's that it is in.
@@ -109,6 +111,7 @@ pub(super) fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
         None if slot.apply == Apply::Name || slot.apply.proves() => Access::Neither,
+        None if matches!(slot.apply, Apply::LastId(_)) => Access::Read,
         None => Access::Write,
     }
 }
@@ -224,7 +227,7 @@ impl Worker {
         }
     }
 
-    /// Begins a connection to the shard's master. `None`: there is none now, or it was tried a moment ago in vain.
+    /// Begins a connection to the shard's master, or to the replica that serves its reads. `None`: there is none now, or it was tried a moment ago in vain.
     fn open(
         &mut self,
         now: Now,
@@ -235,10 +238,11 @@ impl Worker {
         let s = self.service(at.0);
         let timeout = s.policy.connect_timeout;
         let shard = &s.shards[usize::from(at.1.0)];
-        if shard.retry_at.is_some_and(|t| now < t) {
-            return None;
-        }
-        let endpoint = shard.view.master.clone()?;
+        let endpoint = match key.class {
+            Class::Read => shard.view.reads_from.clone()?,
+            _ if shard.retry_at.is_some_and(|t| now < t) => return None,
+            _ => shard.view.master.clone()?,
+        };
         let term = shard.view.term;
         s.counters.ups_opened += 1;
         let id = self.ups.insert(Up {
@@ -307,6 +311,7 @@ impl Worker {
         let Some(step) = up.steps.pop() else { return self.lose_up(now, id, Some(SignKind::Garbage)) };
         let error = frame.first() == Some(&b'-');
         let nobody = up.key.ident == IdentId::NOBODY;
+        let replica = up.key.class == Class::Read;
         let unnamed = up.ident.is_none();
         let at = (up.service, up.shard);
         match step {
@@ -317,7 +322,7 @@ impl Worker {
                 if unnamed {
                     self.shard(at.0, at.1).needs_auth = false;
                 }
-                if !master && !self.service_ref(at.0).policy.pass_readonly {
+                if master == replica && (replica || !self.service_ref(at.0).policy.pass_readonly) {
                     return self.lose_up(now, id, Some(SignKind::NotMaster));
                 }
             }
@@ -331,6 +336,7 @@ impl Worker {
             Step::Role if frame.starts_with(b"-BUSY") => {}
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
+            _ if error && replica => return self.lose_up(now, id, Some(SignKind::NotMaster)),
             _ if error => return self.setup_failed(id, frame),
             _ => {}
         }
@@ -340,8 +346,9 @@ impl Worker {
             up.setup = Vec::new();
             up.used = now;
             self.coming_up.remove(&(up.deadline, id));
-            let shard = self.shard(at.0, at.1);
-            shard.succeeded();
+            if !replica {
+                self.shard(at.0, at.1).succeeded();
+            }
             self.mark_up(id);
         }
     }
@@ -372,8 +379,10 @@ impl Worker {
         let name = s.policy.name.clone();
         let text = alloc::string::String::from_utf8_lossy(error).trim_end().into();
         self.effects.push_back(Effect::Tell(Event::SetupFailed { service: name, endpoint, error: text }));
-        self.detach_up(id);
-        self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
+        if owed.iter().any(|(slot, _, _)| slot.apply == Apply::Resubscribe) {
+            self.cannot_resubscribe(id);
+        }
+        self.close_up(id);
         for (slot, _, _) in owed {
             if let Owner::Client(client) = slot.owner {
                 self.answer_lost(client, &slot, error);
@@ -389,6 +398,12 @@ impl Worker {
             State::Ready => {
                 let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
                 match shard.sends(up.term, now) {
+                    _ if up.key.class == Class::Read => {
+                        match shard.view.reads_from.as_ref() == Some(&up.endpoint) {
+                            true => up.ledger.unsent(),
+                            false => &[],
+                        }
+                    }
                     [true, true] => up.ledger.unsent(),
                     [false, false] if shard.may_ask(up.term, now) && !up.relay => {
                         up.ledger.unsent_while(|slot| slot.apply.proves())

@@ -177,7 +177,7 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::gauge("state", Service(states),
         "1 for the state that the service is in: serving (all gates open), holding (commands wait), down (the hold ran out: commands get an error).").by(&["state"]),
     Statistic::gauge("gate", Service(gates),
-        "1 for what the gate says to commands now: open (they are sent), hold (they wait), refuse (they get `-MASTERDOWN`).").by(&["gate", "is"]),
+        "1 for what the gate says to commands now: open (they are sent), hold (they wait), refuse (they get `-MASTERDOWN`), replica (reads only: a replica serves them meanwhile).").by(&["gate", "is"]),
     Statistic::gauge("holding", Service(|s, at| real(holding_s(s, at).unwrap_or(0.0))),
         "For how long the service holds already; 0 if it does not.").unit("seconds"),
     Statistic::gauge("paused", Service(|s, _| flag(s.status.paused_until.is_some())),
@@ -237,7 +237,13 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::gauge("in_flight_commands", Service(|s, _| whole(s.counters.in_flight_now)),
         "Commands that are on their way on shared connections now: not answered yet by the master."),
     Statistic::counter("resent_commands", Service(|s, _| whole(s.counters.resent)),
-        "Commands that were sent again: they only read, or were certainly not executed."),
+        "Commands that were sent again: they only read, were certainly not executed, or are idempotent (`retry`)."),
+    Statistic::counter("subscribers_interrupted", Service(|s, _| whole(s.counters.subscribers_interrupted)),
+        "Times that a subscriber's connection was lost and its subscriptions were made again: messages in between are lost."),
+    Statistic::counter("replica_reads", Service(|s, _| whole(s.counters.replica_reads)),
+        "Commands that a replica served while there was no master (`held_reads`): what they found may be old."),
+    Statistic::counter("scripts_reloaded", Service(|s, _| whole(s.counters.scripts_reloaded)),
+        "Times that a new master did not know a script that a client had shown before, and was shown it again."),
     Statistic::counter("withheld", Service(|s, _| whole(s.counters.withheld)),
         "Replies to writes that were on their way at a sign of a switch, and waited until the successor was known to have the write."),
     Statistic::counter("durable_writes", Service(|s, _| whole(s.counters.durable)),
@@ -277,6 +283,7 @@ pub const STATISTICS: &[Statistic] = &[
 pub fn gate_words(view: &ShardView, at: Now) -> [(&'static str, &'static str); 2] {
     let word = |access| match pass(view, None, access, at) {
         Pass::Go => "open",
+        _ if access == Access::Read && view.reads_from.is_some() => "replica",
         Pass::Wait => "hold",
         Pass::Refuse => "refuse",
     };
@@ -321,7 +328,7 @@ fn guard(service: &ServiceSample, _: Now) -> Points<'_> {
 fn gates(service: &ServiceSample, at: Now) -> Points<'_> {
     let mut points = Vec::new();
     for (gate, now) in gate_words(&service.view, at) {
-        for word in ["open", "hold", "refuse"] {
+        for word in ["open", "hold", "refuse", "replica"] {
             points.push((vec![gate.into(), word.into()], Number::Whole(u64::from(now == word))));
         }
     }

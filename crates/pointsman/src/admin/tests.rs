@@ -118,6 +118,9 @@ fn counters() -> Counters {
         lanes_now: 1022,
         pinned_now: 1023,
         in_flight_now: 1028,
+        subscribers_interrupted: 1029,
+        scripts_reloaded: 1030,
+        replica_reads: 1031,
     }
 }
 

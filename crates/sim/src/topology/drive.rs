@@ -202,6 +202,7 @@ impl Drive {
             timeout: ms(TIMEOUT),
             hold_max: Some(ms(3000)),
             hold_reads: rng.chance(50),
+            replica_reads: true,
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
             // Who is told at once does not stay behind for a missing rule to be seen by.
             demote: blindfold == Blindfold::None && !dark,

@@ -6,7 +6,7 @@ use super::replication::Cut;
 use super::resp::{self, Access, Tag, access, tag};
 use super::server::Executed;
 use pointsman_core::Now;
-use pointsman_core::topology::snapshot::{Gate, ShardView, Sign, Term};
+use pointsman_core::topology::snapshot::{Endpoint, Gate, ShardView, Sign, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ struct Sent {
 #[derive(Debug)]
 struct Up {
     term: Term,
+    endpoint: Endpoint,
     /// What was sent of a request that is not complete.
     part: Vec<u8>,
     /// The request that is not complete was judged.
@@ -154,10 +155,11 @@ impl Check {
     }
 
     /// The worker wants a connection.
-    pub(super) fn opened(&mut self, link: LinkId) {
+    pub(super) fn opened(&mut self, link: LinkId, endpoint: Endpoint) {
         let term = self.view.as_ref().map_or(Term(0), |v| v.term);
         let up = Up {
             term,
+            endpoint,
             part: Vec::new(),
             judged: false,
             ready: false,
@@ -174,8 +176,15 @@ impl Check {
         self.ups.remove(&link);
     }
 
-    fn allows(&self, what: Access, now: Now) -> Result<(), String> {
+    fn allows(&self, link: LinkId, what: Access, now: Now) -> Result<(), String> {
         let Some(v) = &self.view else { return Err("before the first snapshot".into()) };
+        let to = self.ups.get(&link).map(|up| &up.endpoint);
+        if what != Access::Write && to.is_some() && to == v.reads_from.as_ref() {
+            return Ok(());
+        }
+        if to != v.master.as_ref() {
+            return Err(format!("to {to:?}, which is neither the master nor the replica for reads: {v:?}"));
+        }
         if let Some(at) = self.signed {
             return Err(format!("although the worker holds since {at:?}"));
         }
@@ -228,7 +237,7 @@ impl Check {
             let asks = t.is_none() && matches!(&name[..], b"ROLE" | b"PING" | b"WAIT");
             if !setup && !asks {
                 // What of this request is sent now must be allowed now.
-                self.allows(access(&name), now)
+                self.allows(link, access(&name), now)
                     .map_err(|e| format!("(2) {} was sent {e}", name.escape_ascii()))?;
             }
             if let Some(t) = t {

@@ -78,6 +78,8 @@ pub(super) struct Manner {
     pub(super) leaves_after: Option<u32>,
     /// It says that it will send no more once all is sent.
     pub(super) half_closes: bool,
+    /// If it is subscribed when all is said and heard, it stays until then.
+    pub(super) lingers_to: Now,
 }
 
 /// Where a client stands.
@@ -123,7 +125,8 @@ pub(super) struct Client {
     tx: Option<OpenTx>,
     /// The commands by which it watches.
     watching: Vec<Tag>,
-    subs: BTreeSet<Vec<u8>>,
+    /// To what it is subscribed.
+    pub(super) subs: BTreeSet<Vec<u8>>,
     session_id: Option<i64>,
     monitors: bool,
     half_closed: bool,
@@ -226,6 +229,11 @@ impl Client {
     /// Whether it has said and heard everything.
     pub(super) fn is_through(&self) -> bool {
         self.next == self.script.len() && self.outbox.is_empty() && self.pending.is_empty()
+    }
+
+    /// Whether it listens, and has nothing else to do.
+    pub(super) fn lingers(&self, now: Now) -> bool {
+        self.is_through() && !self.subs.is_empty() && now < self.manner.lingers_to
     }
 
     /// Whether it is to leave without a word now.
@@ -413,7 +421,7 @@ impl Client {
             }
             What::Echo { .. } => v.is_bulk(&tag),
             What::Mget => matches!(&v, Value::Array(a) if a.len() == 2 && a[1].is_bulk(&tag)),
-            What::Eval => v.is_bulk(&tag),
+            What::Eval | What::Evalsha => v.is_bulk(&tag),
             What::Get => matches!(v, Value::Bulk(_) | Value::Nil),
             What::Lrange => matches!(v, Value::Array(_)),
             What::Set | What::Multi | What::Watch | What::Unwatch | What::Quit | What::Monitor => ok,
@@ -521,6 +529,7 @@ impl Client {
                     let own = match what {
                         What::Mget => matches!(part, Value::Array(a) if a[1].is_bulk(&tag)),
                         What::Echo { .. } | What::Eval => part.is_bulk(&tag),
+                        What::Evalsha => part.is_bulk(&tag) || is_noscript(part),
                         What::Incr => *part == Value::Int(1),
                         _ => true,
                     };
@@ -562,7 +571,7 @@ impl Client {
             // Shown where it cannot be sent again: in a transaction, of a request that is not kept, and of what others
             // of the session follow or were executed after.
             // No error of a script proves that it did nothing.
-            What::Eval if node => self.faults,
+            What::Eval | What::Evalsha if node => self.faults,
             _ if node => {
                 self.faults && (in_tx || cmd.bytes.len() > self.shown_from || self.manner.window > 1)
             }
@@ -571,6 +580,7 @@ impl Client {
             _ if is("ERR too many sessions") => self.faults,
             What::Append => is("NOPERM ") && self.state.user.as_deref() == Some("bob") || is("WRONGTYPE"),
             What::Rpush | What::Get | What::Incr => is("WRONGTYPE"),
+            What::Evalsha => is("NOSCRIPT "),
             What::Auth(_, s) | What::Hello { auth: Some((_, s)), .. } if is("WRONGPASS ") => *s == "wrong",
             What::Auth(u, _) | What::Hello { auth: Some((u, _)), .. } if is("ERR AUTH <password>") => {
                 *u == "default"
@@ -630,6 +640,10 @@ impl Client {
     }
 }
 
+fn is_noscript(v: &Value) -> bool {
+    matches!(v, Value::Error(text) if text.starts_with("NOSCRIPT "))
+}
+
 /// Whether a reply must be, to the byte, what the server said when it executed the command.
 fn is_verbatim(what: &What) -> bool {
     matches!(
@@ -640,6 +654,7 @@ fn is_verbatim(what: &What) -> bool {
             | What::Append
             | What::Incr
             | What::Eval
+            | What::Evalsha
             | What::Rpush
             | What::Publish
             | What::Blpop { .. }

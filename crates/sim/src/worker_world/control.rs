@@ -37,7 +37,7 @@ enum Job {
 pub(super) struct Control {
     pub(super) view: Arc<ShardView>,
     version: u64,
-    master: usize,
+    pub(super) master: usize,
     jobs: Vec<(Now, Job)>,
     /// A switch is under way.
     switching: bool,
@@ -45,6 +45,8 @@ pub(super) struct Control {
     pub(super) kept_of_last_term: u64,
     histories: u64,
     hold_max: Duration,
+    /// A replica may serve reads that are held.
+    replica_reads: bool,
 }
 
 /// The server at an address.
@@ -76,6 +78,7 @@ impl Control {
             kept_of_last_term: 0,
             histories: 1,
             hold_max,
+            replica_reads: kind == Kind::Faults && rng.chance(40),
         }
     }
 
@@ -129,12 +132,26 @@ impl World {
         let mut view = (*self.control.view).clone();
         change(&mut view);
         view.hold_max = self.control.hold_max;
+        view.reads_from = self.replica_for_reads(&view);
         self.control.view = Arc::new(view);
         self.control.version += 1;
         let shards = [self.control.view.clone()].into();
         let services = [ServiceView { id: SERVICE, shards }].into();
         let snapshot = Arc::new(Snapshot { version: self.control.version, services });
         self.shell.mail_snapshot(snapshot);
+    }
+
+    /// In some worlds a replica serves reads while they are held; at times another one.
+    fn replica_for_reads(&mut self, view: &ShardView) -> Option<Endpoint> {
+        if !self.control.replica_reads || view.reads == Gate::Open || self.healed {
+            return None;
+        }
+        let other = self.other();
+        let fit = self.servers[other].role == Role::Replica && Some(endpoint(other)) != view.master;
+        match &view.reads_from {
+            Some(present) if self.rng.chance(70) => Some(present.clone()),
+            _ => fit.then(|| endpoint(other)),
+        }
     }
 
     fn job(&mut self, job: Job) {
@@ -407,6 +424,7 @@ impl World {
     }
 
     fn crash(&mut self, who: usize) {
+        self.servers[who].knows_script = false;
         self.kill_connections(who);
         self.refusing[who] = true;
         let at = self.in_ms(100, 600);

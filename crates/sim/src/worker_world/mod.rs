@@ -28,7 +28,7 @@ use client::{Client, Manner, Phase};
 use control::Control;
 use net::{Net, Peer};
 use pointsman_core::Now;
-use pointsman_core::policy::{Credential, Durable, Limits, Policy};
+use pointsman_core::policy::{Credential, Durable, Limits, Policy, Retry};
 use pointsman_core::topology::snapshot::ServiceId;
 use pointsman_core::worker::Worker;
 use script::{Style, script};
@@ -44,6 +44,8 @@ const SERVICE: ServiceId = ServiceId(0);
 const FAULTS_END: Now = Now::from_millis(2_500);
 /// After the last fault a client is answered within this, however long its line is.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// So long after the last fault everything is as it should be.
+const RECOVERED_AFTER: Duration = Duration::from_millis(1_500);
 /// In so many steps a client gets something to read, or leaves, unless something never ends.
 const STEPS_MAX: u64 = 50_000;
 
@@ -144,6 +146,7 @@ fn random_limits(rng: &mut Rng) -> Limits {
     less(&mut limits.client_input_max, 150, 4000);
     less(&mut limits.ring_max, 150, 6000);
     less(&mut limits.client_output_soft, 50, 3000);
+    less(&mut limits.subs_max, 0, 600);
     // Whoever configures takes care of these (`limits` in the configuration).
     limits.stream_from = limits.stream_from.min(limits.client_input_max).min(limits.ring_max);
     limits.inline_max = limits.inline_max.min(limits.client_input_max);
@@ -162,7 +165,7 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     policy.lanes_per_node = rng.between(1, 3) as u16;
     policy.upstream_idle = Duration::from_millis(rng.between(200, 3000));
     policy.connect_timeout = Duration::from_millis(rng.between(30, 500));
-    policy.resend_reads = rng.chance(90);
+    policy.retry = [Retry::Reads, Retry::Reads, Retry::None][rng.index(3)];
     if kind == Kind::Calm {
         policy.limits.client_output_hard = Limits::default().client_output_hard;
         return policy;
@@ -187,6 +190,7 @@ fn random_manner(rng: &mut Rng, kind: Kind) -> Manner {
         attention: [5, 50, 100][rng.index(3)],
         leaves_after: (!calm && rng.chance(15)).then(|| rng.between(1, 30) as u32),
         half_closes: !calm && rng.chance(10),
+        lingers_to: Now::from_millis(if calm { 0 } else { rng.between(500, 6_000) }),
     }
 }
 
@@ -396,10 +400,12 @@ impl World {
         let worker = self.shell.worker.next_timeout(self.now);
         let servers = self.servers.iter().filter_map(|s| s.next_event(self.now));
         let starts = self.clients.iter().filter(|c| c.phase == Phase::Before).map(|c| c.manner.starts);
+        let lingering = |c: &&Client| c.phase == Phase::Open && c.lingers(self.now);
+        let leaves = self.clients.iter().filter(lingering).map(|c| c.manner.lingers_to);
         let heal = (!self.healed).then_some(FAULTS_END);
         let rest =
             [worker, self.net.next_event(self.now), self.control.next_event(), self.shell.next_event(), heal];
-        let next = rest.into_iter().flatten().chain(servers).chain(starts).min();
+        let next = rest.into_iter().flatten().chain(servers).chain(starts).chain(leaves).min();
         self.now = next.unwrap_or(Now::NEVER).max(self.now).min(self.now + Duration::from_millis(100));
         if !self.healed {
             return Ok(());
@@ -576,7 +582,12 @@ impl World {
             self.report.count("clients stuck that half-close", 1);
             return Ok(true);
         }
+        if c.lingers(now) && !c.walks_out() {
+            return Ok(progress);
+        }
         if c.walks_out() || c.is_through() || stuck {
+            self.check_subscriber(i)?;
+            let c = &mut self.clients[i];
             let gently = c.is_through() || self.rng.chance(50);
             let why = if stuck { "clients stuck that leave" } else { "clients that leave in the middle" };
             self.report.count(why, u64::from(!c.is_through()));
@@ -591,6 +602,20 @@ impl World {
             self.note(|| format!("client {i} will send no more"));
         }
         Ok(progress)
+    }
+
+    /// (7) A client that believes that it is subscribed is so, at the latest when all has long been well.
+    fn check_subscriber(&mut self, i: usize) -> Result<(), String> {
+        let c = &self.clients[i];
+        let recovered = FAULTS_END + RECOVERED_AFTER;
+        if c.subs.is_empty() || !c.is_through() || self.now < recovered.max(c.since + RECOVERED_AFTER) {
+            return Ok(());
+        }
+        if !self.servers[self.control.master].has_subscriber(&c.subs) {
+            return Err(format!("(7) client {i} believes that it is subscribed to {:?}", c.subs));
+        }
+        self.report.count("subscribers that stay", 1);
+        Ok(())
     }
 
     fn client_closed(&mut self, i: usize) -> Result<(), String> {
@@ -636,6 +661,9 @@ impl World {
             self.report.count("signs", c.signs);
             self.report.count("overrun", c.clients_overrun);
             self.report.count("cut", c.clients_cut);
+            self.report.count("subscribers interrupted", c.subscribers_interrupted);
+            self.report.count("scripts shown again", c.scripts_reloaded);
+            self.report.count("reads by replicas", c.replica_reads);
             self.report.count("refused", c.refused);
             self.report.count("malformed", c.malformed);
         }

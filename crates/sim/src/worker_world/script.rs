@@ -24,6 +24,8 @@ pub(super) enum What {
     Incr,
     /// EVAL with a tag, which it answers with.
     Eval,
+    /// EVALSHA of the same script.
+    Evalsha,
     /// RPUSH of a tag.
     Rpush,
     /// PUBLISH of a tag.
@@ -95,6 +97,9 @@ pub(super) struct Cmd {
     pub(super) bytes: Vec<u8>,
 }
 
+/// The digest of the one Lua script that there is: `s`.
+pub(super) const SHA: &[u8] = b"a0f1490a20d0211c997b44bc357e1972deab8ae3";
+
 /// What a script may contain.
 #[derive(Clone, Debug)]
 pub(super) struct Style {
@@ -133,6 +138,7 @@ pub(super) fn script(rng: &mut Rng, client: u32, style: &Style) -> Vec<Cmd> {
             w.raw(What::Malformed, bytes.to_vec());
         }
         3 if !style.private => w.push(What::Monitor, &[b"MONITOR"]),
+        4..=8 if !style.private => drop(w.subscribe()),
         _ => {}
     }
     w.out
@@ -226,6 +232,9 @@ impl Writer<'_> {
             }
             8 => self.push(What::Append, &[b"APPEND", &key, &tag]),
             9 => self.push(What::Incr, &[b"INCR", &tag]),
+            10 if !self.style.private && self.rng.chance(60) => {
+                self.push(What::Evalsha, &[b"EVALSHA", SHA, b"1", &key, &tag]);
+            }
             10 => self.push(What::Eval, &[b"EVAL", b"s", b"1", &key, &tag]),
             11 => {
                 let list = self.name("l", 2);
@@ -358,12 +367,17 @@ impl Writer<'_> {
         }
     }
 
-    fn subscription(&mut self) {
-        let mut channels: Vec<Vec<u8>> = (0..self.rng.between(1, 3)).map(|_| self.name("ch", 3)).collect();
+    fn subscribe(&mut self) -> Vec<Vec<u8>> {
+        let channels: Vec<Vec<u8>> = (0..self.rng.between(1, 3)).map(|_| self.name("ch", 3)).collect();
         let mut args: Vec<&[u8]> = vec![b"SUBSCRIBE"];
         args.extend(channels.iter().map(Vec::as_slice));
         let bytes = encode(&args);
         self.raw(What::Subscribe(channels.clone()), bytes);
+        channels
+    }
+
+    fn subscription(&mut self) {
+        let mut channels = self.subscribe();
         for _ in 0..self.rng.below(5) {
             if self.rng.chance(20) {
                 // A list that looks like a message.

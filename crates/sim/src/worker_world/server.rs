@@ -99,6 +99,8 @@ pub(super) struct Server {
     pub(super) stopped_until: Now,
     /// Whether the default user needs a password.
     pub(super) locked: bool,
+    /// It was shown the one script.
+    pub(super) knows_script: bool,
     data: BTreeMap<(u32, Vec<u8>), Data>,
     versions: BTreeMap<(u32, Vec<u8>), u64>,
     conns: BTreeMap<usize, Conn>,
@@ -140,6 +142,7 @@ impl Server {
             loading_until: Now::ZERO,
             stopped_until: Now::ZERO,
             locked,
+            knows_script: false,
             data: BTreeMap::new(),
             versions: BTreeMap::new(),
             conns: BTreeMap::new(),
@@ -183,6 +186,11 @@ impl Server {
             ending: false,
         };
         self.conns.insert(conn, conn_state);
+    }
+
+    /// Whether a connection is subscribed to just these.
+    pub(super) fn has_subscriber(&self, subs: &BTreeSet<Vec<u8>>) -> bool {
+        self.conns.values().any(|c| c.subs == *subs)
     }
 
     /// A connection is gone.
@@ -398,7 +406,7 @@ impl Server {
         if names || matches!(&name[..], "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "SUBSCRIBE") {
             self.state_commands.push((conn, name.clone()));
         }
-        let Some(tag) = tag(args) else { return };
+        let Some(tag) = tag(args).filter(|_| !proves_nothing_ran(reply)) else { return };
         // A pop that got nothing, and what failed, changed nothing.
         let got = !reply.starts_with(b"-") && (name != "BLPOP" || reply.starts_with(b"*2"));
         let write = got && matches!(access(name.as_bytes()), Access::Write);
@@ -442,6 +450,7 @@ fn is_known(name: &str) -> bool {
             | "APPEND"
             | "INCR"
             | "EVAL"
+            | "EVALSHA"
             | "RPUSH"
             | "PUBLISH"
             | "WAIT"
@@ -467,5 +476,10 @@ fn is_known(name: &str) -> bool {
 /// Whether a replica refuses it: scripts are refused when they write, which here they do.
 fn writes(args: &[Vec<u8>]) -> bool {
     let name = args[0].to_ascii_uppercase();
-    matches!(&name[..], b"SET" | b"APPEND" | b"INCR" | b"EVAL" | b"RPUSH" | b"BLPOP")
+    matches!(&name[..], b"SET" | b"APPEND" | b"INCR" | b"EVAL" | b"EVALSHA" | b"RPUSH" | b"BLPOP")
+}
+
+/// Errors that a command gets from within: it was asked, and not executed.
+fn proves_nothing_ran(reply: &[u8]) -> bool {
+    reply.starts_with(b"-UNBLOCKED ") || reply.starts_with(b"-NOSCRIPT ")
 }

@@ -423,7 +423,7 @@ impl World {
         let wait = if self.healed || self.rng.chance(95) { self.rng.below(3_000) } else { 10_000_000 };
         self.report.count("connections that are never made", u64::from(wait == 10_000_000));
         self.shell.connecting.push((self.now + Duration::from_micros(wait), link, server));
-        self.check.opened(link);
+        self.check.opened(link, to.clone());
         self.note(|| format!("connection {link} to server {server}"));
         let conn = Conn {
             dst: Dst::Up(id),

@@ -189,3 +189,70 @@ fn an_announcement_raises_a_stage_and_only_an_answer_lowers_it() {
     b.pass_with(300 * MS, ready);
     assert!(b.serves(11), "{}", b.view().why);
 }
+
+#[test]
+fn reads_that_wait_go_to_the_replica_that_was_linked_and_has_most() {
+    let mut s = settings(sentinels(3));
+    s.replica_reads = true;
+    let mut b = Bench::new(s);
+    let listed = [12, 13].map(|port| Listed { at: at(port), selected: false });
+    b.sentinel(1, Seen::Replicas(listed.into()));
+    (0..3).for_each(|_| ready(&mut b));
+    let of = |id, offset, link_up| {
+        let role = Role::Replica { of: at(11), link_up };
+        Report {
+            role,
+            loading: false,
+            run_id: None,
+            lineage: lineage(id, None),
+            offset,
+            attached: Vec::new(),
+        }
+    };
+    b.node(12, Seen::Report(of("A", 90, true)));
+    b.node(13, Seen::Report(of("A", 100, true)));
+    assert_eq!(b.view().reads_from, None, "the master serves");
+    b.flags(2, 11, 5, Stage::Acts);
+    assert_eq!((b.view().reads.is_open(), b.view().reads_from.clone()), (false, end(13)));
+    // As long as it is fit it stays, also when its link is down and another has more.
+    b.node(12, Seen::Report(of("A", 200, true)));
+    b.node(13, Seen::Report(of("A", 100, false)));
+    assert_eq!(b.view().reads_from, end(13));
+    b.node(13, Seen::Report(Report { loading: true, ..of("A", 100, true) }));
+    assert_eq!(b.view().reads_from, end(12));
+    // One of another history, or that is promoted, serves nobody.
+    b.node(12, Seen::Report(of("X", 300, true)));
+    assert_eq!(b.view().reads_from, None);
+    b.node(12, master("r12", lineage("B", Some("A"))));
+    assert_eq!(b.view().reads_from, None);
+}
+
+#[test]
+fn a_replica_that_was_cut_off_long_before_the_hold_serves_no_reads() {
+    let mut s = settings(sentinels(3));
+    s.replica_reads = true;
+    let mut b = Bench::new(s);
+    b.sentinel(1, Seen::Replicas([Listed { at: at(12), selected: false }].into()));
+    (0..3).for_each(|_| ready(&mut b));
+    let cut_off = |b: &mut Bench| {
+        b.all_name(11, 5);
+        b.node(11, master("r11", lineage("A", None)));
+        let role = Role::Replica { of: at(11), link_up: false };
+        let lineage = lineage("A", None);
+        b.node(
+            12,
+            Seen::Report(Report {
+                role,
+                loading: false,
+                run_id: None,
+                lineage,
+                offset: 90,
+                attached: Vec::new(),
+            }),
+        );
+    };
+    b.node(12, replica("r12", 11, "A"));
+    b.pass_with(5_000 * MS, cut_off);
+    b.flags(2, 11, 5, Stage::Acts);
+    assert_eq!((b.view().reads.is_open(), b.view().reads_from.clone()), (false, None));
+}

@@ -43,6 +43,7 @@ fn settings(source: Source) -> Settings {
         timeout: 1000 * MS,
         hold_max: None,
         hold_reads: true,
+        replica_reads: false,
         trust: Trust::Promotion,
         demote: true,
         guard: Some(Guarding::default()),

@@ -4,23 +4,23 @@ use crate::policy::Durable;
 
 const SET: &str = "*3|$3|SET|$1|a|$1|1|";
 const GET: &str = "*2|$3|GET|$1|a|";
-const WAIT: &str = "*3|$4|WAIT|$1|2|$3|500|";
+pub(super) const WAIT: &str = "*3|$4|WAIT|$1|2|$3|500|";
 const PING: &str = "*1|$4|PING|";
 const NOT_DURABLE: &str = "-NOTDURABLE the write was executed on the master, but ";
 
-fn durable() -> Rig {
+pub(super) fn durable() -> Rig {
     let mut r = Rig::new(|p| p.durable = Durable { replicas: 2, timeout: Duration::from_millis(500) });
     r.grant();
     r
 }
 
 impl Rig {
-    fn durable_client(&mut self) -> ClientId {
+    pub(super) fn durable_client(&mut self) -> ClientId {
         self.w.accepted(self.now, SERVICE, true).expect("there is room")
     }
 
     /// The end of a turn: what is to be written to a connection.
-    fn turn(&mut self, up: UpId) -> String {
+    pub(super) fn turn(&mut self, up: UpId) -> String {
         let mut found = false;
         while let Some(dst) = self.w.next_dirty(Side::Ups) {
             found |= dst == Dst::Up(up);
@@ -29,7 +29,7 @@ impl Rig {
     }
 
     /// A client whose `SET` was sent, with the `WAIT` behind it.
-    fn waits(&mut self) -> (ClientId, UpId) {
+    pub(super) fn waits(&mut self) -> (ClientId, UpId) {
         let c = self.durable_client();
         self.says(c, "SET a 1|");
         let up = self.up();

@@ -5,12 +5,12 @@ use crate::topology::snapshot::Kept;
 const SET: &str = "*3|$3|SET|$1|a|$1|1|";
 const UNCERTAIN: &str = "-UNCERTAIN the command was executed while the master was changing";
 
-fn master_at(offset: u64) -> String {
+pub(super) fn master_at(offset: u64) -> String {
     format!("*3|$6|master|:{offset}|*0|")
 }
 
 impl Rig {
-    fn hold(&mut self, reads: bool) {
+    pub(super) fn hold(&mut self, reads: bool) {
         let hold = Gate::Hold { since: self.now, until: self.now + Duration::from_secs(1) };
         self.view.writes = hold;
         if reads {
@@ -20,13 +20,13 @@ impl Rig {
     }
 
     /// Who comes after the present master has its stream up to `offset`.
-    fn keep(&mut self, offset: u64) {
+    pub(super) fn keep(&mut self, offset: u64) {
         self.view.kept = Some(Kept { term: self.view.term, offset });
         self.publish();
     }
 
     /// A client whose `SET` is under way when the gates close.
-    fn under_way(&mut self, says: &str) -> (ClientId, UpId) {
+    pub(super) fn under_way(&mut self, says: &str) -> (ClientId, UpId) {
         self.grant();
         let c = self.client();
         self.says(c, says);

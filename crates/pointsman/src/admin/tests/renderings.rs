@@ -166,7 +166,10 @@ fn every_counter_of_the_workers_is_shown() {
         ups_failed,
         lanes_now,
         pinned_now,
-        in_flight_now
+        in_flight_now,
+        subscribers_interrupted,
+        scripts_reloaded,
+        replica_reads
     );
     let series = parse(&metrics(sample()));
     let distinct: HashSet<u64> = all.iter().map(|(_, n)| *n).collect();

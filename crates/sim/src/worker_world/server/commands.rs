@@ -17,7 +17,7 @@ impl Server {
     ) -> Vec<u8> {
         let few = match name {
             "GET" | "SELECT" | "ECHO" | "INCR" => args.len() != 2,
-            "SET" | "APPEND" | "PUBLISH" | "EVAL" => args.len() < 3,
+            "SET" | "APPEND" | "PUBLISH" | "EVAL" | "EVALSHA" => args.len() < 3,
             "RPUSH" | "BLPOP" => args.len() < 3,
             "MGET" | "SUBSCRIBE" | "WATCH" | "AUTH" | "CLIENT" => args.len() < 2,
             "LRANGE" => args.len() != 4,
@@ -33,7 +33,10 @@ impl Server {
             "PING" => self.ping(conn, args),
             "ECHO" => reply_bulk(&args[1]),
             "GET" | "MGET" | "LRANGE" => self.read(conn, name, args),
-            "SET" | "APPEND" | "INCR" | "EVAL" | "RPUSH" | "PUBLISH" => self.write(conn, name, args),
+            "EVALSHA" if !self.knows_script => error("NOSCRIPT No matching script. Please use EVAL."),
+            "SET" | "APPEND" | "INCR" | "EVAL" | "EVALSHA" | "RPUSH" | "PUBLISH" => {
+                self.write(conn, name, args)
+            }
             "WAIT" => self.wait(now, conn, args, in_tx),
             "BLPOP" => self.blpop(now, conn, args, in_tx),
             "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => self.transaction(now, conn, name, args),
@@ -141,12 +144,13 @@ impl Server {
         if name == "PUBLISH" {
             return self.publish(&args[1], &args[2]);
         }
-        let key = if name == "EVAL" { args[3].clone() } else { args[1].clone() };
+        let key = if name.starts_with("EVAL") { args[3].clone() } else { args[1].clone() };
         self.touch(db, &key);
         let at = (db, key);
         let wrong = || error("WRONGTYPE Operation against a key holding the wrong kind of value");
         match name {
-            "SET" | "EVAL" => {
+            "SET" | "EVAL" | "EVALSHA" => {
+                self.knows_script |= name == "EVAL";
                 let value = if name == "SET" { &args[2] } else { &args[4] };
                 self.data.insert(at, Data::Text(value.clone()));
                 if name == "SET" { OK.to_vec() } else { reply_bulk(value) }

@@ -1,0 +1,468 @@
+//! What of a session survives when its connection does not.
+use super::*;
+use crate::policy::Retry;
+
+/// The requests of a text, as they go out.
+pub(super) fn requests(text: &str) -> String {
+    let mut all = Vec::new();
+    for request in text.split('|') {
+        crate::resp::reply::request(&mut all, &request.split(' ').collect::<Vec<_>>());
+    }
+    shown(&all)
+}
+
+pub(super) fn confirmed(word: &str, name: &str, n: usize) -> String {
+    format!("*3|${}|{word}|${}|{name}|:{n}|", word.len(), name.len())
+}
+
+fn message(channel: &str, text: &str) -> String {
+    format!("*3|$7|message|${}|{channel}|${}|{text}|", channel.len(), text.len())
+}
+
+impl Rig {
+    /// The newest connection breaks.
+    pub(super) fn loses(&mut self, up: UpId) {
+        self.w.gone(self.now, Dst::Up(up));
+        self.effects();
+    }
+
+    fn is_closed(&self, c: ClientId) -> bool {
+        self.closed.contains(&Dst::Client(c))
+    }
+
+    /// A client that is subscribed to these channels, and its connection.
+    pub(super) fn subscriber(&mut self, channels: &[&str]) -> (ClientId, UpId) {
+        let c = self.client();
+        self.says(c, &format!("SUBSCRIBE {}|", channels.join(" ")));
+        let up = self.up();
+        self.asked(up);
+        for (i, channel) in channels.iter().enumerate() {
+            self.answers(up, &confirmed("subscribe", channel, i + 1));
+        }
+        self.hears(c);
+        (c, up)
+    }
+}
+
+#[test]
+fn a_subscriber_is_subscribed_again_on_the_new_master_and_hears_nothing_of_it() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, up) = r.subscriber(&["news", "sport"]);
+    r.says(c, "PSUBSCRIBE w*|SSUBSCRIBE s|");
+    r.asked(up);
+    r.answers(up, &(confirmed("psubscribe", "w*", 3) + &confirmed("ssubscribe", "s", 1)));
+    r.hears(c);
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("SUBSCRIBE news sport|PSUBSCRIBE w*|SSUBSCRIBE s"));
+    r.answers(up, &confirmed("subscribe", "news", 1));
+    r.answers(up, &message("news", "first"));
+    r.answers(up, &confirmed("subscribe", "sport", 2));
+    r.answers(up, &(confirmed("psubscribe", "w*", 3) + &confirmed("ssubscribe", "s", 1)));
+    assert_eq!(r.hears(c), message("news", "first"));
+    r.says(c, "SUBSCRIBE more|");
+    assert_eq!(r.asked(up), requests("SUBSCRIBE more"));
+    r.answers(up, &confirmed("subscribe", "more", 4));
+    assert_eq!(r.hears(c), confirmed("subscribe", "more", 4));
+    assert_eq!((r.w.counters()[0].1.subscribers_interrupted, r.w.counters()[0].1.clients_cut), (1, 0));
+}
+
+#[test]
+fn a_subscriber_whose_connection_merely_breaks_is_subscribed_again_before_it_goes_on() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, up) = r.subscriber(&["news"]);
+    r.loses(up);
+    r.says(c, "PING|");
+    assert_eq!(r.hears(c), "");
+    r.prove();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("SUBSCRIBE news|PING"));
+    r.answers(up, &(confirmed("subscribe", "news", 1) + "*2|$4|pong|$0||"));
+    assert_eq!(r.hears(c), "*2|$4|pong|$0||");
+}
+
+#[test]
+fn a_subscriber_of_resp3_is_subscribed_again_by_pushes() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "HELLO 3|");
+    let probe = r.up();
+    r.asked(probe);
+    r.answers(probe, "%1|$2|id|:9|");
+    r.says(c, "SUBSCRIBE ch|SET a 1|GET a|");
+    let up = *r.opened.last().expect("one was opened");
+    r.asked(up);
+    r.answers(up, "%0|*1|$6|master|");
+    r.asked(up);
+    r.answers(up, ">3|$9|subscribe|$2|ch|:1|");
+    r.hears(c);
+    r.loses(up);
+    // What is known already is said at once; the rest waits behind the subscription.
+    assert!(r.hears(c).starts_with("-UNCERTAIN"));
+    r.prove();
+    let up = *r.opened.last().expect("one was opened");
+    r.asked(up);
+    r.answers(up, "%0|*1|$6|master|");
+    assert_eq!(r.asked(up), requests("SUBSCRIBE ch|GET a"));
+    r.answers(up, ">3|$9|subscribe|$2|ch|:1|>3|$7|message|$2|ch|$1|x|$1|1|");
+    assert_eq!(r.hears(c), ">3|$7|message|$2|ch|$1|x|$1|1|");
+}
+
+#[test]
+fn a_subscription_that_was_confirmed_in_part_is_confirmed_to_its_end_once() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "SUBSCRIBE a b c|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, &confirmed("subscribe", "a", 1));
+    r.loses(up);
+    r.prove();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("SUBSCRIBE a|SUBSCRIBE b c"));
+    for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
+        r.answers(up, &confirmed("subscribe", name, i + 1));
+    }
+    let all = ["a", "b", "c"].iter().enumerate().map(|(i, n)| confirmed("subscribe", n, i + 1));
+    assert_eq!(r.hears(c), all.collect::<String>());
+}
+
+#[test]
+fn gates_that_close_do_not_take_a_subscription_back() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, _) = r.subscriber(&["news"]);
+    r.grant();
+    r.says(c, "PING|");
+    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
+    (r.view.writes, r.view.reads) = (hold, hold);
+    r.publish();
+    let up = r.up();
+    assert_eq!(r.asked(up), "");
+    (r.view.writes, r.view.reads) = (Gate::Open, Gate::Open);
+    r.publish();
+    assert_eq!(r.asked(up), requests("SUBSCRIBE news|PING"));
+}
+
+#[test]
+fn a_subscriber_is_closed_when_it_cannot_be_subscribed_again() {
+    // The new master refuses.
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, _) = r.subscriber(&["news"]);
+    r.grant();
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "-NOPERM this user has no permissions to access one of the channels|");
+    assert!(r.is_closed(c) && r.w.upstreams() == 0);
+    assert_eq!(r.hears(c), "");
+
+    // It does not let its connection be set up.
+    let (c, _) = r.subscriber(&["news"]);
+    r.grant();
+    let up = *r.opened.last().expect("one was opened");
+    r.asked(up);
+    r.answers(up, "-ERR max number of clients reached|");
+    assert!(r.is_closed(c));
+
+    // The hold runs out.
+    let (c, _) = r.subscriber(&["news"]);
+    r.view.master = None;
+    (r.view.writes, r.view.reads) = (Gate::Refuse, Gate::Refuse);
+    r.publish();
+    assert!(r.is_closed(c));
+}
+
+#[test]
+fn a_subscriber_of_more_than_is_kept_is_closed() {
+    let mut r = Rig::new(|p| p.limits.subs_max = 200);
+    r.grant();
+    let (few, _) = r.subscriber(&["a", "b", "c"]);
+    let (many, up) = r.subscriber(&["a", "b", "c", "d"]);
+    r.says(many, "UNSUBSCRIBE|");
+    r.asked(up);
+    for (i, name) in ["a", "b", "c"].iter().enumerate() {
+        r.answers(up, &confirmed("unsubscribe", name, 3 - i));
+    }
+    r.hears(many);
+    r.grant();
+    assert!(r.is_closed(many) && !r.is_closed(few));
+}
+
+#[test]
+fn a_pop_that_a_demotion_unblocked_waits_for_the_rest_of_its_time() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "BLPOP l 5|");
+    let up = r.up();
+    r.asked(up);
+    r.pass(1_000);
+    r.answers(
+        up,
+        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|",
+    );
+    assert_eq!((r.hears(c), &r.signs[..]), (String::new(), &[SignKind::Unblocked][..]));
+    r.pass(499);
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("BLPOP l 3.500"));
+    r.pass(1_000);
+    r.answers(
+        up,
+        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|",
+    );
+    r.prove();
+    assert_eq!(r.asked(up), requests("BLPOP l 2.499"));
+    r.answers(up, "*2|$1|l|$1|x|");
+    assert_eq!(r.hears(c), "*2|$1|l|$1|x|");
+}
+
+#[test]
+fn a_pop_whose_connection_broke_is_uncertain_and_an_unblocked_wait_is_shown() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "BLPOP l 5|");
+    let up = r.up();
+    r.asked(up);
+    r.loses(up);
+    assert!(r.hears(c).starts_with("-UNCERTAIN"));
+    r.prove();
+    r.says(c, "SET a 1|");
+    let lane = r.up();
+    r.asked(lane);
+    r.answers(lane, "+OK|");
+    r.says(c, "WAIT 1 0|");
+    let up = r.up();
+    r.asked(up);
+    let unblocked =
+        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|";
+    r.answers(up, &format!(":0|{unblocked}"));
+    assert_eq!(r.hears(c), format!("+OK|{unblocked}"));
+}
+
+#[test]
+fn a_blocked_read_of_the_newest_entries_misses_none_in_a_switch() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "XREAD BLOCK 0 STREAMS s t $ 0|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("XREVRANGE s + - COUNT 1|XREAD BLOCK 0 STREAMS s t $ 0"));
+    r.answers(up, "*1|*2|$3|7-1|*2|$1|f|$1|v|");
+    r.loses(up);
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("XREAD BLOCK 0 STREAMS s t 7-1 0"));
+    r.answers(up, "*-1|");
+    assert_eq!(r.hears(c), "*-1|");
+}
+
+#[test]
+fn a_blocked_read_of_the_newest_entries_is_uncertain_where_nobody_says_which_they_were() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "XREAD BLOCK 0 STREAMS s $|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "-NOPERM no|");
+    r.loses(up);
+    assert!(r.hears(c).starts_with("-UNCERTAIN"));
+}
+
+#[test]
+fn what_blocks_waits_until_nothing_else_is_owed_on_its_connection() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "WATCH k|BLPOP l 5|BLPOP l 5|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("WATCH k"));
+    r.answers(up, "+OK|");
+    assert_eq!(r.asked(up), requests("BLPOP l 5"));
+    r.pass(100);
+    r.answers(up, "*2|$1|l|$1|x|");
+    assert_eq!(r.asked(up), requests("BLPOP l 5"));
+}
+
+pub(super) const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+pub(super) const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.|";
+
+#[test]
+fn a_new_master_is_shown_the_scripts_that_it_does_not_know() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, other) = (r.client(), r.client());
+    let load = wire("*3|$6|SCRIPT|$4|LOAD|$8|return 1|");
+    r.w.read(r.now, Dst::Client(c), &load);
+    r.effects();
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, &format!("$40|{SHA}|"));
+    r.hears(c);
+    // As long as the same master says so, it was told to forget them.
+    r.says(c, &format!("EVALSHA {SHA} 0|"));
+    r.asked(up);
+    r.answers(up, NOSCRIPT);
+    assert_eq!(r.hears(c), NOSCRIPT);
+    r.grant();
+    r.says(c, &format!("EVALSHA {SHA} 1 k a|"));
+    r.says(other, &format!("EVALSHA {SHA} 0|"));
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, &NOSCRIPT.repeat(2));
+    assert_eq!(
+        r.asked(up),
+        "*5|$4|EVAL|$8|return 1|$1|1|$1|k|$1|a|*3|$4|EVAL|$8|return 1|$1|0|",
+        "both were on their way"
+    );
+    r.answers(up, ":1|:1|");
+    assert_eq!((r.hears(c), r.hears(other)), (":1|".into(), ":1|".into()));
+    assert_eq!(r.w.counters()[0].1.scripts_reloaded, 2);
+}
+
+#[test]
+fn a_script_is_not_shown_again_behind_a_later_write_of_its_session() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.w.read(r.now, Dst::Client(c), &wire("*3|$4|EVAL|$8|return 1|$1|0|"));
+    r.effects();
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, ":1|");
+    r.grant();
+    r.hears(c);
+    r.says(c, &format!("EVALSHA {SHA} 0|SET k 2|"));
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, &format!("{NOSCRIPT}+OK|"));
+    assert_eq!((r.hears(c), r.asked(up)), (format!("{NOSCRIPT}+OK|"), String::new()));
+}
+
+#[test]
+fn idempotent_writes_are_sent_again_only_where_that_was_chosen() {
+    for (retry, again) in [(Retry::None, ""), (Retry::Reads, "GET b"), (Retry::Idempotent, "SET a 1|GET b")] {
+        let mut r = Rig::new(|p| p.retry = retry);
+        r.grant();
+        let all = [r.client(), r.client(), r.client()];
+        for (c, text) in all.iter().zip(["SET a 1|", "GET b|", "SET a 1 NX|"]) {
+            r.says(*c, text);
+        }
+        let up = r.up();
+        r.asked(up);
+        r.loses(up);
+        assert!(r.hears(all[2]).starts_with("-UNCERTAIN"));
+        r.prove();
+        if again.is_empty() {
+            assert!(r.hears(all[0]).starts_with("-UNCERTAIN") && r.hears(all[1]).starts_with("-UNCERTAIN"));
+            continue;
+        }
+        let up = r.up();
+        assert_eq!(r.asked(up), requests(again), "{retry:?}");
+    }
+}
+
+#[test]
+fn an_idempotent_write_is_not_sent_again_behind_a_write_that_may_have_been_executed() {
+    let mut r = Rig::new(|p| p.retry = Retry::Idempotent);
+    r.grant();
+    let c = r.client();
+    r.says(c, "SET a 1|INCR a|SET b 1|");
+    let up = r.up();
+    r.asked(up);
+    r.loses(up);
+    let heard = r.hears(c);
+    assert_eq!(heard.matches("-UNCERTAIN").count(), 2, "{heard}");
+    r.prove();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("SET b 1"));
+    assert_eq!(r.w.counters()[0].1.uncertain, 2);
+}
+
+impl Rig {
+    /// There is no master, but a replica for reads.
+    pub(super) fn holds_with_replica(&mut self) {
+        let hold = Gate::Hold { since: self.now, until: self.now + Duration::from_secs(5) };
+        (self.view.writes, self.view.reads) = (hold, hold);
+        self.view.reads_from = Some(Endpoint::Unix("r".into()));
+        self.publish();
+    }
+
+    /// The newest connection is set up by a replica.
+    pub(super) fn up_replica(&mut self) -> UpId {
+        let up = *self.opened.last().expect("one was opened");
+        assert!(self.asked(up).ends_with(ROLE));
+        self.answers(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");
+        up
+    }
+}
+
+#[test]
+fn reads_that_wait_are_served_by_a_replica_and_writes_and_what_is_behind_them_are_not() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let all: Vec<ClientId> = (0..4).map(|_| r.client()).collect();
+    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
+    (r.view.writes, r.view.reads) = (hold, hold);
+    r.publish();
+    for (c, text) in all.iter().zip(["GET a|", "SET b 1|GET b|", "WATCH c|GET c|", "PING|SET d 1|"]) {
+        r.says(*c, text);
+    }
+    r.holds_with_replica();
+    let replica = r.up_replica();
+    assert_eq!(r.asked(replica), requests("GET a|PING"));
+    r.answers(replica, "$1|A|+PONG|");
+    assert_eq!((r.hears(all[0]), r.hears(all[3])), ("$1|A|".into(), "+PONG|".into()));
+    assert_eq!(r.w.counters()[0].1.replica_reads, 2);
+    // They go on when the hold has run out.
+    r.pass(5_000);
+    assert_eq!(r.asked(replica), requests("GET b|GET c"));
+    r.answers(replica, "$1|B|$1|C|");
+    assert!(r.hears(all[1]).starts_with("-MASTERDOWN "));
+    r.says(all[0], "GET e|");
+    assert_eq!(r.asked(replica), requests("GET e"));
+    // What the replica has not answered goes to the new master.
+    r.view.reads_from = None;
+    r.grant();
+    assert!(r.closed.contains(&Dst::Up(replica)));
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("GET e"));
+    assert_eq!(r.signs, []);
+}
+
+#[test]
+fn a_replica_that_fails_is_no_sign_and_is_left_alone_for_a_while() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.holds_with_replica();
+    r.says(c, "GET a|");
+    let replica = r.up_replica();
+    r.asked(replica);
+    r.answers(replica, "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.|");
+    assert_eq!((r.asked(replica), r.hears(c)), (String::new(), String::new()));
+    r.pass(500);
+    assert_eq!(r.asked(replica), requests("GET a"));
+    r.loses(replica);
+    let n = r.opened.len();
+    r.pass(400);
+    assert_eq!(r.opened.len(), n);
+    r.pass(100);
+    let replica = *r.opened.last().expect("one was opened");
+    r.asked(replica);
+    // It has been promoted, and the view does not say so yet.
+    r.answers(replica, MASTER);
+    assert!(r.closed.contains(&Dst::Up(replica)));
+    assert_eq!(r.signs, []);
+    r.view.reads_from = None;
+    r.grant();
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("GET a"));
+}
