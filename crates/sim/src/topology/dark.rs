@@ -22,7 +22,7 @@ impl Drive {
         let now = self.now;
         let (s, n) = (self.rng.index(self.world.sentinels.len()), self.rng.index(self.world.nodes.len()));
         let n = if self.rng.chance(60) { self.world.truth(now).map_or(n, |(m, _)| m) } else { n };
-        let what = self.rng.below(16);
+        let what = if self.only_deaths { self.rng.between(8, 10) } else { self.rng.below(16) };
         match what {
             0..=3 => self.split(n),
             4..=5 => self.look_away(),

@@ -78,6 +78,8 @@ pub struct Drive {
     pub(super) whims: Rng,
     /// Whether somebody pauses the service: in some runs, as it hides what would be seen.
     pub(super) pauses: bool,
+    /// Whether nothing breaks but Sentinels that die: in some dark runs, as those that stay whole for long are rare.
+    pub(super) only_deaths: bool,
     pub(super) blindfold: Blindfold,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
     posted: u64,
@@ -255,6 +257,7 @@ impl Drive {
             paused_since: 0,
             whims: Rng::new(!seed),
             pauses: !dark && seed % 4 == 3,
+            only_deaths: dark && seed % 8 == 7,
             guarded,
             truth: Truth::default(),
             outcome: Outcome::default(),
