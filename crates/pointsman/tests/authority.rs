@@ -94,8 +94,7 @@ fn sentinels_and_data_that_began_anew_are_believed_when_the_operator_says_so() {
     let proxy = Proxy::before_sentinels(&deployment, "hold = \"2s\"");
     proxy.wait_master(&deployment.nodes[0]);
     eventually("a failover begins", || deployment.sentinel_failover().is_ok());
-    let master = deployment.wait_master(Some(0), scene::DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[master]);
+    let master = proxy.follow(&deployment, 0);
     eventually("a majority names it", || proxy.service("cache")["epoch"].as_u64() >= Some(1));
     eventually("nothing more is to be told to the nodes", || deployment.undisputed_master() == Some(master));
 

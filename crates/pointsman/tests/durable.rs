@@ -135,8 +135,7 @@ fn failover(cause: impl FnOnce(&Deployment)) -> Tally {
     proxy.wait_master(&deployment.nodes[0]);
     let load = Load::start(proxy.listen, WRITERS, 2);
     cause(&deployment);
-    let new = deployment.wait_master(Some(0), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
+    let new = proxy.follow(&deployment, 0);
     load.progress();
     let tally = load.finish(&deployment.nodes[new]);
     println!("{tally:?}");

@@ -35,8 +35,7 @@ fn start_with(settings: &str) -> (Deployment, Proxy) {
 fn planned_failover(deployment: &Deployment, proxy: &Proxy, old: usize) -> usize {
     let term = proxy.term();
     eventually("a Sentinel begins a failover", || deployment.sentinel_failover().is_ok());
-    let new = deployment.wait_master(Some(old), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
+    let new = proxy.follow(deployment, old);
     assert!(proxy.term() > term);
     new
 }
@@ -67,8 +66,7 @@ fn after_the_death_of_the_master_only_what_was_in_flight_is_uncertain() {
     newcomer.send(&["SET", "newcomer", "waits"]).unwrap();
     assert!(!newcomer.wait(Duration::from_millis(100)).unwrap());
     assert_eq!(newcomer.read().unwrap(), ok());
-    let new = deployment.wait_master(Some(0), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
+    let new = proxy.follow(&deployment, 0);
     load.progress();
     let tally = load.finish(&deployment.nodes[new]);
     tally.assert_sound();
@@ -87,8 +85,7 @@ fn masters_that_die_one_after_the_other_are_followed_and_so_is_a_new_count_of_ep
     proxy.wait_master(&deployment.nodes[0]);
     let load = Load::start(proxy.listen, WRITERS, READERS);
     deployment.nodes[0].kill9();
-    let second = deployment.wait_master(Some(0), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[second]);
+    let second = proxy.follow(&deployment, 0);
     let third = 3 - second;
     eventually("the third node replicates from the second", || deployment.in_sync(third, second));
     load.progress();
@@ -220,8 +217,7 @@ fn a_master_that_was_frozen_gets_nothing_when_it_returns_as_a_false_one() {
     let load = Load::start(proxy.listen, WRITERS, READERS);
     let old = &deployment.nodes[0];
     old.stop();
-    let new = deployment.wait_master(Some(0), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
+    let new = proxy.follow(&deployment, 0);
     load.progress();
     let term = proxy.term();
 
@@ -404,8 +400,7 @@ fn sessions_survive_the_death_of_their_master_with_what_can_be_kept() {
     assert_eq!(watching.call(&["EXEC"]).unwrap(), Value::Nil);
     settled.is_the_same();
 
-    let new = deployment.wait_master(Some(0), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
+    let new = proxy.follow(&deployment, 0);
     for key in ["multi", "watched"] {
         assert_eq!(deployment.nodes[new].ask(&["GET", key]).unwrap(), Value::Nil, "{key}");
     }

@@ -22,16 +22,9 @@ fn patient() -> Options {
     Options { down_after_ms: 60_000, ..Options::default() }
 }
 
-/// Waits until the master is another than `old`, and the proxy knows.
-fn follow(deployment: &Deployment, proxy: &Proxy, old: usize) -> usize {
-    let new = deployment.wait_master(Some(old), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
-    new
-}
-
 fn planned_failover(deployment: &Deployment, proxy: &Proxy, old: usize) -> usize {
     eventually("a Sentinel begins a failover", || deployment.sentinel_failover().is_ok());
-    follow(deployment, proxy, old)
+    proxy.follow(deployment, old)
 }
 
 fn blocks(node: &Process) {
@@ -81,7 +74,7 @@ fn a_subscriber_of_a_client_library_stays_connected_through_failovers_of_both_ki
                     (0..3).filter(|n| *n != master).all(|n| deployment.in_sync(n, master))
                 });
                 deployment.nodes[master].kill9();
-                follow(&deployment, &proxy, master)
+                proxy.follow(&deployment, master)
             }
         };
         for (i, sub) in subs.iter_mut().enumerate() {
@@ -219,7 +212,7 @@ fn an_idempotent_write_is_sent_again_where_that_was_chosen() {
     deployment.nodes[0].stop();
     sets.send(&["SET", "k", "1", "EX", "1000"]).unwrap();
     counts.send(&["INCR", "n"]).unwrap();
-    let new = follow(&deployment, &proxy, 0);
+    let new = proxy.follow(&deployment, 0);
     assert_eq!(sets.read().unwrap(), ok());
     assert!(is_error(&counts.read().unwrap(), "UNCERTAIN"));
     assert_eq!(deployment.nodes[new].ask(&["GET", "k"]).unwrap(), bulk("1"));

@@ -6,7 +6,7 @@ mod scene;
 use pointsman::events::{Line, Story};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use scene::load::Load;
-use scene::{DEADLINE, Proxy, eventually, pointsman, until};
+use scene::{Proxy, eventually, pointsman, until};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
@@ -34,8 +34,7 @@ fn ms(story: &Story, mark: &str) -> f64 {
 
 /// The story of the switch from the first node to the one that is master now.
 fn switch(deployment: &Deployment, proxy: &Proxy) -> Story {
-    let new = deployment.wait_master(Some(0), DEADLINE).unwrap();
-    proxy.wait_master(&deployment.nodes[new]);
+    let new = proxy.follow(deployment, 0);
     let line = told(proxy, "switch");
     println!("{}", line.text);
     let story = line.story.unwrap();

@@ -154,6 +154,15 @@ impl Proxy {
         eventually(&format!("{wanted} is granted"), || self.master().as_ref() == Some(&wanted));
     }
 
+    /// Waits until the Sentinels and the proxy agree on another master than `old`; says which. Sentinels can elect twice in
+    /// a row, so that who is named first need not stay.
+    pub fn follow(&self, deployment: &Deployment, old: usize) -> usize {
+        until("the proxy follows the Sentinels", || {
+            let new = deployment.master().filter(|new| *new != old)?;
+            (self.master()? == deployment.nodes[new].addr().to_string()).then_some(new)
+        })
+    }
+
     /// Waits until the first service is in this state.
     pub fn wait_state(&self, state: &str) {
         eventually(&format!("it is {state}"), || self.service("cache")["state"] == state);
