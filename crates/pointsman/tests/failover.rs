@@ -2,11 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
 mod scene;
 
-use pointsman::client::{Client, Value};
+use pointsman::client::Value;
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use scene::load::Load;
-use scene::{DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, until};
-use std::io;
+use scene::{DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, role_and_increments, until};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -196,18 +195,6 @@ fn pipelines_come_through_a_planned_switch_in_order() {
         }
     });
     assert_eq!(proxy.service("cache")["uncertain"], 0);
-}
-
-/// Whether a node says that it is master, and how many increments it has executed: both at one moment. Fails when the
-/// node closes the connection, as it does when a Sentinel demotes it.
-fn role_and_increments(node: &mut Client) -> io::Result<(bool, String)> {
-    node.ask(&["MULTI"])?;
-    node.ask(&["ROLE"])?;
-    node.ask(&["INFO", "commandstats"])?;
-    let both = node.ask(&["EXEC"])?;
-    let stats = both.items()[1].text().unwrap();
-    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_incr:calls=")?.split(',').next());
-    Ok((both.items()[0].items()[0] == bulk("master"), calls.unwrap_or_default().to_owned()))
 }
 
 #[test]

@@ -5,8 +5,7 @@ mod scene;
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use rustix::process::Signal;
-use scene::{DEADLINE, Proxy, bulk, eventually, is_end, ok, until};
-use std::io;
+use scene::{DEADLINE, Proxy, bulk, eventually, is_end, ok, role_and_increments, until};
 use std::time::Duration;
 
 fn start(rest: &str) -> (Deployment, Proxy) {
@@ -63,17 +62,6 @@ fn without_a_lease_all_commands_wait_or_none_where_the_service_says_so() {
     deployment.sentinels[1].cont();
     assert_eq!(reader.read().unwrap(), bulk("1"));
     deployment.sentinels[2].cont();
-}
-
-/// Whether a node says that it is master, and how many increments it has executed: both at one moment.
-fn role_and_increments(node: &mut Client) -> io::Result<(bool, String)> {
-    node.ask(&["MULTI"])?;
-    node.ask(&["ROLE"])?;
-    node.ask(&["INFO", "commandstats"])?;
-    let both = node.ask(&["EXEC"])?;
-    let stats = both.items()[1].text().unwrap();
-    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_incr:calls=")?.split(',').next());
-    Ok((both.items()[0].items()[0] == bulk("master"), calls.unwrap_or_default().to_owned()))
 }
 
 #[test]

@@ -46,6 +46,18 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Whether a node says that it is master, and how many increments it has executed: both at one moment. Fails when the
+/// node closes the connection, as it does when a Sentinel demotes it.
+pub fn role_and_increments(node: &mut Client) -> io::Result<(bool, String)> {
+    node.ask(&["MULTI"])?;
+    node.ask(&["ROLE"])?;
+    node.ask(&["INFO", "commandstats"])?;
+    let both = node.ask(&["EXEC"])?;
+    let stats = both.items()[1].text().unwrap();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_incr:calls=")?.split(',').next());
+    Ok((both.items()[0].items()[0] == bulk("master"), calls.unwrap_or_default().to_owned()))
+}
+
 /// The program as a test runs it, with arguments of its own.
 pub fn pointsman(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
