@@ -33,6 +33,8 @@ pub(super) struct Promotion {
     pub(super) leader: HostPort,
     /// Out of whose history.
     pub(super) deposed: Key,
+    /// When all of that was seen.
+    pub(super) since: Now,
     /// A majority must name it until then.
     pub(super) until: Now,
     /// By which proof, for people.
@@ -69,8 +71,8 @@ impl Sentinels {
             "Sentinel {at}, {mandate}, selected it, and it was promoted out of the history of {}",
             last.key
         );
-        let until = f.now + view.failover_timeout;
-        let p = Promotion { key, epoch, leader: at.clone(), deposed: last.key.clone(), until, how };
+        let (since, until) = (f.now, f.now + view.failover_timeout);
+        let p = Promotion { key, epoch, leader: at.clone(), deposed: last.key.clone(), since, until, how };
         self.contradiction(f, &p).is_none().then_some(p)
     }
 
@@ -140,16 +142,21 @@ impl Sentinels {
             Some(Sentinel { lost: Some((gone, _)), .. }) => {
                 return why(format!("Sentinel {} {gone}", p.leader));
             }
-            Some(s) if s.counted && self.stands_by(f, p, s) => {}
+            // A process that was stopped runs again in TILT (sentinel.c, SENTINEL_TILT_TRIGGER): it says for 30 s what it said
+            // before, and the others undo meanwhile what it has told nobody.
+            Some(s) if s.away_at.is_some_and(|at| at >= p.since) && !names(f, p, s) => {
+                let leader = &p.leader;
+                return why(format!("Sentinel {leader} was away, and has not shown since that it goes on"));
+            }
+            Some(s) if s.counted && Self::stands_by(f, p, s) => {}
             _ => return why(format!("Sentinel {} no longer stands by it", p.leader)),
         }
         self.contradiction(f, p).and_then(why)
     }
 
-    fn stands_by(&self, f: &Facts<'_>, p: &Promotion, s: &Sentinel) -> bool {
+    fn stands_by(f: &Facts<'_>, p: &Promotion, s: &Sentinel) -> bool {
         let selects = s.stage == Stage::Acts && s.selected.as_ref().is_some_and(|n| f.nodes.key(n) == p.key);
-        let names = |v: &View| v.epoch >= p.epoch && f.nodes.key(&v.master) == p.key;
-        selects || s.said.as_ref().is_some_and(|(_, v)| names(v))
+        selects || names(f, p, s)
     }
 
     /// The nodes that may be promoted at any moment, and since when.
@@ -157,6 +164,12 @@ impl Sentinels {
         let acting = self.counted().filter(|(_, s)| s.stage == Stage::Acts && !s.dead());
         acting.filter_map(|(_, s)| Some((s.selected.as_ref()?, s.acts_since?)))
     }
+}
+
+/// Whether a Sentinel names the promoted node.
+fn names(f: &Facts<'_>, p: &Promotion, s: &Sentinel) -> bool {
+    let names = |v: &View| v.epoch >= p.epoch && f.nodes.key(&v.master) == p.key;
+    s.said.as_ref().is_some_and(|(_, v)| names(v))
 }
 
 /// Another node that was promoted out of the same history.

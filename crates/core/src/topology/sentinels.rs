@@ -43,6 +43,8 @@ pub(super) struct Sentinel {
     /// It knows no such master.
     pub(super) knows_none: bool,
     pub(super) lost: Option<(Gone, Now)>,
+    /// When it was last out of reach, also if it is not any more.
+    pub(super) away_at: Option<Now>,
     /// What is known of when it may take the master for down.
     pub(super) clock: Clock,
     /// Where the other Sentinels find it.
@@ -197,6 +199,7 @@ impl Sentinel {
             self.clock.refuses_no_longer();
         }
         let since = self.lost.as_ref().map_or(now, |(_, since)| *since);
+        self.away_at = Some(now);
         self.lost = Some((why, since));
         // Its failover died with it, but may have promoted its choice before.
         if self.dead() && self.stage != Stage::Calm {

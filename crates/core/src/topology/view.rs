@@ -5,7 +5,9 @@ use super::nodes::{Key, Node};
 use super::observation::Role;
 use super::settings::{Source, WithoutLease};
 use super::snapshot::{Endpoint, Gate, Replica, ShardView};
+use super::status::EventKind;
 use crate::Now;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -86,9 +88,21 @@ impl Topology {
         if self.owed.is_some_and(|at| view.proven_at > at) || self.grant.is_none() {
             self.owed = None;
         }
+        self.tell_of_reads(now, &view);
         self.published = Arc::new(view);
         self.published_at = now;
         self.acts.push_back(Act::Publish(self.published.clone()));
+    }
+
+    /// Tells that the gate for reads alone has changed: within a hold, of which the beginning and the end are told anyway.
+    fn tell_of_reads(&mut self, now: Now, view: &ShardView) {
+        let before = &self.published;
+        let gates = |v: &ShardView| (v.term, v.writes.is_open());
+        if gates(before) != gates(view) || before.reads.is_open() == view.reads.is_open() {
+            return;
+        }
+        let what = if view.reads.is_open() { "reads go on, and writes wait" } else { "reads wait too" };
+        self.tell(now, EventKind::Note, format!("{what}: {}", view.why));
     }
 
     /// The replica that serves reads while their gate is closed: one that is linked to its master, or was when the hold

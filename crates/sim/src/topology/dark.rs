@@ -5,7 +5,7 @@
 //! master; and as long as nothing is wrong but that Sentinels are dead, writes go on.
 use super::check::FAULTS_FOR;
 use super::drive::{Drive, Event, INTERVAL, TIMEOUT, node_of};
-use super::world::DOWN_AFTER;
+use super::world::{DOWN_AFTER, Promotion};
 use pointsman_core::Now;
 
 /// After this time without trouble all in sight has been heard, and the last s_down no longer counts (5 s).
@@ -75,7 +75,7 @@ impl Drive {
         let end = self.view.writes_until;
         let open = self.view.writes.is_open() && end.is_none_or(|t| Now::from_millis(self.now) < t);
         let served = self.view.master.as_ref().map(node_of);
-        if let Some((at, new, old)) = self.world.promoted {
+        if let Some(Promotion { at, node: new, of: old, .. }) = self.world.promoted {
             let deposed = open && served == Some(old) && self.world.nodes[new].of.is_none();
             // With a quorum that is no majority, one who has long taken the master for down may get the vote of one who was in
             // sight a moment ago: he is believed for 300 ms, and needs 100 (docs/adr/fencing.md).

@@ -11,6 +11,6 @@ mod dark;
 pub mod drive;
 mod faults;
 mod guard;
-mod stories;
+pub(crate) mod stories;
 mod wanted;
 pub mod world;

@@ -14,7 +14,8 @@ impl Drive {
     }
 }
 
-fn wrong_with(e: &Event) -> Option<&'static str> {
+/// What is wrong with an event, or the story that it tells.
+pub(crate) fn wrong_with(e: &Event) -> Option<&'static str> {
     use EventKind::{Down, Fence, Grant, Held, Hold, Release, Switch};
     let Some(s) = &e.story else {
         return matches!(e.kind, Switch | Held | Hold | Fence | Grant | Down).then_some("there is none");

@@ -110,6 +110,21 @@ pub struct Says {
     pub forced: bool,
 }
 
+/// A promotion by a Sentinel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Promotion {
+    /// When.
+    pub at: u64,
+    /// Of whom.
+    pub node: usize,
+    /// In place of whom.
+    pub of: usize,
+    /// By which Sentinel.
+    pub by: usize,
+    /// It was ordered, so that nobody was asked for a vote.
+    pub forced: bool,
+}
+
 /// All servers, and the network between them and us.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -121,8 +136,8 @@ pub struct World {
     pub quorum: usize,
     /// Which side of each cut an entity is on: Sentinels, then nodes, then us.
     cut: Vec<Vec<bool>>,
-    /// The last promotion by Sentinels: when, of whom, in place of whom.
-    pub promoted: Option<(u64, usize, usize)>,
+    /// The last promotion by Sentinels.
+    pub promoted: Option<Promotion>,
     replids: u64,
     /// Random choices.
     pub rng: Rng,
@@ -499,7 +514,8 @@ impl World {
             }
             State::Order if self.linked(s, f.selected) => {
                 self.promote(now, f.selected);
-                self.promoted = Some((now, f.selected, master));
+                let (node, forced) = (f.selected, f.forced);
+                self.promoted = Some(Promotion { at: now, node, of: master, by: s, forced });
                 Some(State::WaitPromotion)
             }
             State::WaitPromotion

@@ -1,31 +1,31 @@
 //! What must hold of the whole, by product.md's numbers.
 use super::Report;
+use super::loss::Promotion;
 use super::net::{Near, Stamp};
+use super::truth::Truth;
 use crate::resp::Tag;
 use crate::topology::drive::node_of;
+use crate::topology::stories::wrong_with;
 use crate::topology::world::{FAILOVER_TIMEOUT, World};
 use pointsman_core::topology::snapshot::{Gate, ShardView};
+use pointsman_core::topology::status::Event;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A majority's word is proof for so long, in microseconds.
 const PROOF_LASTS: u64 = 1_500_000;
 
-/// Whether replies to what was sent before a promotion, and was executed after it, are withheld from their clients.
-const WITHHELD: bool = true;
-
-/// What is written reaches the replicas within this, in microseconds, while nothing is wrong.
-const REPLICATED_AFTER: u64 = 2_000;
-
 /// One execution of a write.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    at: u64,
-    node: usize,
-    replid: u64,
+pub(super) struct Run {
+    pub(super) at: u64,
+    pub(super) node: usize,
+    pub(super) replid: u64,
     /// When another had been promoted in its node's place, if one had.
     deposed: Option<u64>,
-    /// When it was sent.
-    sent: u64,
+    /// When it was sent, by whom, and under which grant.
+    pub(super) sent: u64,
+    pub(super) proxy: usize,
+    pub(super) term: u64,
 }
 
 /// All that the checkers know.
@@ -41,24 +41,28 @@ pub(super) struct Check {
     pub(super) own: HashSet<Tag>,
     /// Reads that did not see their own session's last acknowledged write.
     pub(super) stale: Vec<(Tag, Tag)>,
+    /// When and where reads were executed last.
+    reads: HashMap<Tag, (u64, usize)>,
     newest: HashMap<u32, u32>,
     /// Which node executed writes in each proxy's term.
     by_term: HashMap<(usize, u64), usize>,
+    /// When a gate or the grant of each proxy last changed, and when it last told something.
+    moved: HashMap<usize, u64>,
+    told: HashMap<usize, u64>,
     /// When a history was left for another, and which history goes on after a restart.
     superseded: HashMap<u64, (u64, usize)>,
     before: HashMap<u64, u64>,
-    /// Histories out of which nobody was promoted when they were left.
-    abandoned: HashSet<u64>,
     /// When a majority last named each node, and when each was last promoted.
     named: Option<usize>,
     named_at: BTreeMap<usize, u64>,
     promoted_at: BTreeMap<usize, u64>,
-    /// Times in which what is written may not reach those who may be promoted.
-    pub(super) impaired: Vec<(u64, u64)>,
-    /// Writes that no other node had when theirs was killed or stopped.
-    pub(super) behind: HashSet<Tag>,
-    /// A node came back without its data.
-    pub(super) wiped: bool,
+    /// What was so, and who was promoted.
+    pub(super) truth: Truth,
+    pub(super) promotions: Vec<Promotion>,
+    /// How many Sentinels must take the master for down.
+    pub(super) quorum: usize,
+    /// The proxies have a guard.
+    pub(super) guarded: bool,
     pub(super) errors: u64,
     pub(super) broken: Option<String>,
     /// What was lost, and what was acknowledged too late.
@@ -67,6 +71,11 @@ pub(super) struct Check {
 }
 
 impl Check {
+    /// The checkers of a deployment of which so many Sentinels must take the master for down.
+    pub(super) fn new(quorum: usize, guarded: bool) -> Check {
+        Check { quorum, guarded, ..Check::default() }
+    }
+
     /// An invariant does not hold.
     pub(super) fn breaks(&mut self, what: String) {
         self.broken.get_or_insert(what);
@@ -89,6 +98,7 @@ impl Check {
             self.breaks(format!("(2) {tag:?} was sent through a closed gate or after the lease"));
         }
         if !write {
+            self.reads.insert(tag, (now, node));
             return;
         }
         let first = *self.by_term.entry((near.proxy(), stamp.term)).or_insert(node);
@@ -96,8 +106,9 @@ impl Check {
             self.breaks(format!("(1) nodes {first} and {node} execute writes of term {}", stamp.term));
         }
         let deposed = self.superseded_at(replid).filter(|t| now > *t);
-        if let Some(before) = self.written.insert(tag, Run { at: now, node, replid, deposed, sent: stamp.at })
-        {
+        let Stamp { at: sent, term, .. } = stamp;
+        let run = Run { at: now, node, replid, deposed, sent, proxy: near.proxy(), term };
+        if let Some(before) = self.written.insert(tag, run) {
             self.breaks(format!("(6) {tag:?} was executed twice: by node {} and node {node}", before.node));
         }
         // What a process that was stopped executes when it runs again is of a history that others have left.
@@ -125,13 +136,12 @@ impl Check {
     }
 
     /// A node was promoted out of a history, while nodes of these said master.
-    pub(super) fn promoted(&mut self, now: u64, n: usize, out_of: u64, claimants: impl Iterator<Item = u64>) {
+    pub(super) fn promoted(&mut self, now: u64, n: usize, out_of: u64, claimants: &[u64]) {
         self.superseded.entry(out_of).or_insert((now, n));
-        for replid in claimants.filter(|id| *id != out_of) {
+        for replid in claimants.iter().filter(|id| **id != out_of) {
             // Sentinels promote who follows somebody else, or nobody yet.
-            if self.superseded_at(replid).is_none() {
-                self.superseded.insert(replid, (now, n));
-                self.abandoned.insert(replid);
+            if self.superseded_at(*replid).is_none() {
+                self.superseded.insert(*replid, (now, n));
             }
         }
         self.promoted_at.insert(n, now);
@@ -140,6 +150,18 @@ impl Check {
     /// A master was started again, and goes on under another history.
     pub(super) fn goes_on(&mut self, old: u64, new: u64) {
         self.before.insert(new, old);
+    }
+
+    /// Whether a history is this one, or went on from it after restarts.
+    pub(super) fn continues(&self, history: u64, from: u64) -> bool {
+        let mut at = Some(history);
+        while let Some(id) = at {
+            if id == from {
+                return true;
+            }
+            at = self.before.get(&id).copied();
+        }
+        false
     }
 
     /// When somebody was promoted in a node's place, by what it had written so far.
@@ -159,6 +181,7 @@ impl Check {
         self.named_at.insert(n, now);
         let again = self.named.replace(n) != Some(n);
         let node = &world.nodes[n];
+        self.confirmed(now, n, node.replid);
         let nothing = |(_, by): &(u64, usize)| world.nodes[*by].of.is_some();
         if node.of.is_none() && (again || self.superseded.get(&node.replid).is_some_and(nothing)) {
             // They may come back to one that they had left, or a promotion may come to nothing.
@@ -182,7 +205,15 @@ impl Check {
         if same && view.master != before.master {
             self.breaks(format!("(1) proxy {p}: {:?} has two masters", view.term));
         }
+        if view.why.is_empty() {
+            self.breaks(format!("(9) proxy {p} does not say why its gates are as they are"));
+        }
+        let open = |v: &ShardView| [v.writes, v.reads].map(Gate::is_open);
+        if open(view) != open(before) || view.term != before.term {
+            self.moved.insert(p, now);
+        }
         let Some(n) = view.master.as_ref().map(node_of).filter(|_| view.term > before.term) else { return };
+        self.truth.grants.insert((p, view.term.0), now);
         let since = |t: Option<&u64>| t.map_or(u64::MAX, |t| now - t);
         let named = since(self.named_at.get(&n)) < PROOF_LASTS;
         let promoted = since(self.promoted_at.get(&n)) < FAILOVER_TIMEOUT * 1000;
@@ -198,56 +229,68 @@ impl Check {
         }
     }
 
-    /// Whether nobody was promoted out of the history that it belongs to.
-    fn left(&self, run: &Run) -> bool {
-        self.abandoned.contains(&run.replid) || self.superseded_at(run.replid).is_none()
+    /// Whether the node that was read came back without its data after a write.
+    fn wiped_between(&self, write: &Tag, read: &Tag) -> bool {
+        let (Some(run), Some((at, node))) = (self.written.get(write), self.reads.get(read)) else {
+            return false;
+        };
+        self.truth.wipes.iter().any(|(t, n)| n == node && (run.at..*at).contains(t))
     }
 
-    /// Whether something kept what was written then from whoever was promoted.
-    fn excused(&self, tag: Tag, run: &Run) -> bool {
-        let apart = |(since, until): &(u64, u64)| run.at + REPLICATED_AFTER > *since && run.at < *until;
-        let left = self.left(run);
-        if self.durable.contains(&tag) {
-            return self.wiped || left;
+    /// (9) Whether each change of a gate was told, with its reasons.
+    pub(super) fn explained(&mut self, now: u64, p: usize) {
+        if self.moved.get(&p) == Some(&now) && self.told.get(&p) != Some(&now) {
+            self.breaks(format!("(9) a gate of proxy {p} has moved, and nothing is told of it"));
         }
-        self.wiped || left || self.behind.contains(&tag) || self.impaired.iter().any(apart)
     }
 
-    /// The checks that need everything; `has`: what the last master has. `fenced`: nothing may be acknowledged by a
-    /// deposed node. `calm`: nothing went wrong that a client may notice.
-    pub(super) fn finish(&mut self, has: &BTreeSet<Tag>, fenced: bool, calm: bool, report: &mut Report) {
+    /// A proxy tells something.
+    pub(super) fn tells(&mut self, now: u64, p: usize, e: &Event) {
+        self.told.insert(p, now);
+        if let Some(wrong) = wrong_with(e) {
+            self.breaks(format!("(9) {wrong}, in the story of '{}': {:?}", e.kind.label(), e.story));
+        }
+    }
+
+    /// The checks that need everything; `has`: what the last master has. `calm`: nothing went wrong that a client may notice.
+    pub(super) fn finish(&mut self, has: &BTreeSet<Tag>, calm: bool, report: &mut Report) {
         if calm && self.errors > 0 {
             self.breaks(format!("{} errors, and nothing was wrong with master or network", self.errors));
         }
         let acked: Vec<Tag> = self.acked.keys().copied().collect();
         for tag in acked {
             let Some(run) = self.written.get(&tag).copied() else { continue };
-            let dual = run.deposed;
-            if let Some(t) = dual {
-                self.dual.push(tag);
-                let late = run.sent > t;
-                report.count("dual, sent after the promotion", u64::from(late));
-                if fenced && (late || WITHHELD) {
-                    self.breaks(format!(
-                        "(1) {tag:?} was acknowledged by node {} at {} us, after its successor's promotion at {t} us",
-                        run.node, run.at
-                    ));
+            let durable = self.durable.contains(&tag);
+            let judged = match run.deposed {
+                Some(t) => {
+                    self.dual.push(tag);
+                    report.count("dual, sent after the promotion", u64::from(run.sent > t));
+                    let what = format!("after its successor's promotion at {t} us");
+                    Some((self.dual_excused(&run, t), what))
                 }
-            }
+                None if has.contains(&tag) => None,
+                None => Some((self.excused(tag, &run, durable), "and is lost".into())),
+            };
             if !has.contains(&tag) {
                 self.lost.push(tag);
-                if dual.is_none() && fenced && !self.excused(tag, &run) {
-                    self.breaks(format!(
-                        "{tag:?}, acknowledged by node {} at {} us, is lost",
-                        run.node, run.at
-                    ));
-                }
+            }
+            match judged {
+                None => {}
+                Some((Ok(why), _)) => report.count(&format!("excused: {why}"), 1),
+                Some((Err(why), what)) => self.breaks(format!(
+                    "(1) {tag:?}, durable: {durable}, was acknowledged by node {} at {} us {what}: {why}",
+                    run.node, run.at
+                )),
             }
         }
         if let Some(tag) = self.denied.iter().filter(|t| self.written.contains_key(t)).min() {
             self.breaks(format!("(6) the client was told that {tag:?} was not executed"));
         }
-        let stale: Vec<_> = self.stale.iter().filter(|(_, of)| has.contains(of)).copied().collect();
+        let stale: Vec<_> = self
+            .stale
+            .iter()
+            .filter(|(read, of)| has.contains(of) && !self.wiped_between(of, read))
+            .collect();
         if let Some((read, of)) = stale.first() {
             self.breaks(format!("(1) {read:?} did not see {of:?}, its session's own, which is not lost"));
         }

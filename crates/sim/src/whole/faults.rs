@@ -15,6 +15,8 @@ pub(super) enum Fault {
     Inside,
     /// The master is cut off from everybody (F6).
     Alone,
+    /// The master is cut off from its replicas, and from nobody else.
+    Unfollowed,
     /// `SENTINEL FAILOVER` (F4).
     Force,
     /// All Sentinels but one, or all, are killed (F5, F7).
@@ -43,6 +45,7 @@ impl Fault {
             Fault::Aside => "aside",
             Fault::Inside => "inside",
             Fault::Alone => "alone",
+            Fault::Unfollowed => "unfollowed",
             Fault::Force => "force",
             Fault::Sentinels { all: true } => "all Sentinels die",
             Fault::Sentinels { all: false } => "most Sentinels die",
@@ -56,27 +59,19 @@ impl Fault {
         }
     }
 
-    /// Whether what is written may not reach those who may be promoted, for as long as it lasts.
-    fn impairs(self) -> bool {
-        use Fault::{Alone, Aside, Inside, Pair, Replicas};
-        matches!(self, Aside | Inside | Alone | Pair | Replicas { .. })
-    }
-
-    /// Whether we may not see what Sentinels are told meanwhile.
-    pub(super) fn blinds(self) -> bool {
-        use Fault::{Alone, Deaf, Inside, Pair, Stall, Suspend};
-        matches!(self, Alone | Deaf | Inside | Pair | Stall(_) | Suspend(_))
-    }
-
     /// Whether clients may not notice it, but for a pause.
     pub(super) fn is_mild(self) -> bool {
-        use Fault::{Force, Sentinels, Stall, StopSentinel, Suspend};
-        matches!(self, Force | Sentinels { .. } | StopSentinel | Stall(_) | Suspend(_))
+        use Fault::{Deaf, Force, Replicas, Sentinels, Stall, StopSentinel, Suspend, Unfollowed};
+        match self {
+            Force | Sentinels { .. } | StopSentinel | Stall(_) | Suspend(_) => true,
+            Deaf | Replicas { .. } | Unfollowed => true,
+            _ => false,
+        }
     }
 }
 
 fn any(rng: &mut Rng) -> Fault {
-    match rng.below(15) {
+    match rng.below(16) {
         0 => Fault::Kill,
         1 => Fault::Stop,
         2 => Fault::Aside,
@@ -90,6 +85,7 @@ fn any(rng: &mut Rng) -> Fault {
         11 => stall(rng),
         12 => Fault::Suspend(rng.between(50, 2500)),
         13 => Fault::Deaf,
+        14 => Fault::Unfollowed,
         _ => Fault::Pair,
     }
 }
@@ -106,8 +102,9 @@ pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
     match blindfold {
         Blindfold::Stages => vec![(first, Fault::Force)],
         Blindfold::Fence => vec![(first, if rng.chance(50) { Fault::Aside } else { any(rng) })],
-        Blindfold::Linger => vec![(first, Fault::Aside), (soon + 500_000, Fault::Alone)],
-        Blindfold::Wait => vec![(first, Fault::Aside)],
+        Blindfold::Linger => vec![(first, Fault::Alone)],
+        Blindfold::Wait | Blindfold::Guard | Blindfold::Silence => vec![(first, Fault::Aside)],
+        Blindfold::Vouched => vec![(first, Fault::Unfollowed), (soon + 1_000_000, Fault::Aside)],
         Blindfold::Withheld => vec![(first, Fault::Stop), (soon, Fault::Suspend(rng.between(800, 2500)))],
         Blindfold::Lease => vec![(first, Fault::Aside), (soon, stall(rng))],
         _ if rng.chance(50) => vec![(first, any(rng))],
@@ -138,24 +135,10 @@ impl Whole {
         }
     }
 
-    /// What a node alone has is lost with it.
-    fn note_behind(&mut self, m: usize) {
-        let others = (0..self.stores.len()).filter(|n| *n != m && self.world.nodes[*n].alive);
-        let most = others.map(|n| self.stores[n].log.len()).min().unwrap_or(0);
-        let log = &self.stores[m].log;
-        self.check.behind.extend(log[most.min(log.len())..].iter().filter_map(|e| e.tag));
-    }
-
     /// Something goes wrong.
     pub(super) fn fault(&mut self, fault: Fault) {
         let m = self.master();
         self.note(|| format!("fault {fault:?}; the master is node {m}"));
-        if fault.impairs() {
-            self.check.impaired.push((self.now, u64::MAX));
-        }
-        if matches!(fault, Fault::Kill | Fault::Stop | Fault::Restart) {
-            self.note_behind(m);
-        }
         let at = self.world.node_at(m);
         // The Sentinel on the master's host.
         let s = m % self.desks.len();
@@ -165,6 +148,10 @@ impl Whole {
             Fault::Stop => self.world.nodes[m].stopped = true,
             Fault::Aside => self.cut(&[at, s], true),
             Fault::Alone => self.cut(&[at, s], false),
+            Fault::Unfollowed => {
+                let others: Vec<usize> = (0..self.stores.len()).filter(|n| *n != m).collect();
+                others.into_iter().for_each(|n| self.world.set_cut(at, self.world.node_at(n), true));
+            }
             Fault::Inside => {
                 let us = self.world.us();
                 self.cut(&[at, s, us], false);
@@ -231,8 +218,6 @@ impl Whole {
                 self.sentinel_resumes(s);
             }
         }
-        // Until all that was held up has come.
-        self.check.impaired.iter_mut().for_each(|(_, until)| *until = self.now + 300_000);
         self.unstick();
     }
 }

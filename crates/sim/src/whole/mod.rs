@@ -19,10 +19,12 @@
 mod check;
 mod client;
 mod faults;
+mod loss;
 mod net;
 mod node;
 mod proxy;
 mod sentinel;
+mod truth;
 
 use crate::resp::Tag;
 use crate::rng::Rng;
@@ -70,6 +72,13 @@ pub enum Blindfold {
     Withheld,
     /// `WAIT` seems to be answered by all replicas at once.
     Wait,
+    /// There is no guard.
+    Guard,
+    /// Some replica seems to acknowledge always: the guard never trips.
+    Silence,
+    /// Once Sentinels have vouched for the master, they seem to go on: the guard is disarmed for as long as none of them says
+    /// that it is down.
+    Vouched,
     /// What stands in the kernel when a connection is closed still arrives.
     Linger,
     /// A write is sometimes sent twice.
@@ -181,10 +190,13 @@ impl Whole {
         let world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
         let stores = world.nodes.iter().map(|n| Store::new(n.of, n.replid)).collect();
         let now = 100_000;
-        let proxies: Vec<Proxy> = (0..if rng.chance(25) { 2 } else { 1 })
-            .map(|p| Proxy::new(Now::from_micros(now), p, sentinels, nodes as u32 - 1))
-            .collect();
         let durable = matches!(blindfold, Blindfold::Wait) || rng.chance(40);
+        // What the lease alone must do is seen where the guard has not done it before.
+        let guarded = rng.chance(85) && !matches!(blindfold, Blindfold::Lease | Blindfold::Linger);
+        let guards = guarded && blindfold != Blindfold::Guard;
+        let proxies: Vec<Proxy> = (0..if rng.chance(25) { 2 } else { 1 })
+            .map(|p| Proxy::new(Now::from_micros(now), p, sentinels, nodes as u32 - 1, guards))
+            .collect();
         let clients = (0..rng.between(2, 4) as u32)
             .map(|id| {
                 let pace = rng.between(8_000, 40_000);
@@ -204,7 +216,7 @@ impl Whole {
             conns: Vec::new(),
             proxies,
             clients,
-            check: Check::default(),
+            check: Check::new(quorum, guarded),
             report: Report::default(),
             queue: BTreeMap::new(),
             posted: 0,
@@ -233,6 +245,7 @@ impl Whole {
     }
 
     fn begin(&mut self) {
+        self.watch();
         self.check.named(self.now, &self.world);
         for s in 0..self.desks.len() {
             let at = self.now + self.rng.below(50_000);
@@ -264,6 +277,8 @@ impl Whole {
         while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = at;
             self.happen(event);
+            self.watch();
+            (0..self.proxies.len()).for_each(|p| self.check.explained(self.now, p));
             if self.check.broken.is_some() {
                 return;
             }
@@ -342,8 +357,7 @@ impl Whole {
         let Some(n) = self.world.truth(self.now / 1000).map(|(n, _)| n) else { return };
         let has: BTreeSet<Tag> = self.stores[n].log.iter().filter_map(|e| e.tag).collect();
         let calm = self.plan.len() == 1 && self.plan[0].1.is_mild();
-        let fenced = self.is_fenced();
-        self.check.finish(&has, fenced, calm, &mut self.report);
+        self.check.finish(&has, calm, &mut self.report);
         self.report.count("seeds", 1);
         self.report.count("virtual ms", self.now / 1000 - 100);
         if let [(_, fault)] = self.plan[..] {
@@ -357,14 +371,5 @@ impl Whole {
                 self.report.count(&format!("{name}: {what}"), n);
             }
         }
-    }
-
-    /// Whether nothing may be acknowledged by a deposed node in this history. Who orders a failover asks nobody, so it
-    /// cannot be foreseen by those who do not see it (docs/adr/fencing.md); nor can what is outvoted by a quorum that is
-    /// no majority.
-    fn is_fenced(&self) -> bool {
-        let ordered = self.plan.iter().any(|(_, f)| *f == Fault::Force);
-        let blind = self.plan.iter().any(|(_, f)| f.blinds());
-        !(ordered && blind) && self.world.quorum > self.desks.len() / 2
     }
 }

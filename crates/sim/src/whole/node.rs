@@ -4,7 +4,7 @@
 //! Its data are the log of the writes that made them; its replication offset is their number, and some. A replica
 //! follows while the histories agree (`masterTryPartialResynchronization` in `replication.c`), and otherwise takes over
 //! all that its master has, and loses what it had.
-use super::net::{ConnId, Packet, Server, Stamp};
+use super::net::{ConnId, Near, Packet, Server, Stamp};
 use super::{BASE, Blindfold, Event, Whole};
 use crate::resp::{Tag, bulk, encode, request, tag_of};
 use crate::topology::drive::host;
@@ -58,7 +58,7 @@ pub(super) struct Store {
     replid: u64,
     run: u64,
     /// It follows its master: the replication link stands.
-    synced: bool,
+    pub(super) synced: bool,
     /// How far each replica has acknowledged.
     acked: BTreeMap<usize, usize>,
     pub(super) links: BTreeMap<ConnId, Link>,
@@ -312,7 +312,8 @@ impl Whole {
             |i: usize| std::str::from_utf8(&args[i]).ok().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
         let (need, ms) = (number(1) as usize, number(2));
         let len = self.stores[n].links[&conn].wrote;
-        let have = if self.is(Blindfold::Wait) { need } else { self.acked(n, len) };
+        let lies = self.is(Blindfold::Wait) && matches!(self.conns[conn].near, Near::Worker(_));
+        let have = if lies { need } else { self.acked(n, len) };
         if have >= need {
             return format!(":{have}\r\n").into_bytes();
         }
@@ -418,7 +419,7 @@ impl Whole {
             if kept {
                 (store.second, store.log) = (log.len(), log);
             } else {
-                self.check.wiped = true;
+                self.check.truth.wipes.push((self.now, n));
             }
             if old != node.replid {
                 self.check.goes_on(old, node.replid);
@@ -430,7 +431,9 @@ impl Whole {
             if node.of.is_none() {
                 store.second = store.log.len();
                 let others = self.world.nodes.iter().enumerate().filter(|(o, c)| *o != n && c.of.is_none());
-                self.check.promoted(self.now, n, old, others.map(|(_, c)| c.replid));
+                let claimed: Vec<u64> = others.map(|(_, c)| c.replid).collect();
+                self.check.promoted(self.now, n, old, &claimed);
+                self.note_promotion(n, old, &claimed);
                 self.note(|| format!("node {n} is promoted, out of history {old}"));
             } else {
                 self.note(|| format!("node {n} is told to follow {:?}", node.of));

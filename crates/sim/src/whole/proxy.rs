@@ -9,6 +9,7 @@ use pointsman_core::policy::{Durable, Policy};
 use pointsman_core::topology::observation::{Gone, Observation, Seen, Stage, Target, TargetKind};
 use pointsman_core::topology::settings::{Settings, Source};
 use pointsman_core::topology::snapshot::{Gate, Kept, ServiceId, ServiceView, ShardView, Sign, Snapshot};
+use pointsman_core::topology::status::GuardState;
 use pointsman_core::topology::{Act, Topology};
 use pointsman_core::worker::{ClientId, Dst, Effect, How, Side, UpId, Worker};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -35,6 +36,8 @@ pub(super) enum Note {
     Observed(ConnId, Packet),
     /// A worker's sign.
     Sign(Sign),
+    /// A worker has sent writes.
+    Writes,
 }
 
 struct Watching {
@@ -70,7 +73,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    pub(super) fn new(now: Now, index: usize, sentinels: usize, replicas: u32) -> Proxy {
+    pub(super) fn new(now: Now, index: usize, sentinels: usize, replicas: u32, guarded: bool) -> Proxy {
         let source = Source::Sentinels {
             sentinels: (0..sentinels).map(|s| host(TargetKind::Sentinel, s)).collect(),
             master: NAME.into(),
@@ -79,8 +82,12 @@ impl Proxy {
         settings.interval = Duration::from_millis(100);
         settings.timeout = Duration::from_millis(300);
         settings.hold_max = Some(super::HOLD_MAX);
+        if !guarded {
+            settings.guard = None;
+        }
         let mut policy = Policy::new(SERVICE, "whole");
         policy.connect_timeout = Duration::from_millis(500);
+        policy.tells_writes = true;
         policy.durable = Durable { replicas, timeout: Duration::from_millis(super::DURABLE_MS) };
         let mut worker = Worker::new(1 + index as u64, 2);
         worker.configure(now, &[Arc::new(policy)]);
@@ -303,7 +310,11 @@ impl Whole {
                     self.proxies[p].notes.push_back(Note::Sign(sign));
                     self.wake_control(p, self.now + 20);
                 }
-                Effect::Tell(_) => {}
+                Effect::Tell(pointsman_core::worker::Event::Writes(_)) => {
+                    self.proxies[p].notes.push_back(Note::Writes);
+                    self.wake_control(p, self.now + 20);
+                }
+                Effect::Tell(pointsman_core::worker::Event::SetupFailed { .. }) => {}
             }
         }
     }
@@ -331,6 +342,10 @@ impl Whole {
                 Note::Observed(conn, packet) => self.observer_hears(p, conn, packet),
                 Note::Sign(sign) => {
                     self.proxies[p].topology.sign(now, &sign);
+                    self.obey(p);
+                }
+                Note::Writes => {
+                    self.proxies[p].topology.writes_flow(now);
                     self.obey(p);
                 }
             }
@@ -415,8 +430,11 @@ impl Whole {
     }
 
     /// What the product is kept from knowing.
-    fn blind(&self, _p: usize, mut o: Observation) -> Option<Observation> {
+    fn blind(&self, p: usize, mut o: Observation) -> Option<Observation> {
+        let disarmed = || self.proxies[p].topology.status().guard.state == GuardState::Disarmed;
         match (self.blindfold, &mut o.seen) {
+            (Blindfold::Silence, Seen::Acknowledged(yes)) => *yes = true,
+            (Blindfold::Vouched, Seen::View(v)) if disarmed() => v.pong_age = Duration::ZERO,
             (Blindfold::Epochs, Seen::View(v)) => v.epoch = 1,
             (Blindfold::Stages, Seen::View(v)) => v.stage = Stage::Calm,
             (Blindfold::Stages, Seen::Flags(f)) => f.stage = Stage::Calm,
@@ -460,6 +478,7 @@ impl Whole {
                 Act::Story(e) => {
                     self.note(|| format!("proxy {p}: {} {}: {}", e.term.0, e.kind.label(), e.text));
                     self.report.count(e.kind.label(), 1);
+                    self.check.tells(self.now, p, &e);
                 }
             }
         }

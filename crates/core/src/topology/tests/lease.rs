@@ -194,6 +194,8 @@ fn reads_that_went_on_without_a_lease_have_a_whole_hold_when_they_have_to_wait_t
             && matches!(v.reads, Gate::Hold { until, .. } if until > b.now + 10_000 * MS)
     );
     b.hear(300 * MS, &[(1, CALM), (2, CALM), (3, CALM)]);
+    let told = b.stories(EventKind::Note);
+    assert!(told.iter().any(|n| n.starts_with("reads wait too: ")), "{told:?}");
     assert!(b.serves(11) && b.view().reads.is_open());
 }
 

@@ -218,6 +218,17 @@ fn a_leader_that_dies_or_gives_up_after_its_promotion_holds_until_a_majority_nam
 }
 
 #[test]
+fn a_leader_that_was_away_after_its_promotion_is_believed_again_when_it_shows_that_it_goes_on() {
+    let mut b = promoted();
+    b.sentinel(2, Seen::Gone(Gone::Timeout));
+    // A process that was stopped is in TILT: it says what it said before.
+    promoted_for(&mut b, 600 * MS, |b| b.ordered(2, 11, 5));
+    assert!(!b.view().writes.is_open() && b.view().why.contains("was away"), "{}", b.view().why);
+    promoted_for(&mut b, 200 * MS, |b| b.flags(2, 12, 9, Stage::Promoted));
+    assert!(b.serves(12) && b.view().term == Term(2), "{}", b.view().why);
+}
+
+#[test]
 fn a_promoted_node_that_turns_replica_again_loses_its_grant_and_the_old_master_has_to_be_proven() {
     let mut b = promoted();
     b.node(12, replica("r12", 11, "A"));
