@@ -83,6 +83,14 @@ impl Verdict {
         Verdict::Hold(Wait { why, trouble: true, reads: false, only_sign: false, lapsed: false })
     }
 
+    /// With what the operator should know besides, of a verdict that holds.
+    pub(super) fn besides(mut self, what: Option<String>) -> Verdict {
+        if let (Verdict::Hold(wait), Some(what)) = (&mut self, what) {
+            wait.why = format!("{}; besides, {what}", wait.why);
+        }
+        self
+    }
+
     pub(super) fn awaiting(why: String) -> Verdict {
         Verdict::Hold(Wait { why, trouble: false, reads: false, only_sign: false, lapsed: false })
     }

@@ -74,7 +74,8 @@ impl Sentinels {
         self.note_lapse(f, &subject.key);
         match self.examine(f, &subject, choice.is_some(), None) {
             Ok(()) => Verdict::serve(subject.key, subject.epoch),
-            Err(verdict) => verdict,
+            // What is doubted of the standing grant may never be cleared up when the Sentinels know nothing of it any more.
+            Err(verdict) => verdict.besides(era),
         }
     }
 

@@ -12,7 +12,7 @@ use pointsman_core::Now;
 const HEALTHY_AFTER: u64 = 5000 + INTERVAL + TIMEOUT + DOWN_AFTER;
 /// How long after a promotion a write to the old master is the lease's fault. What follows is that of others: promotions
 /// that come to nothing have their own rules and checks.
-const DARK_FOR: u64 = 1500;
+const DARK_FOR: u64 = 1_000_000;
 
 impl Drive {
     pub(super) fn dark_fault(&mut self) {

@@ -207,7 +207,7 @@ impl Drive {
             replica_reads: true,
             trust: if rng.chance(80) { Trust::Promotion } else { Trust::Majority },
             // Who is told at once does not stay behind for a missing rule to be seen by.
-            demote: blindfold == Blindfold::None && !dark,
+            demote: blindfold == Blindfold::None,
             guard: rng.chance(80).then(guard::guarding),
             fencing: Fencing {
                 without_lease: match blindfold {

@@ -77,7 +77,9 @@ impl Drive {
     }
 
     /// Writes are not open for long to a node whose replicas fell silent, when Sentinels that can elect another lost it
-    /// at the same time.
+    /// at the same time (docs/guide/guard.md). What the guard does not cover is left out: a grant whose replicas were hardly known yet;
+    /// dead nodes, out of which nobody is promoted (b); a master that does not answer us either; and Sentinels that lost it later,
+    /// when they may have vouched for it (c): that is checked in `whole`, to the millisecond.
     pub(super) fn check_guard(&mut self) {
         let Some(n) = self.view.master.as_ref().map(node_of).filter(|_| self.guarded) else {
             return self.truth.acknowledges = None;

@@ -1,4 +1,16 @@
-//! What must hold of the whole, by product.md's numbers.
+//! What must hold of the whole, by the numbers of the product's invariants (ARCHITECTURE.md). Who checks which:
+//!
+//! | invariant | here | elsewhere |
+//! |---|---|---|
+//! | 1 one master | [`Check::executed`]: one node a term; [`Check::published`]: terms grow; [`Check::finish`]: nothing acknowledged is lost or executed by a deposed node, but for what `loss` excuses | `topology/check`, and with the lease alone `topology/dark` |
+//! | 2 no byte to a deposed node | [`Check::executed`]: nothing is sent through a closed gate or after the lease; `net`: nothing queued arrives on a closed connection | `worker_world/check` |
+//! | 3 proof before trust | [`Check::published`] | `topology/check`: each condition of each proof |
+//! | 4 every reply to its owner | [`Check::acknowledged`], `client` | `worker_world/check`, to the byte |
+//! | 5 one place at a time | not here: sessions do nothing that makes them move | `worker_world/check` |
+//! | 6 never twice, never out of order | [`Check::executed`]; [`Check::finish`]: nothing ran of which its client was told that it did not | `worker_world/check` |
+//! | 7 as if directly connected | `client`: nobody is closed; [`Check::finish`]: reads see their own session's writes | `worker_world/check`, and the differential tests |
+//! | 8 bounded | in time: everybody is served again, nobody waits behind open gates | in room: `worker_world` (`Worker::audit`); holds: `topology/check` |
+//! | 9 it explains itself | [`Check::explained`], [`Check::tells`]: whenever a gate or the grant changes an event is told, with a story that fits | `topology/stories` |
 use super::Report;
 use super::loss::Promotion;
 use super::net::{Near, Stamp};
@@ -46,8 +58,8 @@ pub(super) struct Check {
     newest: HashMap<u32, u32>,
     /// Which node executed writes in each proxy's term.
     by_term: HashMap<(usize, u64), usize>,
-    /// When a gate or the grant of each proxy last changed, and when it last told something.
-    moved: HashMap<usize, u64>,
+    /// Proxies of which a gate, or the grant, has changed just now and nothing is told of it, and when each last told something.
+    untold: Vec<usize>,
     told: HashMap<usize, u64>,
     /// When a history was left for another, and which history goes on after a restart.
     superseded: HashMap<u64, (u64, usize)>,
@@ -71,9 +83,9 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// The checkers of a deployment of which so many Sentinels must take the master for down.
-    pub(super) fn new(quorum: usize, guarded: bool) -> Check {
-        Check { quorum, guarded, ..Check::default() }
+    /// The checkers of this deployment.
+    pub(super) fn new(truth: Truth, quorum: usize, guarded: bool) -> Check {
+        Check { quorum, guarded, truth, ..Check::default() }
     }
 
     /// An invariant does not hold.
@@ -209,8 +221,9 @@ impl Check {
             self.breaks(format!("(9) proxy {p} does not say why its gates are as they are"));
         }
         let open = |v: &ShardView| [v.writes, v.reads].map(Gate::is_open);
-        if open(view) != open(before) || view.term != before.term {
-            self.moved.insert(p, now);
+        let moved = open(view) != open(before) || view.term != before.term;
+        if moved && self.told.get(&p) != Some(&now) {
+            self.untold.push(p);
         }
         let Some(n) = view.master.as_ref().map(node_of).filter(|_| view.term > before.term) else { return };
         self.truth.grants.insert((p, view.term.0), now);
@@ -238,8 +251,8 @@ impl Check {
     }
 
     /// (9) Whether each change of a gate was told, with its reasons.
-    pub(super) fn explained(&mut self, now: u64, p: usize) {
-        if self.moved.get(&p) == Some(&now) && self.told.get(&p) != Some(&now) {
+    pub(super) fn explained(&mut self) {
+        if let Some(p) = self.untold.first() {
             self.breaks(format!("(9) a gate of proxy {p} has moved, and nothing is told of it"));
         }
     }
@@ -247,6 +260,7 @@ impl Check {
     /// A proxy tells something.
     pub(super) fn tells(&mut self, now: u64, p: usize, e: &Event) {
         self.told.insert(p, now);
+        self.untold.retain(|of| *of != p);
         if let Some(wrong) = wrong_with(e) {
             self.breaks(format!("(9) {wrong}, in the story of '{}': {:?}", e.kind.label(), e.story));
         }

@@ -62,11 +62,8 @@ impl Fault {
     /// Whether clients may not notice it, but for a pause.
     pub(super) fn is_mild(self) -> bool {
         use Fault::{Deaf, Force, Replicas, Sentinels, Stall, StopSentinel, Suspend, Unfollowed};
-        match self {
-            Force | Sentinels { .. } | StopSentinel | Stall(_) | Suspend(_) => true,
-            Deaf | Replicas { .. } | Unfollowed => true,
-            _ => false,
-        }
+        matches!(self, Force | Sentinels { .. } | StopSentinel | Replicas { .. } | Unfollowed)
+            || matches!(self, Stall(_) | Suspend(_) | Deaf)
     }
 }
 

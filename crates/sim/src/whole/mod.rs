@@ -43,6 +43,7 @@ use sentinel::Desk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use truth::Truth;
 
 /// The offset of a node that has nothing.
 const BASE: u64 = 1000;
@@ -192,7 +193,7 @@ impl Whole {
         let now = 100_000;
         let durable = matches!(blindfold, Blindfold::Wait) || rng.chance(40);
         // What the lease alone must do is seen where the guard has not done it before.
-        let guarded = rng.chance(85) && !matches!(blindfold, Blindfold::Lease | Blindfold::Linger);
+        let guarded = rng.chance(85) && blindfold != Blindfold::Lease;
         let guards = guarded && blindfold != Blindfold::Guard;
         let proxies: Vec<Proxy> = (0..if rng.chance(25) { 2 } else { 1 })
             .map(|p| Proxy::new(Now::from_micros(now), p, sentinels, nodes as u32 - 1, guards))
@@ -204,6 +205,7 @@ impl Whole {
             })
             .collect();
         let plan = faults::plan(&mut rng, blindfold);
+        let truth = Truth::new(nodes, sentinels, proxies.len());
         let names = (0..nodes).map(|n| host(TargetKind::Node, n).host);
         let names = names.chain((0..sentinels).map(|s| host(TargetKind::Sentinel, s).host)).collect();
         Whole {
@@ -216,7 +218,7 @@ impl Whole {
             conns: Vec::new(),
             proxies,
             clients,
-            check: Check::new(quorum, guarded),
+            check: Check::new(truth, quorum, guarded),
             report: Report::default(),
             queue: BTreeMap::new(),
             posted: 0,
@@ -278,7 +280,7 @@ impl Whole {
             self.now = at;
             self.happen(event);
             self.watch();
-            (0..self.proxies.len()).for_each(|p| self.check.explained(self.now, p));
+            self.check.explained();
             if self.check.broken.is_some() {
                 return;
             }

@@ -40,7 +40,7 @@ impl Track {
 #[derive(Debug, Default)]
 pub(super) struct Truth {
     /// Whether what this node writes reaches that replica (unless the node is stopped), by both.
-    receives: HashMap<(usize, usize), Track>,
+    receives: Vec<Vec<Track>>,
     /// Whether a node's process runs, lives, and can be reached by us.
     pub(super) runs: Vec<Track>,
     pub(super) lives: Vec<Track>,
@@ -59,16 +59,30 @@ pub(super) struct Truth {
 }
 
 impl Truth {
+    pub(super) fn new(nodes: usize, sentinels: usize, proxies: usize) -> Truth {
+        let tracks = |n: usize| vec![Track::default(); n];
+        Truth {
+            receives: vec![tracks(nodes); nodes],
+            runs: tracks(nodes),
+            lives: tracks(nodes),
+            seen: tracks(nodes),
+            votes: tracks(sentinels),
+            heard: tracks(sentinels),
+            pongs: vec![Vec::new(); sentinels],
+            stalls: tracks(proxies),
+            wipes: Vec::new(),
+            grants: HashMap::new(),
+        }
+    }
+
     /// Whether what the one wrote then may not have reached the other within the time that it takes when nothing is wrong.
     pub(super) fn apart(&self, node: usize, replica: usize, from: u64, until: u64) -> bool {
-        let receives = self.receives.get(&(node, replica));
-        let cut = receives.is_none_or(|t| t.ever(false, from, until));
-        cut || self.runs[node].ever(false, from, until)
+        self.receives[node][replica].ever(false, from, until) || self.runs[node].ever(false, from, until)
     }
 
     /// Since when and until when, at the latest until then, some replica received what a node wrote.
     pub(super) fn followed(&self, node: usize, now: u64) -> Option<(u64, u64)> {
-        let last = (0..self.runs.len()).filter_map(|r| self.receives.get(&(node, r))?.last(now));
+        let last = self.receives[node].iter().filter_map(|t| t.last(now));
         last.max_by_key(|(since, until)| (*until, u64::MAX - since))
     }
 
@@ -94,25 +108,18 @@ impl Whole {
         let (now, us) = (self.now, self.world.us());
         let (nodes, sentinels) = (self.stores.len(), self.desks.len());
         let truth = &mut self.check.truth;
-        truth.runs.resize_with(nodes, Track::default);
-        truth.lives.resize_with(nodes, Track::default);
-        truth.seen.resize_with(nodes, Track::default);
-        truth.votes.resize_with(sentinels, Track::default);
-        truth.heard.resize_with(sentinels, Track::default);
-        truth.pongs.resize_with(sentinels, Vec::new);
-        truth.stalls.resize_with(self.proxies.len(), Track::default);
         for n in 0..nodes {
             let node = &self.world.nodes[n];
             let runs = node.alive && !node.stopped;
             truth.runs[n].set(now, runs);
             truth.lives[n].set(now, node.alive);
             truth.seen[n].set(now, runs && self.world.reach(us, self.world.node_at(n)));
-            for r in (0..nodes).filter(|r| *r != n) {
+            for r in 0..nodes {
                 let replica = &self.world.nodes[r];
                 let follows = replica.of == Some(n) && self.stores[r].synced;
                 let linked = self.world.reach(self.world.node_at(n), self.world.node_at(r));
                 let receives = node.alive && replica.alive && !replica.stopped && follows && linked;
-                truth.receives.entry((n, r)).or_default().set(now, receives);
+                truth.receives[n][r].set(now, receives);
             }
         }
         for s in 0..sentinels {
@@ -127,5 +134,24 @@ impl Whole {
         for (p, proxy) in self.proxies.iter().enumerate() {
             truth.stalls[p].set(now, now < proxy.stopped_until.max(proxy.stalled_until));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Track;
+
+    #[test]
+    fn a_track_tells_when_something_was_so() {
+        let mut track = Track::default();
+        [(0, false), (10, true), (15, true), (30, false), (50, true)].map(|(at, v)| track.set(at, v));
+        assert!(track.ever(true, 0, 11) && !track.ever(true, 0, 10));
+        assert!(!track.ever(false, 10, 30) && track.ever(false, 10, 31) && !track.ever(false, 40, 40));
+        assert_eq!((track.lasted(0, 100), track.lasted(20, 55)), (70, 15));
+        assert_eq!(track.last(5), None);
+        assert_eq!(
+            (track.last(20), track.last(40), track.last(60)),
+            (Some((10, 20)), Some((10, 30)), Some((50, 60)))
+        );
     }
 }

@@ -128,6 +128,27 @@ fn two_nodes_at_one_epoch_are_decided_by_the_majority_and_without_one_held() {
 }
 
 #[test]
+fn what_only_the_operator_can_clear_up_is_told_also_while_something_else_is_in_doubt() {
+    let mut b = calm();
+    b.flags(2, 11, 5, Stage::Acts);
+    b.sentinel(2, Seen::Replicas(Vec::from([Listed { at: at(12), selected: true }])));
+    b.all_name(11, 5);
+    assert!(b.view().why.contains("gave up a failover"), "{}", b.view().why);
+    // They are set up anew for another master; the one that was selected is never heard of again.
+    let anew = |b: &mut Bench| {
+        b.all_name(13, 1);
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(13, master("new", lineage("Q", None)));
+    };
+    b.pass_with(9000 * MS, anew);
+    let why = b.view().why.clone();
+    assert!(why.contains("gave up a failover") && why.contains("pointsman trust"), "{why}");
+    b.t.trust(b.now);
+    b.pass_with(300 * MS, anew);
+    assert!(b.serves(13), "{}", b.view().why);
+}
+
+#[test]
 fn an_aborted_failover_gives_the_grant_back_when_the_nodes_agree() {
     let mut b = calm();
     b.flags(2, 11, 5, Stage::Acts);
