@@ -10,9 +10,10 @@ use pointsman_core::Now;
 
 /// After this time without trouble all in sight has been heard, and the last s_down no longer counts (5 s).
 const HEALTHY_AFTER: u64 = 5000 + INTERVAL + TIMEOUT + DOWN_AFTER;
-/// How long after a promotion a write to the old master is the lease's fault. What follows is that of others: promotions
-/// that come to nothing have their own rules and checks.
-const DARK_FOR: u64 = 1_000_000;
+/// How long after a promotion a write to the old master is the lease's fault. Later the promotion may have come to nothing (a
+/// promoted node that dies at once gives the grant back to the one that a majority still names): that has its own rules and
+/// checks, and `whole` looks at every write, however late.
+const DARK_FOR: u64 = 1500;
 
 impl Drive {
     pub(super) fn dark_fault(&mut self) {

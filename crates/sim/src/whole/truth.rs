@@ -144,7 +144,9 @@ mod tests {
     #[test]
     fn a_track_tells_when_something_was_so() {
         let mut track = Track::default();
-        [(0, false), (10, true), (15, true), (30, false), (50, true)].map(|(at, v)| track.set(at, v));
+        for (at, v) in [(0, false), (10, true), (15, true), (30, false), (50, true)] {
+            track.set(at, v);
+        }
         assert!(track.ever(true, 0, 11) && !track.ever(true, 0, 10));
         assert!(!track.ever(false, 10, 30) && track.ever(false, 10, 31) && !track.ever(false, 40, 40));
         assert_eq!((track.lasted(0, 100), track.lasted(20, 55)), (70, 15));
