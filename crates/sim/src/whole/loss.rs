@@ -10,6 +10,7 @@
 //! | … no replica had yet followed under this grant, or all others were dead | none: nobody acknowledges that could fall silent |
 //! | … enough Sentinels had had an answer of the master since | until their last answer is too old |
 //! | a failover that was ordered, or elected by a quorum that is no majority, while we did not hear who led it | the last moments before the promotion; and after it [`PROMOTION_SEEN`], or as long as we did not reach the promoted node either |
+//! | Sentinels turned to a deposed master that had not been told to follow yet | as what did not reach the one that was promoted |
 //! | a promotion came to nothing: its leader failed before it had told anybody | until we could know that it failed ([`LEADER_MISSED`]) |
 //! | a process came back without its data | only what was written before that, by it or by whom it succeeded |
 //!
@@ -227,6 +228,11 @@ impl Check {
         else {
             return Err(format!("node {n} was told to follow another, and nobody was promoted"));
         };
+        // Sentinels may also turn to one that was deposed and never told: it says master already, so nobody is promoted.
+        let alone = |r: usize| self.truth.apart(n, r, run.at, run.at + REPLICATED_AFTER);
+        if n == run.node && (0..self.truth.runs.len()).all(alone) && p.named.is_some() {
+            return self.unguarded(run);
+        }
         if p.named.is_some_and(|at| at <= run.sent) {
             return Err(format!("node {n} was named by a majority since {:?}", p.named));
         }
