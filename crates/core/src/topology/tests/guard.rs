@@ -29,7 +29,7 @@ impl Bench {
 
     fn wants_probes(&mut self) -> Option<bool> {
         let told = self.acts.iter().rev().find_map(|a| match a {
-            Act::Hurry(t, on) if *t == Target::guard(at(11)) => Some(*on),
+            Act::Pace(t, pace) if *t == Target::guard(at(11)) => Some(*pace == Pace::Hurried),
             _ => None,
         });
         self.acts.clear();
@@ -137,7 +137,7 @@ fn where_it_is_turned_off_it_does_nothing() {
     b.t.writes_flow(b.now);
     b.pass(MS);
     assert_eq!(b.guard(), GuardState::Off);
-    assert!(!b.acts.iter().any(|a| matches!(a, Act::Watch(_) | Act::Hurry(..))));
+    assert!(!b.acts.iter().any(|a| matches!(a, Act::Watch(_) | Act::Pace(..))));
     b.probed(Seen::Acknowledged(false));
     assert!(b.serves(11));
 }
