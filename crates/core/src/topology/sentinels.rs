@@ -1,6 +1,7 @@
 //! The Sentinels of one service: which are known, what each said last, and how far a failover has come by what it
 //! says. What follows from it is in `quorum`.
 use super::events::Events;
+use super::followers::Followers;
 use super::lease::Clock;
 use super::nodes::Nodes;
 use super::observation::{Announced, Flags, Gone, Listed, Peer, Seen, Stage, View, Vote};
@@ -250,6 +251,7 @@ pub(super) struct Sentinels {
     pub(super) fencing: Fencing,
     /// For whom and when there was last no lease, until that is cleared up.
     pub(super) lapse: Option<(super::nodes::Key, Now)>,
+    pub(super) followers: Followers,
     recounted_at: Now,
     /// What the operator should read: discoveries and drops.
     pub(super) news: Vec<String>,
@@ -263,6 +265,7 @@ impl Sentinels {
             era: None,
             fencing,
             lapse: None,
+            followers: Followers::default(),
             recounted_at: Now::ZERO,
             news: Vec::new(),
         };

@@ -4,7 +4,7 @@ use super::*;
 
 const OLD: Duration = Duration::from_secs(20);
 
-fn guarded(list: &[(u16, u64)], offset: u64) -> Seen {
+pub(super) fn guarded(list: &[(u16, u64)], offset: u64) -> Seen {
     let Seen::Report(mut r) = master("r11", lineage("A", None)) else { unreachable!() };
     r.attached = list
         .iter()

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 mod events;
+mod followers;
 mod guard;
 mod holds;
 mod known;
