@@ -1,4 +1,5 @@
 //! `pointsman check --probe` says what the users of a service may not do, and changes nothing.
+#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
 mod scene;
 
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
