@@ -15,7 +15,7 @@ const ANNOUNCED_WITHIN: Duration = Duration::from_secs(1);
 /// For how long a Sentinel's events are not relied on after its polls showed what none had announced.
 const MISSED_FOR: Duration = Duration::from_secs(60);
 /// What is announced where a new config epoch comes from, besides the stages of a failover (sentinel.c:
-/// sentinelReceiveHello, sentinelRefreshInstanceInfo, sentinelStartFailover, sentinelVoteLeader).
+/// sentinelProcessHelloMessage, sentinelRefreshInstanceInfo, sentinelStartFailover, sentinelVoteLeader).
 const OF_EPOCHS: [&str; 5] =
     ["+switch-master", "+config-update-from", "+promoted-slave", "+new-epoch", "+vote-for-leader"];
 
