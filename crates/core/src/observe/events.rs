@@ -28,7 +28,7 @@ pub(super) fn round() -> Vec<Question> {
 pub(super) fn answer(question: &Question, value: &Value) -> Option<Seen> {
     match (question, value) {
         (Question::Subscribe, Value::Error(e)) => Some(Seen::Listening(Err(readable(e).into()))),
-        (Question::Subscribe, _) => Some(Seen::Listening(Ok(()))),
+        (Question::Subscribe | Question::PingEvents, _) => Some(Seen::Listening(Ok(()))),
         _ => None,
     }
 }

@@ -198,7 +198,7 @@ fn silence_ends_a_connection_and_failed_ones_are_tried_again_at_least_each_secon
     }
     assert!(waits.is_sorted() && waits[8] == BACKOFF_MAX && waits[0] < 100 * MS, "{waits:?}");
     let last = o.next_timeout().unwrap();
-    o.hurry(last - 900 * MS, true);
+    o.set_pace(last - 900 * MS, Pace::Hurried);
     assert_eq!(o.next_timeout(), Some(last - 800 * MS));
     o.ask(last - 850 * MS);
     assert_eq!(o.next_timeout(), Some(last - 850 * MS));
@@ -254,6 +254,23 @@ fn a_sentinel_is_asked_for_its_flags_every_50_ms_and_for_all_when_they_change() 
 }
 
 #[test]
+fn a_sentinel_whose_events_arrive_is_asked_twice_for_its_flags_between_two_rounds() {
+    let mut o = polling();
+    let m = master("7", "master", None);
+    let round = format!("{m}{}{m}", bulk(&["h", "1"]));
+    o.bytes(T0, round.as_bytes());
+    o.set_pace(T0, Pace::Relaxed);
+    drain(&mut o);
+    assert_eq!(o.next_timeout(), Some(T0 + PULSE_RELAXED));
+    o.timeout(T0 + PULSE_RELAXED);
+    assert!(drain(&mut o).0.starts_with("*3 $8 SENTINEL $6 MASTER"));
+    o.bytes(T0 + 90 * MS, m.as_bytes());
+    assert_eq!(o.next_timeout(), Some(T0 + 2 * PULSE_RELAXED));
+    o.set_pace(T0 + 100 * MS, Pace::Usual);
+    assert_eq!(o.next_timeout(), Some(T0 + PULSE_RELAXED + PULSE));
+}
+
+#[test]
 fn a_node_is_asked_at_its_interval_faster_in_a_hurry_and_at_once_on_demand() {
     let mut o = observers(Target::node(at(6379))).remove(0);
     drain(&mut o);
@@ -279,7 +296,7 @@ fn a_node_is_asked_at_its_interval_faster_in_a_hurry_and_at_once_on_demand() {
     let mut seen = drain(&mut o).1;
     assert_eq!(seen.pop(), Some(Seen::Report(report.clone())));
     assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
-    o.hurry(T0 + MS, true);
+    o.set_pace(T0 + MS, Pace::Hurried);
     assert_eq!(o.next_timeout(), Some(T0 + HURRY));
     // Asked while a round is under way: the new question is sent all the same, and its answer carries its own time.
     o.timeout(T0 + HURRY);
@@ -343,7 +360,7 @@ fn events_of_this_master_are_announced_and_others_are_not() {
     o.connected(T0, "10.0.0.1:26379".parse().unwrap());
     assert!(drain(&mut o).0.contains("PSUBSCRIBE"));
     o.bytes(T0, b"+OK\r\n*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
-    assert_eq!(drain(&mut o).1, [Seen::Listening(Ok(()))]);
+    assert_eq!(drain(&mut o).1, [Seen::Listening(Ok(())), Seen::Listening(Ok(()))], "and again by each PONG");
     let mut told = |channel: &str, payload: &str| {
         o.bytes(T0, bulk(&["pmessage", "*", channel, payload]).as_bytes());
         match drain(&mut o).1.as_slice() {
@@ -405,7 +422,7 @@ fn guarding() -> Observer {
     o.connected(T0, "10.0.0.1:6379".parse().unwrap());
     o.bytes(T0, b"+PONG\r\n");
     drain(&mut o);
-    o.hurry(T0, true);
+    o.set_pace(T0, Pace::Hurried);
     o
 }
 
@@ -423,11 +440,11 @@ fn the_guard_publishes_and_waits_every_100_ms_while_that_is_wanted_and_pings_oth
     o.bytes(T0 + 101 * MS, b":0\r\n:2\r\n");
     assert_eq!(drain(&mut o).1, [Seen::Acknowledged(true)]);
     assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
-    o.hurry(T0 + 150 * MS, false);
+    o.set_pace(T0 + 150 * MS, Pace::Usual);
     assert_eq!(ask_now(&mut o, T0 + 200 * MS), "");
     assert_eq!(ask_now(&mut o, T0 + 1100 * MS), "PING");
     o.bytes(T0 + 1101 * MS, b"+PONG\r\n");
-    o.hurry(T0 + 1500 * MS, true);
+    o.set_pace(T0 + 1500 * MS, Pace::Hurried);
     assert_eq!(ask_now(&mut o, T0 + 1500 * MS), "PUBLISH pointsman:guard  WAIT 1 150", "at once");
 }
 

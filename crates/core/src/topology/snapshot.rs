@@ -189,7 +189,7 @@ pub enum SignKind {
     Masterdown,
     /// The node answered `-UNBLOCKED`, because it became a replica.
     Unblocked,
-    /// The node's `ROLE` on a new connection was not `master`.
+    /// The node said that it is a replica: by its `ROLE` on a new connection, or when it was asked to `WAIT`.
     NotMaster,
     /// The node sent what is not RESP, or a reply that nobody asked for.
     Garbage,

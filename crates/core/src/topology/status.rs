@@ -322,6 +322,7 @@ fn sentinel_status(at: &HostPort, s: &Sentinel) -> SentinelStatus {
     let view = s.said.as_ref().map(|(_, v)| v).filter(|_| !s.knows_none);
     let none = s.knows_none.then_some("it knows no such master");
     let deaf = s
+        .events
         .deaf
         .as_ref()
         .filter(|_| s.lost.is_none())

@@ -449,7 +449,7 @@ impl Whole {
                     }
                 }
                 Act::Ask(target) => self.tell_observers(p, &target, |o| o.ask(now)),
-                Act::Hurry(target, on) => self.tell_observers(p, &target, |o| o.hurry(now, on)),
+                Act::Pace(target, pace) => self.tell_observers(p, &target, |o| o.set_pace(now, pace)),
                 Act::Publish(view) => self.publish(p, view),
                 Act::Demote { node, to } => {
                     let told = self.tell_to_follow(index_of(&node), index_of(&to));

@@ -11,6 +11,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod events;
+mod followers;
 mod guard;
 mod holds;
 mod known;
@@ -222,6 +224,16 @@ impl Bench {
             _ => None,
         });
         told.collect()
+    }
+
+    /// How often whom it wants asked, as far as that changed.
+    fn paces(&mut self) -> Vec<(TargetKind, Pace)> {
+        let acts = core::mem::take(&mut self.acts).into_iter();
+        let all = acts.filter_map(|a| match a {
+            Act::Pace(t, pace) => Some((t.kind, pace)),
+            _ => None,
+        });
+        all.collect()
     }
 
     fn asked(&self, t: &Target) -> bool {
