@@ -56,8 +56,8 @@ impl Listen {
             _ if channel == "+switch-master" => words.first().copied(),
             _ => words.iter().position(|w| *w == "@").and_then(|i| words.get(i + 1)).copied(),
         };
-        // Votes and epochs name no master: they may be about this one.
-        let unnamed = matches!(channel, "+vote-for-leader" | "+new-epoch");
+        // Votes, epochs and TILT name no master: they may be about this one.
+        let unnamed = matches!(channel, "+vote-for-leader" | "+new-epoch" | "+tilt" | "-tilt");
         if about != Some(&*self.name) && !unnamed {
             return None;
         }

@@ -72,7 +72,7 @@ fn polling() -> Observer {
     let mut o = observers(Target::sentinel(at(26379))).remove(0);
     o.connected(T0, "10.0.0.1:26379".parse().unwrap());
     drain(&mut o);
-    o.bytes(T0, b"+OK\r\n$3\r\nabc\r\n*0\r\n*0\r\n");
+    o.bytes(T0, b"+OK\r\n$3\r\nabc\r\n*0\r\n*0\r\n-NOPERM no INFO\r\n");
     drain(&mut o);
     o
 }
@@ -93,7 +93,7 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
     assert_eq!(
         words.join(" ").trim(),
         "AUTH watch s3cret SENTINEL MYID SENTINEL SENTINELS mymaster SENTINEL SLAVES mymaster \
-         SENTINEL MASTER mymaster SENTINEL GET-MASTER-ADDR-BY-NAME mymaster SENTINEL MASTER mymaster"
+         INFO sentinel SENTINEL MASTER mymaster SENTINEL GET-MASTER-ADDR-BY-NAME mymaster SENTINEL MASTER mymaster"
     );
     assert_eq!(seen, [Seen::Connected("10.0.0.1:26379".parse().unwrap())]);
     assert!(!format!("{o:?}").contains("s3cret"), "the secret is not kept in the questions");
@@ -103,7 +103,9 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
             .concat(),
     );
     let slave = bulk(&["ip", "redis-1.svc", "port", "6380", "flags", "slave,promoted"]);
-    o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}").as_bytes());
+    let info = "# Sentinel\r\nsentinel_masters:1\r\nsentinel_tilt:1\r\n";
+    let info = format!("${}\r\n{info}\r\n", info.len());
+    o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}{info}").as_bytes());
     let seen = drain(&mut o).1;
     assert_eq!(seen[0], Seen::Id("abc".into()));
     let listed = HostPort { host: "redis-1.svc".into(), port: 6380 };
@@ -114,6 +116,7 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
         Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false, pong_age: 4321 * MS, vote }]))
     );
     assert_eq!(seen[2], Seen::Replicas(Vec::from([Listed { at: listed, selected: true }])));
+    assert_eq!(seen[3], Seen::Tilt(true));
 }
 
 #[test]

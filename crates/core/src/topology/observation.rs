@@ -92,6 +92,8 @@ pub enum Seen {
     Problem(Arc<str>),
     /// The connection for a Sentinel's events has answered, or does not stand: why.
     Listening(Result<(), Arc<str>>),
+    /// Whether a Sentinel is in TILT (`sentinel_tilt` of its `INFO`).
+    Tilt(bool),
     /// A Sentinel's run id (`SENTINEL MYID`).
     Id(Box<str>),
     /// A Sentinel's view of the master.

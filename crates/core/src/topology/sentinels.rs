@@ -23,6 +23,9 @@ const DROPPED_AFTER: Duration = Duration::from_secs(600);
 /// A Sentinel must have shown no failover for this long before a lone `+try-failover` of its holds again.
 const QUIET_FOR: Duration = Duration::from_secs(5);
 
+/// What a Sentinel in TILT does, for people.
+pub(super) const TILT: &str = "does not act for 30 s, because its clock jumped or its timer stood still (TILT)";
+
 /// So many configured Sentinels are believed without regard to how many others they count.
 const CONFIGURED_ENOUGH: usize = 3;
 
@@ -78,6 +81,8 @@ pub(super) struct Sentinel {
     /// Since when it has contradicted what the others, or the grant, say.
     pub(super) dissents_since: Option<Now>,
     pub(super) problem: Option<Arc<str>>,
+    /// Its clock jumped or its timer stood still, and it does nothing for 30 s (sentinel.c, sentinelCheckTiltCondition).
+    pub(super) tilt: bool,
     pub(super) events: Events,
 }
 
@@ -146,6 +151,15 @@ impl Sentinel {
             self.enter(now, flags.stage, moved);
             self.forced = flags.forced;
         }
+    }
+
+    /// It is in TILT, or not. Gives what the operator should read.
+    fn tilts(&mut self, at: &HostPort, tilt: bool) -> Option<String> {
+        let before = core::mem::replace(&mut self.tilt, tilt);
+        (before != tilt).then(|| match tilt {
+            true => format!("Sentinel {at} {TILT}"),
+            false => format!("Sentinel {at} acts again"),
+        })
     }
 
     /// Its flags show this. Gives what the operator should read, if its events had not announced it.
@@ -344,6 +358,7 @@ impl Sentinels {
                 s.problem = Some(text);
             }
             Seen::Listening(r) => s.events.listening(sent, r),
+            Seen::Tilt(tilt) => self.news.extend(s.tilts(at, tilt)),
             Seen::Id(id) => {
                 s.id = Some(id);
                 self.merge(now);
@@ -370,7 +385,14 @@ impl Sentinels {
                 nodes.note_list(now, &list);
                 self.replicas(at, &list);
             }
-            Seen::Announced(a) => s.announced(now, at, a),
+            Seen::Announced(a) => {
+                match &*a.event {
+                    "+tilt" => self.news.extend(s.tilts(at, true)),
+                    "-tilt" => self.news.extend(s.tilts(at, false)),
+                    _ => {}
+                }
+                s.announced(now, at, a);
+            }
             Seen::Report(_) | Seen::Pong(_) | Seen::Acknowledged(_) => {}
         }
     }
