@@ -4,6 +4,7 @@ use crate::topology::snapshot::{Gate, ServiceView, ShardView, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
 
+mod blocked;
 mod durable;
 mod migrate;
 mod sessions;
@@ -13,6 +14,8 @@ mod withheld;
 const SERVICE: ServiceId = ServiceId(0);
 const ROLE: &str = "*1|$4|ROLE|";
 const MASTER: &str = "*1|$6|master|";
+const UNBLOCKED: &str =
+    "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|";
 
 struct Rig {
     w: Worker,
@@ -24,6 +27,8 @@ struct Rig {
     /// How often it was told that writes flow.
     writes_told: u32,
     closed: Vec<Dst>,
+    /// Connections that are only read.
+    only_read: Vec<UpId>,
     /// Whether connections can be made.
     reachable: bool,
 }
@@ -43,7 +48,7 @@ impl Rig {
         let mut w = Worker::new(1, 1);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
-        let (opened, signs, closed) = (Vec::new(), Vec::new(), Vec::new());
+        let (opened, signs, closed, only_read) = Default::default();
         Rig {
             w,
             now: Now::from_millis(1),
@@ -53,6 +58,7 @@ impl Rig {
             signs,
             writes_told: 0,
             closed,
+            only_read,
             reachable: true,
         }
     }
@@ -66,8 +72,13 @@ impl Rig {
     }
 
     fn grant(&mut self) {
+        self.switch_to("m");
+    }
+
+    /// Another node is master.
+    fn switch_to(&mut self, node: &str) {
+        self.view.master = Some(Endpoint::Unix(node.into()));
         self.view.term = Term(self.view.term.0 + 1);
-        self.view.master = Some(Endpoint::Unix("m".into()));
         (self.view.writes, self.view.reads) = (Gate::Open, Gate::Open);
         self.prove();
     }
@@ -96,6 +107,7 @@ impl Rig {
                 Effect::Tell(Event::Sign(sign)) => self.signs.push(sign.kind),
                 Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
                 Effect::Close(dst, _) => self.closed.push(dst),
+                Effect::OnlyRead(id) => self.only_read.push(id),
                 _ => {}
             }
         }

@@ -4,9 +4,6 @@ use super::sessions::{NOSCRIPT, SHA, confirmed, requests};
 use super::withheld::master_at;
 use super::*;
 
-const UNBLOCKED: &str =
-    "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|";
-
 #[test]
 fn a_pop_with_a_question_behind_it_is_still_asked_again() {
     let mut r = Rig::new(|_| {});
