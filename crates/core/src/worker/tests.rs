@@ -6,6 +6,7 @@ use alloc::string::String;
 
 mod blocked;
 mod durable;
+mod in_place;
 mod migrate;
 mod sessions;
 mod together;
