@@ -1,5 +1,4 @@
 //! Pops that wait on a master that is deposed.
-use super::sessions::requests;
 use super::*;
 
 impl Rig {
