@@ -111,9 +111,14 @@ impl Check {
     pub(super) fn reads(&mut self, now: Now, link: LinkId, from: u64, to: u64) {
         let (Some(v), Some(up)) = (&self.view, self.ups.get(&link)) else { return };
         let leased = v.writes_until.is_none_or(|t| now < t);
-        if self.signed.is_some() || v.writes != Gate::Open || !leased {
-            let read = |s: &&Sent| s.reply_end.is_some_and(|end| from < end && end <= to);
-            self.after_sign.extend(up.sent.iter().filter(read).filter_map(|s| Some((s.tag?, up.term))));
+        let shut = self.signed.is_some() || v.writes != Gate::Open || !leased;
+        let read = |s: &&Sent| s.reply_end.is_some_and(|end| from < end && end <= to);
+        for tag in up.sent.iter().filter(read).filter_map(|s| s.tag) {
+            // What was refused after a sign, and asked again, may be answered when there is none.
+            match shut {
+                true => self.after_sign.insert(tag, up.term),
+                false => self.after_sign.remove(&tag),
+            };
         }
     }
 
