@@ -110,7 +110,10 @@ impl Topology {
             return None;
         }
         let claimants = self.nodes.claimants(self.oldest(now));
-        former.find(|key| claimants.iter().any(|(claims, _)| claims == *key)).and_then(endpoint)
+        let key = former.find(|key| claimants.iter().any(|(claims, _)| claims == *key))?;
+        // Who could not be told may never be.
+        let told = self.nodes.find(key).and_then(|(at, _)| self.demotions.told.get(at));
+        endpoint(key).filter(|_| told.is_none_or(|told| told.busy))
     }
 
     /// Who is to be told, and whom to follow.

@@ -143,6 +143,10 @@ fn workers_know_a_deposed_master_as_long_as_it_answers_and_is_to_be_told() {
     });
     assert_eq!(b.view().deposed, None, "it does not answer");
 
+    let mut b = switched();
+    b.t.demoted(b.now, &at(11), Err("NOPERM".into()));
+    assert_eq!(b.view().deposed, None, "it cannot be told");
+
     let mut b = calm();
     assert_eq!(b.view().deposed, None);
     b.t.reconfigure(b.now, Settings { demote: false, ..settings(sentinels(3)) });
