@@ -65,22 +65,23 @@ impl Blocked {
 }
 
 impl Worker {
-    /// Whether a connection whose term is over is read on: nothing is under way on it but a pop that waits, and its node,
-    /// which is master no longer, is to be told so. Then it says of the pop that it was not executed, and it can be asked
-    /// again; closing the connection would leave it uncertain.
+    /// Whether a connection whose term is over is read on: nothing is under way on it but a pop that waits, and its node is
+    /// master no longer. When it is demoted it says of the pop that it was not executed, and it can be asked again; closing the
+    /// connection would leave it uncertain. What was said already is on its way; for what is still to be said it is
+    /// waited as long as the node is to be told.
     pub(super) fn read_on(&mut self, now: Now, id: UpId) -> bool {
         let Some(up) = self.ups.get(id) else { return false };
         let view = &self.service_ref(up.service).shards[usize::from(up.shard.0)].view;
-        if up.fenced {
-            return view.master.as_ref() != Some(&up.endpoint);
+        if view.master.as_ref() == Some(&up.endpoint) || !up.fenced && !self.only_pops(up) {
+            return false;
         }
-        let reads_on = view.deposed.as_ref() == Some(&up.endpoint) && self.only_pops(up);
-        if reads_on {
-            let until = now + view.hold_max;
-            self.give_up_by(id, until);
+        if !up.fenced {
+            let told = view.deposed.as_ref() == Some(&up.endpoint);
+            let patience = if told { view.hold_max } else { LAST_WORDS };
+            self.give_up_by(id, now + patience);
             self.effects.push_back(Effect::OnlyRead(id));
         }
-        reads_on
+        true
     }
 
     /// Another node, or none, is to be told that it is master no longer. What a former one has said by now is on its way.

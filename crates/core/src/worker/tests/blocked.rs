@@ -136,6 +136,9 @@ fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
     let mut r = Rig::new(|_| {});
     let (c, up) = r.under_way("BLPOP l 5|");
     r.switch_to("n");
+    r.pass(99);
+    assert_eq!(r.hears(c), "");
+    r.pass(1);
     assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
 
     // Later it does not answer any more, or has been demoted.
@@ -147,4 +150,17 @@ fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
     assert_eq!(r.hears(c), "", "its last words may be on their way");
     r.pass(1);
     assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+}
+
+#[test]
+fn what_a_demoted_master_has_said_of_a_pop_counts_although_its_role_was_seen_first() {
+    let mut r = Rig::new(|_| {});
+    let (c, up) = r.under_way("BLPOP l 5|");
+    r.view.master = None;
+    r.publish();
+    r.answers(up, UNBLOCKED);
+    assert_eq!(r.hears(c), "");
+    r.switch_to("n");
+    let new = r.up();
+    assert!(r.asked(new).starts_with("*3|$5|BLPOP|$1|l|$5|4.9"));
 }
