@@ -36,7 +36,7 @@ fn a_single_configured_sentinel_that_is_cut_off_is_no_majority() {
     eventually("it takes the others for down", || takes_for_down(cut_off, deployment.master_name()) == 2);
     let (at, name) = (cut_off.addr(), deployment.master_name());
     let proxy =
-        Proxy::start(&deployment, &format!("sentinels = \"{at}\"\nmaster = \"{name}\"\nhold = \"60s\""));
+        Proxy::start(&deployment, &format!("sentinels = \"{at}\"\nmaster = \"{name}\"\nhold = \"5m\""));
     let service = until("all it can know is known", || {
         let service = proxy.service("cache");
         let heard = sentinel_of(&service, cut_off)["names"].is_string();
@@ -156,7 +156,7 @@ fn reads_go_on_while_only_writes_are_in_doubt_if_the_service_wants_it_so() {
     let service = |i: usize, title: &str, hold_reads: &str| {
         format!(
             "[[service]]\nname = \"{title}\"\nlisten = \"{}\"\nsentinels = \"{sentinels}\"\nmaster = \"{name}\"\n\
-             hold = \"60s\"\n{hold_reads}\n",
+             hold = \"5m\"\n{hold_reads}\n",
             listens[i]
         )
     };

@@ -1,7 +1,7 @@
 //! What observers ask, and what they make of answers, byte for byte.
 use super::*;
 use crate::topology::observation::*;
-use crate::topology::settings::{Failback, Fencing, Guarding, HostPort, StaticNode, Trust, WithoutLease};
+use crate::topology::settings::{Failback, HostPort, StaticNode};
 use crate::topology::snapshot::ServiceId;
 use alloc::string::ToString;
 
@@ -9,24 +9,13 @@ const MS: Duration = Duration::from_millis(1);
 const T0: Now = Now::from_millis(5000);
 
 fn settings() -> Settings {
+    let source = Source::Sentinels { sentinels: Vec::new(), master: "mymaster".into() };
+    let credential =
+        Credential { user: Some(b"watch".as_slice().into()), secret: b"s3cret".as_slice().into() };
     Settings {
-        id: ServiceId(0),
-        name: "cache".into(),
-        source: Source::Sentinels { sentinels: Vec::new(), master: "mymaster".into() },
-        sentinel_credential: Some(Credential {
-            user: Some(b"watch".as_slice().into()),
-            secret: b"s3cret".as_slice().into(),
-        }),
-        node_credential: None,
+        sentinel_credential: Some(credential),
         interval: 200 * MS,
-        timeout: 1000 * MS,
-        hold_max: None,
-        hold_reads: true,
-        replica_reads: false,
-        trust: Trust::Promotion,
-        demote: true,
-        guard: Some(Guarding { every: 100 * MS, wait: 150 * MS }),
-        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
+        ..Settings::new(ServiceId(0), "cache", source)
     }
 }
 

@@ -107,6 +107,9 @@ pub struct ShardView {
     pub reads: Gate,
     /// A replica that may serve reads while their gate is closed, if that is wanted and one is known to be fit.
     pub reads_from: Option<Endpoint>,
+    /// A former master that answers and still says that it is one, and is to be told to follow: then it says of what
+    /// blocks there that it was not executed.
+    pub deposed: Option<Endpoint>,
     /// How long a hold that a worker begins by itself may last.
     pub hold_max: Duration,
     /// Why the gates are as they are: one line for the log, the status and the text of `-MASTERDOWN`.
@@ -128,6 +131,7 @@ impl ShardView {
             writes: gate,
             reads: gate,
             reads_from: None,
+            deposed: None,
             hold_max,
             why: "the master is not known yet".into(),
         }

@@ -297,7 +297,8 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                Effect::Resume(_) => {}
+                // Nobody waits for something to pop here.
+                Effect::Resume(_) | Effect::OnlyRead(_) => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));

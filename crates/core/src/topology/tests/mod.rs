@@ -35,22 +35,7 @@ fn end(port: u16) -> Option<Endpoint> {
 }
 
 fn settings(source: Source) -> Settings {
-    Settings {
-        id: ServiceId(0),
-        name: "cache".into(),
-        source,
-        sentinel_credential: None,
-        node_credential: None,
-        interval: 200 * MS,
-        timeout: 1000 * MS,
-        hold_max: None,
-        hold_reads: true,
-        replica_reads: false,
-        trust: Trust::Promotion,
-        demote: true,
-        guard: Some(Guarding::default()),
-        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
-    }
+    Settings { interval: 200 * MS, ..Settings::new(ServiceId(0), "cache", source) }
 }
 
 fn sentinels(n: u16) -> Source {

@@ -227,9 +227,7 @@ fn what_is_under_way_when_the_gates_close_is_still_waited_for() {
     r.says(c, "SET a 1|");
     let up = r.up();
     assert_eq!(r.asked(up), SET, "the turn has not ended");
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     r.says(c, "SET a 1|");
     assert_eq!(r.turn(up), WAIT);
     r.answers(up, "+OK|:2|");
@@ -244,9 +242,7 @@ fn a_wait_that_a_closing_gate_takes_back_comes_again() {
     let up = r.up();
     while r.w.next_dirty(Side::Ups).is_some() {}
     r.w.wrote(r.now, Dst::Up(up), SET.replace('|', "\r\n").len());
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     assert_eq!(r.turn(up), WAIT);
     r.answers(up, "+OK|:2|");
     assert_eq!(r.hears(c), "+OK|");
