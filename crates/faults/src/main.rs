@@ -27,10 +27,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use guard::Guard;
-use play::Stage;
+use play::{Stage, no_evidence};
 use pointsman::sandbox::deployment::server_program;
-use report::{Report, gist};
-use row::ROWS;
+use report::{Outcome, Report, gist};
+use row::{Protection, ROWS};
 
 /// Between the starts of two rounds, so that they do not all elect at once.
 const STAGGER: Duration = Duration::from_millis(700);
@@ -39,9 +39,12 @@ const STAGGER: Duration = Duration::from_millis(700);
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Only rows whose name begins so, as F4 or F9s
+    /// Only rows whose name begins so, as F4, F9s or two
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     row: Vec<String>,
+    /// What protects the writes; each row is played with each
+    #[arg(long, value_name = "PROTECTION", value_delimiter = ',', default_value = "default")]
+    with: Vec<Protection>,
     /// How often each row is played
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -133,23 +136,37 @@ fn names(wanted: &str, row: &str) -> bool {
 }
 
 fn play_all(stage: &Stage, rows: &[usize], arguments: &Arguments) -> Report {
-    let rounds: Vec<usize> = (0..arguments.rounds).flat_map(|_| rows.iter().copied()).collect();
+    let all = rows.iter().flat_map(|&row| arguments.with.iter().map(move |&with| (row, with)));
+    let rounds: Vec<_> = (0..arguments.rounds).flat_map(|_| all.clone()).collect();
     let jobs = arguments.jobs.unwrap_or(if arguments.short { 6 } else { 2 }).min(rounds.len() as u32);
     let (next, report, begin) = (AtomicUsize::new(0), Mutex::new(Report::of(ROWS)), Instant::now());
     let work = |job: u32| {
         thread::sleep(STAGGER * job);
-        while let Some(&row) = rounds.get(next.fetch_add(1, Relaxed)) {
-            let outcome = stage.play(&ROWS[row]).map_err(|error| error.to_string());
-            let said = match &outcome {
-                Ok(figures) => gist(figures),
-                Err(error) => format!("failed: {error}"),
+        while let Some(&(row, with)) = rounds.get(next.fetch_add(1, Relaxed)) {
+            let say = |said: &str| {
+                let (seconds, name, with) = (begin.elapsed().as_secs(), ROWS[row].name, with.to_string());
+                eprintln!("{seconds:>4} s  {name:<7} {with:<8} {said}");
             };
-            eprintln!("{:>4} s  {:<7} {said}", begin.elapsed().as_secs(), ROWS[row].name);
-            report.lock().expect("no code panics while it holds this lock").add(row, outcome);
+            let outcome = play(stage, row, with, say);
+            report.lock().expect("no code panics while it holds this lock").add(row, with, outcome);
         }
     };
     thread::scope(|scope| (0..jobs).for_each(|job| drop(scope.spawn(move || work(job)))));
     report.into_inner().expect("no code panics while it holds this lock")
+}
+
+/// A round; once more if it was none.
+fn play(stage: &Stage, row: usize, with: Protection, say: impl Fn(&str)) -> Outcome {
+    let mut outcome = stage.play(&ROWS[row], with);
+    if let Some(why) = no_evidence(&outcome, &ROWS[row], with) {
+        say(&format!("is played once more: {why}"));
+        outcome = stage.play(&ROWS[row], with);
+    }
+    match &outcome {
+        Ok(figures) => say(&gist(figures)),
+        Err(trouble) => say(&format!("failed: {trouble}")),
+    }
+    outcome
 }
 
 /// The first line that a program says about its version, if it runs.
