@@ -18,6 +18,8 @@ const HEALED_MS_MAX: u64 = 2000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strike {
     pub(crate) at: Duration,
+    /// When it was done: a busy machine takes its time to end a process that was killed.
+    pub(crate) done: Duration,
     pub(crate) in_flight: InFlight,
 }
 
@@ -173,7 +175,7 @@ impl Evidence {
     }
 
     fn in_flight(&self, strike: &Strike) -> u64 {
-        let noticed = strike.at + NOTICED + self.seen.stall(strike.at, strike.at + STALLED);
+        let noticed = strike.done + NOTICED + self.seen.stall(strike.at, strike.done + STALLED);
         let under_way = |o: &&Operation| o.sent <= noticed && o.answered >= strike.at;
         let writes = self.journals.iter().flat_map(|journal| &journal.writes);
         let count = match strike.in_flight {
@@ -329,7 +331,7 @@ mod tests {
         ];
         let reads = vec![operation(0, 96, 97, Outcome::Good), operation(0, 98, 1551, Outcome::Good)];
         Evidence {
-            strikes: vec![Strike { at: at(100), in_flight: InFlight::ThatMoment }],
+            strikes: vec![Strike { at: at(100), done: at(100), in_flight: InFlight::ThatMoment }],
             journals: vec![Journal { writes, reads }],
             direct: None,
             seen: Seen {
@@ -360,6 +362,19 @@ mod tests {
         let mut evidence = kill();
         evidence.journals[0].writes.push(operation(4, 1571, 1575, Outcome::Error("UNCERTAIN".into())));
         assert_eq!(evidence.figures().misses(&targets("F1")), [Figure::Errors].into());
+    }
+
+    #[test]
+    fn what_is_sent_until_the_master_is_dead_is_in_flight() {
+        let mut evidence = kill();
+        let of_another = |sent| {
+            let uncertain = operation(0, sent, 130, Outcome::Error("UNCERTAIN".into()));
+            Operation { id: WriteId { writer: 1, ..id(0) }, ..uncertain }
+        };
+        evidence.journals[0].writes.push(of_another(120));
+        assert_eq!(evidence.figures().misses(&targets("F1")), [Figure::Errors].into());
+        evidence.strikes[0].done = at(120);
+        assert!(evidence.figures().misses(&targets("F1")).is_empty());
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl<'a> Round<'a> {
             Fault::Kill | Fault::Twice => InFlight::ThatMoment,
             _ => InFlight::None,
         };
-        self.strikes.push(Strike { at: self.now(), in_flight });
+        let at = self.now();
         match fault {
             Fault::Kill | Fault::Twice => nodes[0].kill9(),
             Fault::Stop => nodes[0].signal(Signal::STOP),
@@ -217,6 +217,7 @@ impl<'a> Round<'a> {
             Fault::Replicas => nodes[1..].iter().for_each(Server::kill9),
             Fault::StopReplicas => nodes[1..].iter().for_each(|node| node.signal(Signal::STOP)),
         }
+        self.strikes.push(Strike { at, done: self.now(), in_flight });
         Ok(())
     }
 
@@ -286,7 +287,8 @@ impl<'a> Round<'a> {
             let master = self.watch.seen().promotions().last().map_or(0, |promotion| promotion.1);
             match self.servers.failover(master) {
                 Ok(()) => {
-                    self.strikes.push(Strike { at, in_flight: InFlight::ThatMoment });
+                    let (done, in_flight) = (self.now(), InFlight::ThatMoment);
+                    self.strikes.push(Strike { at, done, in_flight });
                     return Ok(self.promoted()?);
                 }
                 Err(e) if asked.elapsed() > PROMOTION_MAX => return Err(e.into()),

@@ -51,14 +51,9 @@ impl Report {
         self.rounds.iter().map(|(&(row, with), rounds)| Line { row: &self.rows[row], with, rounds })
     }
 
-    /// What is broken: rounds that could not be played, and figures that were reached before and now are not.
+    /// What is broken: rounds that could not be played, and asserted figures that were not reached.
     pub(crate) fn failures(&self) -> Vec<String> {
         self.lines().flat_map(|line| line.failures()).collect()
-    }
-
-    /// What is marked as not reached yet, and was reached in every round.
-    pub(crate) fn surprises(&self) -> Vec<String> {
-        self.lines().filter_map(|line| line.surprise()).collect()
     }
 
     /// An aligned table for a terminal.
@@ -121,22 +116,14 @@ impl Line<'_> {
     }
 
     fn failures(&self) -> Vec<String> {
-        let is_broken = |figure: &Figure| figure.is_asserted() && !self.row.not_yet.contains(figure);
         let of_round = |outcome: &Outcome| match outcome {
             Err(trouble) => vec![format!("{}: {trouble}", self.name())],
             Ok(figures) => {
-                let broken = self.misses(figures).into_iter().filter(is_broken);
+                let broken = self.misses(figures).into_iter().filter(|figure| figure.is_asserted());
                 broken.map(|figure| format!("{}: {figure}: {}", self.name(), gist(figures))).collect()
             }
         };
         self.rounds.iter().flat_map(of_round).collect()
-    }
-
-    fn surprise(&self) -> Option<String> {
-        let missed = self.missed();
-        let reached: Vec<_> =
-            self.row.not_yet.iter().filter(|f| !missed.contains(f)).map(Figure::to_string).collect();
-        (!reached.is_empty()).then(|| format!("{}: {}", self.name(), reached.join(", ")))
     }
 
     fn json(&self) -> Value {
@@ -147,9 +134,8 @@ impl Line<'_> {
             }
             Err(trouble) => json!({"error": trouble.to_string()}),
         };
-        let not_yet: Vec<_> = self.row.not_yet.iter().map(Figure::to_string).collect();
         let targets = self.row.targets(self.with);
-        json!({"row": self.row.name, "about": self.row.about, "with": self.with.to_string(), "not_yet": not_yet,
+        json!({"row": self.row.name, "about": self.row.about, "with": self.with.to_string(),
             "rounds": self.rounds.iter().map(round).collect::<Vec<_>>(),
             "target": {"lost": self.lost_max(), "dual": 0, "errors": targets.errors.to_string(),
                 "pause_of_writes_ms": targets.pause_of_writes.to_string(),
@@ -205,11 +191,7 @@ impl Line<'_> {
     }
 
     fn verdict(&self, good: &[&Figures]) -> String {
-        let word = |figure: &Figure| {
-            let known = self.row.not_yet.contains(figure) || !figure.is_asserted();
-            format!("{figure}{}", if known { " (not yet)" } else { "" })
-        };
-        let words: Vec<String> = self.missed().iter().map(word).collect();
+        let words: Vec<String> = self.missed().iter().map(Figure::to_string).collect();
         let mut verdict =
             if words.is_empty() { "reached".into() } else { format!("misses {}", words.join(", ")) };
         let failed = self.rounds.len() - good.len();
@@ -298,13 +280,9 @@ mod tests {
     use crate::row::ROWS;
     use std::io;
 
-    const DEFAULT: Protection = Protection::Default;
-
-    /// The second is marked.
-    const MARKED: &[Row] = &[
-        Row { not_yet: &[], ..ROWS[0] },
-        Row { name: "F3", lost: Lost::UntilNoticed, not_yet: &[Figure::Lost], ..ROWS[0] },
-    ];
+    fn index(row: &str) -> usize {
+        ROWS.iter().position(|of_table| of_table.name == row).expect("it is in the table")
+    }
 
     fn good() -> Figures {
         let pauses = vec![StrikePause { writes: 1450, reads: 1440, promotion: Some(1400) }];
@@ -312,9 +290,8 @@ mod tests {
     }
 
     fn report(row: &str, rounds: Vec<Outcome>) -> Report {
-        let mut report = Report::of(MARKED);
-        let index = MARKED.iter().position(|marked| marked.name == row).expect("it is in the table");
-        rounds.into_iter().for_each(|outcome| report.add(index, DEFAULT, outcome));
+        let mut report = Report::of(ROWS);
+        rounds.into_iter().for_each(|outcome| report.add(index(row), Protection::Default, outcome));
         report
     }
 
@@ -331,26 +308,22 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_marked_as_not_reached_yet_may_be_missed() {
-        let lossy = Figures { lost: 6000, dual: 5500, ..good() };
-        let report = report("F3", vec![Ok(lossy)]);
-        assert_eq!(report.failures().len(), 1, "{:?}", report.failures());
-        assert!(report.failures()[0].starts_with("F3 (default): dual:"));
-        assert!(report.markdown().contains("| 6000 (87) | 5500 |"), "{}", report.markdown());
-        assert!(report.markdown().contains("misses lost (not yet), dual"));
-    }
-
-    #[test]
-    fn what_is_reached_against_expectation_is_said() {
-        assert_eq!(report("F3", vec![Ok(good())]).surprises(), ["F3 (default): lost"]);
-        assert!(report("F1", vec![Ok(good())]).surprises().is_empty());
+    fn a_pause_that_is_too_long_is_said_and_is_no_failure() {
+        let slow = StrikePause { writes: 1700, reads: 1440, promotion: Some(1400) };
+        let report = report("F1", vec![Ok(Figures { pauses: vec![slow], ..good() })]);
+        assert!(report.failures().is_empty());
+        assert!(report.markdown().contains("| misses pause |"), "{}", report.markdown());
     }
 
     #[test]
     fn each_protection_has_a_line_of_its_own() {
         let mut report = report("F3", vec![Ok(Figures { lost: 80, ..good() })]);
-        report.add(1, Protection::NoGuard, Ok(Figures { lost: 390, direct: Some((7, 9)), ..good() }));
-        report.add(1, Protection::Durable, Ok(Figures { lost: 1, ..good() }));
+        report.add(
+            index("F3"),
+            Protection::NoGuard,
+            Ok(Figures { lost: 390, direct: Some((7, 9)), ..good() }),
+        );
+        report.add(index("F3"), Protection::Durable, Ok(Figures { lost: 1, ..good() }));
         let text = report.markdown();
         for cells in
             ["| F3 | default | 100 | 80 (87) |", "| F3 | no-guard | 100 | 390 (until T); direct 7 of 9 |"]

@@ -1,4 +1,4 @@
-//! The rows: what is broken, what the product aims at, and what it keeps already.
+//! The rows: what is broken, and what the product aims at.
 use clap::ValueEnum;
 use std::fmt;
 
@@ -110,8 +110,6 @@ pub(crate) struct Row {
     pub(crate) lost: Lost,
     pub(crate) errors: Errors,
     pub(crate) pause: Pause,
-    /// What is not reached yet, sometimes or always. The rest of losses, dual writes and errors is asserted.
-    pub(crate) not_yet: &'static [Figure],
 }
 
 /// What a round must give.
@@ -152,7 +150,6 @@ const ROW: Row = Row {
     lost: Lost::None,
     errors: IN_FLIGHT,
     pause: AfterPromotion(100),
-    not_yet: &[],
 };
 /// A partition of which the proxy sees both sides.
 const CUT: Row = Row { fault: Cut, lost: Lost::UntilNoticed, pause: AfterPromotion(200), ..ROW };
@@ -309,7 +306,7 @@ impl Fault {
 }
 
 impl Figure {
-    /// Whether a short run asserts it; what is measured in milliseconds depends on the machine.
+    /// Whether it is asserted; what is measured in milliseconds depends on the machine.
     pub(crate) fn is_asserted(self) -> bool {
         matches!(self, Figure::Lost | Figure::Dual | Figure::Errors)
     }
