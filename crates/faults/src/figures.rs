@@ -31,6 +31,8 @@ pub(crate) enum InFlight {
     ThatMoment,
     /// One for each writer: what is sent into the void before it is noticed.
     EachWriter,
+    /// One for each writer of another proxy than the first: what is sent to a master that the first has paused.
+    OfOtherProxies,
 }
 
 /// All that is known about one round of a row. Times count from its beginning.
@@ -186,6 +188,7 @@ impl Evidence {
                 writers.collect::<BTreeSet<_>>().len()
             }
             InFlight::EachWriter => WRITERS * self.journals.len(),
+            InFlight::OfOtherProxies => WRITERS * (self.journals.len() - 1),
         };
         count as u64
     }

@@ -200,6 +200,7 @@ impl<'a> Round<'a> {
         let in_flight = match fault {
             _ if fault.is_silent() => InFlight::EachWriter,
             Fault::Kill | Fault::Twice => InFlight::ThatMoment,
+            Fault::Switchover => InFlight::OfOtherProxies,
             _ => InFlight::None,
         };
         let at = self.now();

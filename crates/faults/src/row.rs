@@ -232,7 +232,14 @@ pub(crate) const ROWS: &[Row] = &[
         direct: true,
         ..FAILOVER
     },
-    Row { name: "two-F4s", about: "F4s with two proxies and direct clients", proxies: 2, ..SWITCHOVER },
+    // The other proxy is a client as any other: what it has sent waits in the pause (docs/guide/switchover.md).
+    Row {
+        name: "two-F4s",
+        about: "F4s with two proxies and direct clients",
+        proxies: 2,
+        errors: IN_FLIGHT,
+        ..SWITCHOVER
+    },
 ];
 
 impl Row {
