@@ -70,6 +70,10 @@ struct Arguments {
 }
 
 impl Arguments {
+    fn jobs(&self) -> u32 {
+        self.jobs.unwrap_or(if self.short { 7 } else { 2 })
+    }
+
     /// With what the row is played. Where the guard lets some be lost, durable writes are what a short run must try too.
     fn protections(&self, row: &Row) -> Vec<Protection> {
         let may_lose = row.lost != Lost::None && row.meanwhile == Meanwhile::Nothing;
@@ -121,14 +125,15 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         after: Duration::from_secs(after),
     };
     let mut report = play_all(&stage, &rows, arguments);
-    let lines = if stage.lines.is_empty() { "defaults".to_owned() } else { stage.lines.join(", ") };
+    let (rounds, jobs) = (arguments.rounds, arguments.jobs());
     report.about = vec![
-        ("rounds", format!("{}, outages of {outage} s; medians (min…max)", arguments.rounds)),
+        ("rounds", format!("{rounds}, {jobs} at a time, outages of {outage} s; medians (min…max)")),
         ("load", "8 writers, together 290 SET/s, 4 readers with 145 GET/s".into()),
-        ("configuration", lines),
+        ("machine", format!("{} cores", thread::available_parallelism()?)),
         ("proxy", pointsman_version),
         ("server", version(&redis).unwrap_or_default()),
     ];
+    report.about.extend(stage.lines.iter().map(|line| ("configuration", line.clone())));
     publish(&report, arguments)
 }
 
@@ -151,7 +156,7 @@ fn names(wanted: &str, row: &str) -> bool {
 fn play_all(stage: &Stage, rows: &[usize], arguments: &Arguments) -> Report {
     let of_row = |&row: &usize| arguments.protections(&ROWS[row]).into_iter().map(move |with| (row, with));
     let rounds: Vec<_> = (0..arguments.rounds).flat_map(|_| rows.iter().flat_map(of_row)).collect();
-    let jobs = arguments.jobs.unwrap_or(if arguments.short { 7 } else { 2 }).min(rounds.len() as u32);
+    let jobs = arguments.jobs().min(rounds.len() as u32);
     let (next, report, begin) = (AtomicUsize::new(0), Mutex::new(Report::of(ROWS)), Instant::now());
     let work = |job: u32| {
         thread::sleep(STAGGER * job);
@@ -160,18 +165,19 @@ fn play_all(stage: &Stage, rows: &[usize], arguments: &Arguments) -> Report {
                 let (seconds, name, with) = (begin.elapsed().as_secs(), ROWS[row].name, with.to_string());
                 eprintln!("{seconds:>4} s  {name:<7} {with:<8} {said}");
             };
-            let outcome = play(stage, row, with, say);
-            report.lock().expect("no code panics while it holds this lock").add(row, with, outcome);
+            let (outcome, again) = play(stage, row, with, say);
+            report.lock().expect("no code panics while it holds this lock").add(row, with, outcome, again);
         }
     };
     thread::scope(|scope| (0..jobs).for_each(|job| drop(scope.spawn(move || work(job)))));
     report.into_inner().expect("no code panics while it holds this lock")
 }
 
-/// A round; once more if it was none.
-fn play(stage: &Stage, row: usize, with: Protection, say: impl Fn(&str)) -> Outcome {
+/// A round; once more if it was none, and why.
+fn play(stage: &Stage, row: usize, with: Protection, say: impl Fn(&str)) -> (Outcome, Option<String>) {
     let mut outcome = stage.play(&ROWS[row], with);
-    if let Some(why) = no_evidence(&outcome, &ROWS[row], with) {
+    let again = no_evidence(&outcome, &ROWS[row], with);
+    if let Some(why) = &again {
         say(&format!("is played once more: {why}"));
         outcome = stage.play(&ROWS[row], with);
     }
@@ -179,7 +185,7 @@ fn play(stage: &Stage, row: usize, with: Protection, say: impl Fn(&str)) -> Outc
         Ok(figures) => say(&gist(figures)),
         Err(trouble) => say(&format!("failed: {trouble}")),
     }
-    outcome
+    (outcome, again)
 }
 
 /// The first line that a program says about its version, if it runs.

@@ -371,3 +371,39 @@ fn missing(node: &Server, writes: &[WriteId]) -> io::Result<BTreeSet<WriteId>> {
         Ok(missing)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::ROWS;
+
+    fn is_played_again(played: &Result<Figures, Trouble>) -> bool {
+        no_evidence(played, &ROWS[0], Protection::Default).is_some()
+    }
+
+    /// One uncertain write, and none in flight.
+    fn uncertain(stall: u64) -> Figures {
+        Figures { errors: [("UNCERTAIN".to_owned(), (1, 0))].into(), stall, ..Figures::default() }
+    }
+
+    #[test]
+    fn what_the_servers_did_not_do_is_played_again_and_what_the_proxy_does_wrong_is_not() {
+        assert!(is_played_again(&Err(io::Error::other("the Sentinels promoted nobody").into())));
+        assert!(!is_played_again(&Err(Trouble::proxy("it ended"))));
+    }
+
+    #[test]
+    fn an_error_too_many_is_played_again_only_if_the_machine_stalled() {
+        assert!(is_played_again(&Ok(uncertain(STALL_MS_MAX + 1))));
+        assert!(!is_played_again(&Ok(uncertain(STALL_MS_MAX))));
+        let slow = Figures { stall: 10 * STALL_MS_MAX, ..Figures::default() };
+        assert!(!is_played_again(&Ok(slow)), "there is no error");
+    }
+
+    #[test]
+    fn no_stall_excuses_a_lost_or_a_dual_write() {
+        let stalled = uncertain(10 * STALL_MS_MAX);
+        assert!(!is_played_again(&Ok(Figures { lost: 1, ..stalled.clone() })));
+        assert!(!is_played_again(&Ok(Figures { dual: 1, ..stalled })));
+    }
+}

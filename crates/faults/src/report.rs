@@ -34,17 +34,19 @@ pub(crate) struct Report {
     rows: &'static [Row],
     pub(crate) about: Vec<(&'static str, String)>,
     rounds: BTreeMap<(usize, Protection), Vec<Outcome>>,
+    again: Vec<String>,
 }
 
 impl Report {
     /// Without rounds yet.
     pub(crate) fn of(rows: &'static [Row]) -> Self {
-        Self { rows, about: vec![], rounds: BTreeMap::new() }
+        Self { rows, about: vec![], rounds: BTreeMap::new(), again: vec![] }
     }
 
-    /// Adds a round of the row of that index.
-    pub(crate) fn add(&mut self, row: usize, with: Protection, outcome: Outcome) {
+    /// Adds a round of the row of that index, and why it was played once more, if it was.
+    pub(crate) fn add(&mut self, row: usize, with: Protection, outcome: Outcome, again: Option<String>) {
         self.rounds.entry((row, with)).or_default().push(outcome);
+        self.again.extend(again.map(|why| format!("{} ({with}): {why}", self.rows[row].name)));
     }
 
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
@@ -83,14 +85,16 @@ impl Report {
     }
 
     fn notes(&self, bullet: &str) -> String {
-        let about = self.about.iter().map(|(word, says)| format!("{bullet}{word}: {says}\n"));
-        format!("\n{}", about.collect::<String>())
+        let about = self.about.iter().map(|(word, says)| (*word, says));
+        let again = self.again.iter().map(|why| ("played once more", why));
+        let notes = about.chain(again).map(|(word, says)| format!("{bullet}{word}: {says}\n"));
+        format!("\n{}", notes.collect::<String>())
     }
 
     /// Everything, each round included.
     pub(crate) fn json(&self) -> Value {
         let about: BTreeMap<_, _> = self.about.iter().map(|(word, says)| (*word, says)).collect();
-        json!({"about": about, "rows": self.lines().map(|line| line.json()).collect::<Vec<_>>()})
+        json!({"about": about, "again": self.again, "rows": self.lines().map(|line| line.json()).collect::<Vec<_>>()})
     }
 }
 
@@ -291,7 +295,7 @@ mod tests {
 
     fn report(row: &str, rounds: Vec<Outcome>) -> Report {
         let mut report = Report::of(ROWS);
-        rounds.into_iter().for_each(|outcome| report.add(index(row), Protection::Default, outcome));
+        rounds.into_iter().for_each(|outcome| report.add(index(row), Protection::Default, outcome, None));
         report
     }
 
@@ -318,12 +322,10 @@ mod tests {
     #[test]
     fn each_protection_has_a_line_of_its_own() {
         let mut report = report("F3", vec![Ok(Figures { lost: 80, ..good() })]);
-        report.add(
-            index("F3"),
-            Protection::NoGuard,
-            Ok(Figures { lost: 390, direct: Some((7, 9)), ..good() }),
-        );
-        report.add(index("F3"), Protection::Durable, Ok(Figures { lost: 1, ..good() }));
+        let unguarded = Figures { lost: 390, direct: Some((7, 9)), ..good() };
+        report.add(index("F3"), Protection::NoGuard, Ok(unguarded), None);
+        let durable = Figures { lost: 1, ..good() };
+        report.add(index("F3"), Protection::Durable, Ok(durable), Some("no votes".into()));
         let text = report.markdown();
         for cells in
             ["| F3 | default | 100 | 80 (87) |", "| F3 | no-guard | 100 | 390 (until T); direct 7 of 9 |"]
@@ -331,6 +333,7 @@ mod tests {
             assert!(text.contains(cells), "{text}");
         }
         assert!(text.contains("| F3 | durable | 100 | 1 (0) |"), "{text}");
+        assert!(text.contains("- played once more: F3 (durable): no votes"), "{text}");
     }
 
     #[test]
