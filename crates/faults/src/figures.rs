@@ -11,6 +11,8 @@ use std::time::Duration;
 const NOTICED: Duration = Duration::from_millis(5);
 /// A stall that ends within this time after a strike may have hidden it.
 const STALLED: Duration = Duration::from_millis(200);
+/// For so long a switchover can pause the master's writes, with down-after 1 s: 450 ms, less its own steps.
+const PAUSE_MS: u64 = 400;
 /// How soon after the healing of a partition there must be service.
 const HEALED_MS_MAX: u64 = 2000;
 
@@ -225,13 +227,19 @@ impl Figures {
         };
         let checks = [
             (Figure::Lost, self.lost > self.lost_max(targets.lost)),
-            (Figure::Lost, targets.direct_is_safe && direct_lost > 0),
+            (Figure::Lost, targets.direct_is_safe && self.is_promoted_in_time() && direct_lost > 0),
             (Figure::Dual, self.dual > 0),
             (Figure::Errors, !self.errors_allowed(targets.errors)),
             (Figure::Pause, self.pauses.iter().any(is_long)),
             (Figure::Ready, self.ready.is_some_and(|ready| ready > READY_MS_MAX)),
         ];
         checks.into_iter().filter(|check| check.1).map(|check| check.0).collect()
+    }
+
+    /// Whether a switchover's pause of the master's writes can have lasted until the promotion.
+    fn is_promoted_in_time(&self) -> bool {
+        let promotion = self.pauses.first().and_then(|pause| pause.promotion);
+        promotion.is_some_and(|promotion| promotion + self.stall <= PAUSE_MS)
     }
 
     fn is_longer(&self, pause: &StrikePause, ms: u64, target: Pause) -> bool {
@@ -445,7 +453,13 @@ mod tests {
         let figures = evidence.figures();
         assert_eq!((figures.lost, figures.direct), (0, Some((1, 2))));
         assert!(figures.misses(&targets("two-F1")).is_empty());
-        assert!(figures.misses(&targets("two-F4s")).contains(&Figure::Lost));
+        let misses = |promotion, stall| {
+            let pauses = vec![StrikePause { promotion: Some(promotion), ..figures.pauses[0] }];
+            Figures { pauses, stall, ..figures.clone() }.misses(&targets("two-F4s"))
+        };
+        assert!(misses(PAUSE_MS, 0).contains(&Figure::Lost));
+        assert!(!misses(PAUSE_MS + 1, 0).contains(&Figure::Lost), "the pause had ended");
+        assert!(!misses(PAUSE_MS, 1).contains(&Figure::Lost), "the machine stalled");
     }
 
     #[test]

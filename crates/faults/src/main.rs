@@ -70,6 +70,20 @@ struct Arguments {
 }
 
 impl Arguments {
+    /// The binary to test, if it runs.
+    fn pointsman(&self) -> Result<PathBuf, Box<dyn Error>> {
+        let program = match &self.pointsman {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("pointsman"),
+        };
+        if version(&program).is_none() {
+            let path = program.display();
+            let what = "build it (cargo build -p pointsman), or give --pointsman";
+            return Err(format!("{path} does not run: {what}").into());
+        }
+        Ok(program.canonicalize()?)
+    }
+
     fn jobs(&self) -> u32 {
         self.jobs.unwrap_or(if self.short { 7 } else { 2 })
     }
@@ -104,37 +118,32 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         println!("skipped: network namespaces cannot be made here: {why}");
         return Ok(true);
     }
-    let redis = server_program()?;
-    let pointsman = match &arguments.pointsman {
-        Some(path) => path.clone(),
-        None => std::env::current_exe()?.with_file_name("pointsman"),
-    };
-    let Some(pointsman_version) = version(&pointsman) else {
-        let path = pointsman.display();
-        return Err(
-            format!("{path} does not run: build it (cargo build -p pointsman), or give --pointsman").into()
-        );
-    };
     let (outage, after) = if arguments.short { (8, 12) } else { (20, 16) };
     let stage = Stage {
         guard,
-        pointsman: pointsman.canonicalize()?,
-        redis: redis.clone(),
+        pointsman: arguments.pointsman()?,
+        redis: server_program()?,
         lines: arguments.lines.clone(),
         outage: Duration::from_secs(outage),
         after: Duration::from_secs(after),
     };
     let mut report = play_all(&stage, &rows, arguments);
-    let (rounds, jobs) = (arguments.rounds, arguments.jobs());
-    report.about = vec![
+    report.about = about(&stage, arguments);
+    publish(&report, arguments)
+}
+
+/// What figures depend on.
+fn about(stage: &Stage, arguments: &Arguments) -> Vec<(&'static str, String)> {
+    let (rounds, jobs, outage) = (arguments.rounds, arguments.jobs(), stage.outage.as_secs());
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let about = [
         ("rounds", format!("{rounds}, {jobs} at a time, outages of {outage} s; medians (min…max)")),
         ("load", "8 writers, together 290 SET/s, 4 readers with 145 GET/s".into()),
-        ("machine", format!("{} cores", thread::available_parallelism()?)),
-        ("proxy", pointsman_version),
-        ("server", version(&redis).unwrap_or_default()),
+        ("machine", format!("{cores} cores")),
+        ("proxy", version(&stage.pointsman).unwrap_or_default()),
+        ("server", version(&stage.redis).unwrap_or_default()),
     ];
-    report.about.extend(stage.lines.iter().map(|line| ("configuration", line.clone())));
-    publish(&report, arguments)
+    about.into_iter().chain(stage.lines.iter().map(|line| ("configuration", line.clone()))).collect()
 }
 
 fn rows(wanted: &[String]) -> Result<Vec<usize>, String> {

@@ -27,8 +27,8 @@ const FLOWING: u64 = 40;
 const DIRECT: u32 = 9;
 /// How long the load goes on where nobody was deposed, after everything was put right.
 const NOBODY_DEPOSED: Duration = Duration::from_secs(4);
-/// Half of down-after. If the machine stalls for longer, Sentinels may see deaths that no row is about.
-const STALL_MS_MAX: u64 = 500;
+/// A quarter of down-after. If the machine stalls for longer, Sentinels and the proxy may see deaths that no row is about.
+const STALL_MS_MAX: u64 = 250;
 /// Keys per MGET.
 const BATCH: usize = 500;
 
@@ -232,8 +232,10 @@ impl<'a> Round<'a> {
             return Ok(());
         }
         let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        Err(Trouble::Proxy(format!("the switchover failed: {said}")))
+        let said = format!("the switchover failed: {}", String::from_utf8_lossy(&said));
+        // It gives up, as it should, if somebody takes too long.
+        let stall = self.watch.seen().stall(Duration::ZERO, self.now()).as_millis() as u64;
+        if stall > STALL_MS_MAX { Err(io::Error::other(said).into()) } else { Err(Trouble::Proxy(said)) }
     }
 
     /// What was acknowledged to those who wrote to the first master itself. After a switchover they must have been refused.
