@@ -13,6 +13,8 @@ const NOTICED: Duration = Duration::from_millis(5);
 const STALLED: Duration = Duration::from_millis(200);
 /// For so long a switchover can pause the master's writes, with down-after 1 s: 450 ms, less its own steps.
 const PAUSE_MS: u64 = 400;
+/// A quarter of down-after. If the machine stalls for longer, Sentinels and the proxy may see deaths that no row is about.
+pub(crate) const STALL_MS_MAX: u64 = 250;
 /// How soon after the healing of a partition there must be service.
 const HEALED_MS_MAX: u64 = 2000;
 
@@ -236,6 +238,17 @@ impl Figures {
         checks.into_iter().filter(|check| check.1).map(|check| check.0).collect()
     }
 
+    /// What of it is a failure: no pause, as they depend on the machine, and no errors where it stalled.
+    pub(crate) fn broken(&self, targets: &Targets) -> BTreeSet<Figure> {
+        let mut broken = self.misses(targets);
+        broken.retain(|figure| match figure {
+            Figure::Lost | Figure::Dual => true,
+            Figure::Errors => self.stall <= STALL_MS_MAX,
+            Figure::Pause | Figure::Ready => false,
+        });
+        broken
+    }
+
     /// Whether a switchover's pause of the master's writes can have lasted until the promotion.
     fn is_promoted_in_time(&self) -> bool {
         let promotion = self.pauses.first().and_then(|pause| pause.promotion);
@@ -398,6 +411,15 @@ mod tests {
         let mut evidence = kill();
         evidence.journals[0].reads.push(operation(2, 1555, 1556, Outcome::Error("UNCERTAIN".into())));
         assert_eq!(evidence.figures().misses(&targets("F1")), [Figure::Errors].into());
+    }
+
+    #[test]
+    fn a_stalled_machine_excuses_errors_and_neither_losses_nor_dual_writes() {
+        let all =
+            Figures { lost: 1, dual: 1, errors: [("closed".into(), (1, 0))].into(), ..kill().figures() };
+        let broken = |stall| Figures { stall, ..all.clone() }.broken(&targets("F1"));
+        assert_eq!(broken(STALL_MS_MAX), [Figure::Lost, Figure::Dual, Figure::Errors].into());
+        assert_eq!(broken(STALL_MS_MAX + 1), [Figure::Lost, Figure::Dual].into());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! One round of one row: a deployment of its own, a load, a fault, and what became of it.
-use crate::figures::{Evidence, Figures, InFlight, Strike};
+use crate::figures::{Evidence, Figures, InFlight, STALL_MS_MAX, Strike};
 use crate::guard::Guard;
 use crate::load::{Load, Operation, Outcome, WriteId};
 use crate::network::{HOSTS, PROXY, Sides};
@@ -27,8 +27,6 @@ const FLOWING: u64 = 40;
 const DIRECT: u32 = 9;
 /// How long the load goes on where nobody was deposed, after everything was put right.
 const NOBODY_DEPOSED: Duration = Duration::from_secs(4);
-/// A quarter of down-after. If the machine stalls for longer, Sentinels and the proxy may see deaths that no row is about.
-const STALL_MS_MAX: u64 = 250;
 /// Keys per MGET.
 const BATCH: usize = 500;
 

@@ -123,7 +123,7 @@ impl Line<'_> {
         let of_round = |outcome: &Outcome| match outcome {
             Err(trouble) => vec![format!("{}: {trouble}", self.name())],
             Ok(figures) => {
-                let broken = self.misses(figures).into_iter().filter(|figure| figure.is_asserted());
+                let broken = figures.broken(&self.row.targets(self.with)).into_iter();
                 broken.map(|figure| format!("{}: {figure}: {}", self.name(), gist(figures))).collect()
             }
         };

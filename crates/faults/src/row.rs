@@ -312,13 +312,6 @@ impl Fault {
     }
 }
 
-impl Figure {
-    /// Whether it is asserted; what is measured in milliseconds depends on the machine.
-    pub(crate) fn is_asserted(self) -> bool {
-        matches!(self, Figure::Lost | Figure::Dual | Figure::Errors)
-    }
-}
-
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
