@@ -15,6 +15,8 @@ const STALLED: Duration = Duration::from_millis(200);
 const PAUSE_MS: u64 = 400;
 /// A quarter of down-after. If the machine stalls for longer, Sentinels and the proxy may see deaths that no row is about.
 pub(crate) const STALL_MS_MAX: u64 = 250;
+/// Commands are held for 10 s. Sentinels whose votes were split promote later than that.
+const PROMOTION_MS_MAX: u64 = 8000;
 /// How soon after the healing of a partition there must be service.
 const HEALED_MS_MAX: u64 = 2000;
 
@@ -238,12 +240,21 @@ impl Figures {
         checks.into_iter().filter(|check| check.1).map(|check| check.0).collect()
     }
 
-    /// What of it is a failure: no pause, as they depend on the machine, and no errors where it stalled.
+    /// What was not the proxy's doing and can have made errors.
+    pub(crate) fn disturbance(&self) -> Option<String> {
+        let promotion = self.pauses.iter().filter_map(|pause| pause.promotion).max().unwrap_or_default();
+        if promotion > PROMOTION_MS_MAX {
+            return Some(format!("the Sentinels took {promotion} ms to promote a node"));
+        }
+        (self.stall > STALL_MS_MAX).then(|| format!("the machine stalled for {} ms", self.stall))
+    }
+
+    /// What of it is a failure: no pause, as they depend on the machine, and no errors that have another reason.
     pub(crate) fn broken(&self, targets: &Targets) -> BTreeSet<Figure> {
         let mut broken = self.misses(targets);
         broken.retain(|figure| match figure {
             Figure::Lost | Figure::Dual => true,
-            Figure::Errors => self.stall <= STALL_MS_MAX,
+            Figure::Errors => self.disturbance().is_none(),
             Figure::Pause | Figure::Ready => false,
         });
         broken
@@ -411,6 +422,17 @@ mod tests {
         let mut evidence = kill();
         evidence.journals[0].reads.push(operation(2, 1555, 1556, Outcome::Error("UNCERTAIN".into())));
         assert_eq!(evidence.figures().misses(&targets("F1")), [Figure::Errors].into());
+    }
+
+    #[test]
+    fn an_election_that_takes_longer_than_the_hold_excuses_errors() {
+        let figures = Figures { errors: [("MASTERDOWN".into(), (9, 9))].into(), ..kill().figures() };
+        let broken = |promotion| {
+            let pauses = vec![StrikePause { promotion: Some(promotion), ..figures.pauses[0] }];
+            Figures { pauses, ..figures.clone() }.broken(&targets("F1"))
+        };
+        assert_eq!(broken(PROMOTION_MS_MAX), [Figure::Errors].into());
+        assert!(broken(PROMOTION_MS_MAX + 1).is_empty());
     }
 
     #[test]

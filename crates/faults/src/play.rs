@@ -79,9 +79,8 @@ pub(crate) fn no_evidence(played: &Result<Figures, Trouble>, row: &Row, with: Pr
     match played {
         Ok(figures) => {
             let misses = figures.misses(&row.targets(with));
-            let by_stall = figures.stall > STALL_MS_MAX && misses.contains(&Figure::Errors);
             let proven = misses.contains(&Figure::Lost) || misses.contains(&Figure::Dual);
-            (by_stall && !proven).then(|| format!("the machine stalled for {} ms", figures.stall))
+            figures.disturbance().filter(|_| misses.contains(&Figure::Errors) && !proven)
         }
         Err(trouble @ Trouble::Stage(_)) => Some(trouble.to_string()),
         Err(Trouble::Proxy(_)) => None,
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_too_many_is_played_again_only_if_the_machine_stalled() {
+    fn an_error_too_many_is_played_again_only_if_it_may_have_another_reason() {
         assert!(is_played_again(&Ok(uncertain(STALL_MS_MAX + 1))));
         assert!(!is_played_again(&Ok(uncertain(STALL_MS_MAX))));
         let slow = Figures { stall: 10 * STALL_MS_MAX, ..Figures::default() };
