@@ -322,7 +322,10 @@ impl Switchover {
         match answer {
             Err(why) => self.warn(now, format!("it is not known whether the order was taken: {why}")),
             _ => match failure(answer) {
-                Some(why) => return self.give_up(now, format!("the order to fail over was refused: {why}")),
+                Some(why) => {
+                    self.ordered_at = None;
+                    return self.give_up(now, format!("the order to fail over was refused: {why}"));
+                }
                 None => self.say(now, "the order was taken; waiting for the promotion".into()),
             },
         }

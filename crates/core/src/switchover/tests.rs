@@ -168,6 +168,46 @@ fn a_replica_that_does_not_catch_up_in_time_ends_it_before_the_order() {
 }
 
 #[test]
+fn a_process_that_was_stopped_does_not_order_when_its_pause_is_over() {
+    let mut w = World::new();
+    for port in [1, 2] {
+        w.nodes.get_mut(&port).unwrap().offset = 1010;
+    }
+    w.begin(Order::default());
+    while !w.did("CLIENT PAUSE 4") {
+        w.step();
+    }
+    w.silent = true;
+    w.step();
+    // The last one has caught up meanwhile, and its answer is read before the clock is looked at.
+    w.silent = false;
+    w.now = w.now + MS * 2000;
+    w.nodes.get_mut(&3).unwrap().offset = 1010;
+    w.answer_info(3);
+    let why = w.finish().unwrap_err();
+    assert!(why.contains("the old master goes on: too little is left of the pause"), "{why}");
+    assert!(!w.did("SENTINEL FAILOVER mymaster"));
+    w.assert_put_back();
+}
+
+#[test]
+fn a_process_that_was_stopped_behind_the_order_does_not_say_that_the_old_master_goes_on() {
+    let mut w = World::new();
+    w.begin(Order::default());
+    w.stalled = true;
+    while !w.did("SENTINEL FAILOVER mymaster") {
+        w.step();
+    }
+    // What its topology knows is from before the order; the replicas do not answer.
+    (w.outlook.holds, w.silent) = (None, true);
+    w.now = w.now + MS * 2000;
+    w.s.look(w.now, w.outlook.clone());
+    w.s.timeout(w.now);
+    w.drain();
+    assert!(w.outcome.is_none() && w.held, "{:?}", w.outcome);
+}
+
+#[test]
 fn commands_that_stay_in_flight_end_it_before_the_pause() {
     let mut w = World::new();
     w.in_flight = 3;

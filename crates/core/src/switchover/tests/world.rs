@@ -57,6 +57,10 @@ pub(super) struct World {
     pub(super) fail: Option<(usize, Fail)>,
     /// Sentinels that were ordered to do something never do it.
     pub(super) lazy: bool,
+    /// The topology learns nothing.
+    pub(super) stalled: bool,
+    /// Nobody answers any more.
+    pub(super) silent: bool,
     lines: BTreeMap<LineId, u16>,
     pub(super) commands: Vec<(Now, u16, String)>,
     promotion: Option<(Now, u16)>,
@@ -87,6 +91,7 @@ impl World {
             service: "cache".into(),
             monitored: Some("mymaster".into()),
             master: Some(at(1)),
+            proven_at: Now::ZERO,
             holds: None,
             nodes: nodes.keys().map(known).collect(),
             sentinels: (11..14).map(at).collect(),
@@ -107,6 +112,8 @@ impl World {
             denied: None,
             fail: None,
             lazy: false,
+            stalled: false,
+            silent: false,
             lines: BTreeMap::new(),
             commands: Vec::new(),
             promotion: None,
@@ -136,6 +143,11 @@ impl World {
 
     pub(super) fn order(&mut self, order: Order) -> Result<String, String> {
         self.begin(order);
+        self.finish()
+    }
+
+    /// Goes on to its end.
+    pub(super) fn finish(&mut self) -> Result<String, String> {
         let end = self.now + Duration::from_secs(120);
         while self.outcome.is_none() {
             self.step();
@@ -173,6 +185,9 @@ impl World {
         }
         if let Some((_, new)) = self.proof.take_if(|p| self.now >= p.0) {
             (self.outlook.master, self.outlook.holds) = (Some(at(new)), None);
+        }
+        if !self.stalled && self.outlook.holds.is_none() {
+            self.outlook.proven_at = self.now;
         }
         if self.shown_at.take_if(|t| self.now >= *t).is_some() {
             self.shown = self.nodes.iter().map(|(port, n)| (*port, n.priority)).collect();
@@ -232,6 +247,7 @@ impl World {
             let reply = match fail {
                 Some(Fail::Error) => "-ERR it fails\r\n".into(),
                 Some(Fail::Silent) => continue,
+                None if self.silent => continue,
                 Some(Fail::Lost | Fail::LostAfter) => {
                     if fail == Some(Fail::LostAfter) {
                         self.answer(port, &command);
@@ -335,6 +351,13 @@ impl World {
             ["FAILOVER", "ABORT"] | ["CONFIG", "REWRITE"] => "+OK\r\n".into(),
             _ => "-ERR unknown command\r\n".into(),
         }
+    }
+
+    /// A node answers a question that was asked while all were silent.
+    pub(super) fn answer_info(&mut self, port: u16) {
+        let reply = self.node(port, "INFO replication");
+        self.s.bytes(self.now, LineId(port - 1), reply.as_bytes());
+        self.drain();
     }
 
     /// Whatever happened: nothing of ours is left.
