@@ -324,6 +324,9 @@ impl Switchover {
             _ => match failure(answer) {
                 Some(why) => {
                     self.ordered_at = None;
+                    if why.starts_with("INPROG") {
+                        self.undo.leave_pause();
+                    }
                     return self.give_up(now, format!("the order to fail over was refused: {why}"));
                 }
                 None => self.say(now, "the order was taken; waiting for the promotion".into()),

@@ -78,6 +78,7 @@ impl Switchover {
     /// Before the order, anything that makes the service hold ends the switchover.
     pub(super) fn disturbed(&mut self, now: Now) -> bool {
         if let Some(why) = self.outlook.holds.clone() {
+            self.undo.leave_pause();
             self.give_up(now, format!("the service has begun to hold: {why}"));
             return true;
         }

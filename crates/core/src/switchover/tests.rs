@@ -208,6 +208,27 @@ fn a_process_that_was_stopped_behind_the_order_does_not_say_that_the_old_master_
 }
 
 #[test]
+fn the_pause_of_another_switchover_is_not_ended_by_one_that_comes_too_late() {
+    // Its order is refused …
+    let mut w = World::new();
+    w.rival = true;
+    let why = w.run(None).unwrap_err();
+    assert!(why.contains("INPROG") && w.did("CLIENT PAUSE 4") && !w.did("CLIENT UNPAUSE"), "{why}");
+    assert!(!w.held);
+    w.assert_put_back();
+    // … or it sees the other's failover before it gives one.
+    let mut w = World::new();
+    w.nodes.get_mut(&1).unwrap().offset = 1010;
+    w.begin(Order::default());
+    assert!(w.did("CLIENT PAUSE 4"));
+    w.outlook.holds = Some("a Sentinel is failing over".into());
+    w.happen();
+    w.drain();
+    assert!(w.finish().unwrap_err().contains("has begun to hold") && !w.did("CLIENT UNPAUSE"));
+    w.assert_put_back();
+}
+
+#[test]
 fn commands_that_stay_in_flight_end_it_before_the_pause() {
     let mut w = World::new();
     w.in_flight = 3;

@@ -59,6 +59,8 @@ pub(super) struct World {
     pub(super) lazy: bool,
     /// The topology learns nothing.
     pub(super) stalled: bool,
+    /// Another switchover of the same deployment is ahead of ours: what it has paused, and its failover.
+    pub(super) rival: bool,
     /// Nobody answers any more.
     pub(super) silent: bool,
     lines: BTreeMap<LineId, u16>,
@@ -113,6 +115,7 @@ impl World {
             fail: None,
             lazy: false,
             stalled: false,
+            rival: false,
             silent: false,
             lines: BTreeMap::new(),
             commands: Vec::new(),
@@ -301,6 +304,9 @@ impl World {
 
     /// The leader promotes the first replica that it believes to have a priority.
     fn failover(&mut self) -> String {
+        if self.rival {
+            return "-INPROG Failover already in progress\r\n".into();
+        }
         let able = |port: &u16, n: &Node| n.follows == Some(1) && self.shown[port] > 0;
         let new = self.nodes.iter().find(|(port, n)| able(port, n)).map(|(port, _)| *port);
         let Some(new) = new else { return "-NOGOODSLAVE No suitable replica to promote\r\n".into() };
