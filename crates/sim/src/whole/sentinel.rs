@@ -105,13 +105,21 @@ impl Whole {
             }
             (b"SENTINEL", b"SENTINELS") => self.say_sentinels(s),
             (b"SENTINEL", b"SLAVES" | b"REPLICAS") => self.say_replicas(s),
-            (b"SENTINEL", b"FAILOVER") => {
-                let calm = self.says(s).stage == Stage::Calm;
-                if calm {
-                    self.world.force(self.now / 1000, s);
-                    return b"+OK\r\n".to_vec();
-                }
-                error("INPROG Failover already in progress")
+            (b"SENTINEL", b"FAILOVER") if args.len() != 3 => {
+                error("ERR wrong number of arguments for 'sentinel|failover' command")
+            }
+            (b"SENTINEL", b"FAILOVER") if args[2] != NAME.as_bytes() => {
+                error("ERR No such master with that name")
+            }
+            (b"SENTINEL", b"FAILOVER") => match self.world.force(self.now / 1000, s) {
+                Ok(()) => b"+OK\r\n".to_vec(),
+                Err(why) => error(why),
+            },
+            (b"INFO", _) => {
+                let tilt = u8::from(self.world.tilts(self.now / 1000, s));
+                let mut out = Vec::new();
+                bulk(&mut out, format!("# Sentinel\r\nsentinel_tilt:{tilt}\r\n").as_bytes());
+                out
             }
             _ => error("ERR unknown command"),
         }
@@ -196,12 +204,17 @@ impl Whole {
         let mut out = Vec::with_capacity(150 * replicas.len() + 8);
         head(&mut out, b'*', replicas.len());
         for n in replicas {
-            let promoted = if says.selected == Some(n) { "slave,promoted" } else { "slave" };
+            let (priority, down) = self.world.shows(self.now / 1000, s, n);
+            let flags = match (says.selected == Some(n), down) {
+                (true, _) => "slave,promoted",
+                (false, true) => "s_down,slave,disconnected",
+                (false, false) => "slave",
+            };
             let fields = [
                 ("ip", Text(&self.names[n])),
                 ("port", Number(6379)),
-                ("flags", Text(promoted)),
-                ("slave-priority", Number(self.stores[n].priority)),
+                ("flags", Text(flags)),
+                ("slave-priority", Number(priority)),
             ];
             flat(&mut out, &fields);
         }
