@@ -5,7 +5,7 @@ use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
 use crate::hold::{Pass, Redo, Then, pass};
-use crate::ledger::{Apply, Owner, Slot};
+use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::scan::{self, Malformed, RequestStep};
 use crate::resp::{Proto, inline, reply};
@@ -39,10 +39,7 @@ const WAIT_CHANNEL: &[u8] = b"pointsman:wait";
 
 impl Worker {
     pub(super) fn client_bytes(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        c.active = now;
-        let service = c.service;
-        self.service(service).counters.client_bytes_in += bytes.len() as u64;
+        self.note_read(now, id, bytes.len());
         // Of a request that arrived in part only the missing bytes are put to it; those behind it stay where they are.
         let Some(c) = self.clients.get(id) else { return };
         let missing = c.scan.missing(c.waiting());
@@ -54,7 +51,14 @@ impl Worker {
         }
     }
 
-    fn take_in(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
+    pub(super) fn note_read(&mut self, now: Now, id: ClientId, n: usize) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        (c.active, c.last_read) = (now, n);
+        let service = c.service;
+        self.service(service).counters.client_bytes_in += n as u64;
+    }
+
+    pub(super) fn take_in(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.closing || c.deaf {
             return;
@@ -100,7 +104,7 @@ impl Worker {
     }
 
     /// After routing: closes a client that has said and heard all, resumes one that was not read.
-    fn finish(&mut self, id: ClientId) {
+    pub(super) fn finish(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.wait != Wait::Gate && c.ticket.is_some() {
             self.leave_line(id);
@@ -312,19 +316,13 @@ impl Worker {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
-        let lim = &s.policy.limits;
-        if c.owed >= lim.in_flight_max {
-            return Routed::Blocked(Wait::InFlight);
-        }
-        if c.unread() >= lim.client_output_soft {
-            return Routed::Blocked(Wait::Output);
+        if let Some(wait) = c.is_full(&s.policy.limits) {
+            return Routed::Blocked(wait);
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)
-            && e.act == Act::None
-            && !e.refused
-            && c.session.tx == Tx::None
+            && c.is_plain(e)
             && again.is_none()
-            && let Some(routed) = self.plain(now, id, e, up, req)
+            && let Some(routed) = self.plain(now, id, e, up, |ledger, slot| ledger.push(req.bytes(), slot))
         {
             return routed;
         }
@@ -360,13 +358,13 @@ impl Worker {
     /// something is not as usual, and the long way must say what. (A session whose user, protocol or database changed
     /// is not on a lane of [`Class::Plain`]: what changed it went over another connection.)
     #[inline]
-    fn plain(
+    pub(super) fn plain(
         &mut self,
         now: Now,
         id: ClientId,
         entry: &'static Entry,
         up: UpId,
-        req: Request<'_>,
+        push: impl FnOnce(&mut Ledger, Slot),
     ) -> Option<Routed> {
         let c = self.clients.get_mut(id)?;
         let u = self.ups.get_mut(up)?;
@@ -383,7 +381,7 @@ impl Worker {
         c.asked += 1;
         c.newest = c.asked;
         let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
-        u.ledger.push(req.bytes(), slot);
+        push(&mut u.ledger, slot);
         u.note_write(Some(entry));
         c.owed += 1;
         s.count(entry.access);
