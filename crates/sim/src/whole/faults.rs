@@ -150,7 +150,7 @@ fn planned(rng: &mut Rng, first: u64) -> Vec<(u64, Fault)> {
     match rng.below(10) {
         0..3 => vec![switch],
         3 => vec![(first.saturating_sub(rng.below(150_000)), Fault::Lag(rng.between(20, 400))), switch],
-        4 => vec![switch, (then, Fault::Leader)],
+        4 => vec![switch, (then, if rng.chance(60) { Fault::Leader } else { Fault::StopSentinel })],
         5 => vec![switch, (then, Fault::Crash(rng.between(50, 600)))],
         6 => vec![
             switch,

@@ -6,7 +6,7 @@ use crate::topology::drive::{host, id_of};
 use crate::topology::world::{DOWN_AFTER, FAILOVER_TIMEOUT, Says, TICK};
 use Value::{Number, Text};
 use pointsman_core::topology::observation::{Stage, TargetKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The master's name.
 pub(super) const NAME: &str = "mymaster";
@@ -16,6 +16,8 @@ pub(super) const NAME: &str = "mymaster";
 pub(super) struct Desk {
     /// What stands in the kernel, and whether it listens to events.
     links: BTreeMap<ConnId, (Vec<u8>, bool)>,
+    /// Closed by the other end while the process was stopped: what stands before that is still read.
+    over: BTreeSet<ConnId>,
 }
 
 fn error(text: &str) -> Vec<u8> {
@@ -66,7 +68,8 @@ impl Whole {
                 self.sentinel_reads(s, conn);
             }
             (Packet::Data(..), None) => self.send(conn, false, Packet::Reset),
-            (Packet::Reset, _) => drop(self.desks[s].links.remove(&conn)),
+            (Packet::Reset, _) if self.attends(s) => drop(self.desks[s].links.remove(&conn)),
+            (Packet::Reset, _) => drop(self.desks[s].over.insert(conn)),
             _ => {}
         }
     }
@@ -277,7 +280,7 @@ impl Whole {
     /// A Sentinel's process is killed.
     pub(super) fn kill_sentinel(&mut self, s: usize) {
         self.world.sentinels[s].alive = false;
-        self.desks[s].links.clear();
+        self.desks[s] = Desk::default();
         self.hang_up(Server::Sentinel(s));
     }
 
@@ -286,6 +289,9 @@ impl Whole {
         let links: Vec<ConnId> = self.desks[s].links.keys().copied().collect();
         for conn in links {
             self.sentinel_reads(s, conn);
+        }
+        for conn in std::mem::take(&mut self.desks[s].over) {
+            self.desks[s].links.remove(&conn);
         }
     }
 }
