@@ -182,7 +182,7 @@ impl Switchover {
                 self.look_at = now + RETRY;
                 for (i, priority) in self.undo.priorities.clone() {
                     if !self.lines[i].is_asked() {
-                        self.set_priority(now, i, priority);
+                        self.set_priority(now, i, Ask::Restore, priority);
                     }
                 }
             }

@@ -117,7 +117,7 @@ impl Switchover {
                 Some(left),
                 false,
             );
-            self.set_priority(now, i, 0);
+            self.set_priority(now, i, Ask::Lower, 0);
         }
     }
 

@@ -183,7 +183,7 @@ fn a_process_that_was_stopped_does_not_order_when_its_pause_is_over() {
     w.silent = false;
     w.now = w.now + MS * 2000;
     w.nodes.get_mut(&3).unwrap().offset = 1010;
-    w.answer_info(3);
+    w.obey_late(3, "INFO replication");
     let why = w.finish().unwrap_err();
     assert!(why.contains("the old master goes on: too little is left of the pause"), "{why}");
     assert!(!w.did("SENTINEL FAILOVER mymaster"));
@@ -205,6 +205,20 @@ fn a_process_that_was_stopped_behind_the_order_does_not_say_that_the_old_master_
     w.s.timeout(w.now);
     w.drain();
     assert!(w.outcome.is_none() && w.held, "{:?}", w.outcome);
+}
+
+#[test]
+fn a_priority_that_is_lowered_after_all_was_given_up_is_put_back() {
+    let mut w = World::new();
+    w.mute = Some("replica-priority 0");
+    w.begin(Order { to: Some("127.0.0.1:3".into()), ..Order::default() });
+    assert!(w.did("CONFIG SET replica-priority 0"));
+    w.outlook.holds = Some("the master does not answer".into());
+    w.happen();
+    w.drain();
+    w.obey_late(2, "CONFIG SET replica-priority 0");
+    assert!(w.finish().unwrap_err().contains("has begun to hold"));
+    w.assert_put_back();
 }
 
 #[test]

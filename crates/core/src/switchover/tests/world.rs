@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) stalled: bool,
     /// Another switchover of the same deployment is ahead of ours: what it has paused, and its failover.
     pub(super) rival: bool,
+    /// Commands with this in them are not answered.
+    pub(super) mute: Option<&'static str>,
     /// Nobody answers any more.
     pub(super) silent: bool,
     lines: BTreeMap<LineId, u16>,
@@ -116,6 +118,7 @@ impl World {
             lazy: false,
             stalled: false,
             rival: false,
+            mute: None,
             silent: false,
             lines: BTreeMap::new(),
             commands: Vec::new(),
@@ -250,7 +253,7 @@ impl World {
             let reply = match fail {
                 Some(Fail::Error) => "-ERR it fails\r\n".into(),
                 Some(Fail::Silent) => continue,
-                None if self.silent => continue,
+                None if self.silent || self.mute.is_some_and(|m| command.contains(m)) => continue,
                 Some(Fail::Lost | Fail::LostAfter) => {
                     if fail == Some(Fail::LostAfter) {
                         self.answer(port, &command);
@@ -359,9 +362,9 @@ impl World {
         }
     }
 
-    /// A node answers a question that was asked while all were silent.
-    pub(super) fn answer_info(&mut self, port: u16) {
-        let reply = self.node(port, "INFO replication");
+    /// A node does now what it was asked while all were silent.
+    pub(super) fn obey_late(&mut self, port: u16, command: &str) {
+        let reply = self.node(port, command);
         self.s.bytes(self.now, LineId(port - 1), reply.as_bytes());
         self.drain();
     }
