@@ -112,7 +112,7 @@ fn eventful(all: &Report) {
         ("switchover: histories", seeds / 10),
         ("switchovers done", seeds / 10),
         ("switchovers given up", seeds / 100),
-        ("switchovers refused", seeds / 1000),
+        ("switchovers refused", 1),
         ("priorities left behind", 1),
         ("direct: acknowledged", 10 * seeds),
         ("pause: histories", seeds / 100),

@@ -55,7 +55,7 @@ impl Whole {
 
     /// Something came to a Sentinel's host.
     pub(super) fn sentinel_hears(&mut self, s: usize, conn: ConnId, packet: Packet) {
-        let alive = self.world.sentinels[s].alive;
+        let (alive, attends) = (self.world.sentinels[s].alive, self.attends(s));
         let link = self.desks[s].links.get_mut(&conn);
         match (packet, link) {
             (Packet::Connect, _) if alive => {
@@ -68,7 +68,7 @@ impl Whole {
                 self.sentinel_reads(s, conn);
             }
             (Packet::Data(..), None) => self.send(conn, false, Packet::Reset),
-            (Packet::Reset, _) if self.attends(s) => drop(self.desks[s].links.remove(&conn)),
+            (Packet::Reset, _) if attends => drop(self.desks[s].links.remove(&conn)),
             (Packet::Reset, _) => drop(self.desks[s].over.insert(conn)),
             _ => {}
         }
