@@ -11,7 +11,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_TO_CATCH: u64 = 2_000;
 
 /// Products without one of their rules.
-const BROKEN: [Blindfold; 9] = [
+const BROKEN: [Blindfold; 13] = [
     Blindfold::Withheld,
     Blindfold::Wait,
     Blindfold::Stages,
@@ -21,6 +21,10 @@ const BROKEN: [Blindfold; 9] = [
     Blindfold::Once,
     Blindfold::Owner,
     Blindfold::Epochs,
+    Blindfold::UnpauseFirst,
+    Blindfold::Offsets,
+    Blindfold::PauseBound,
+    Blindfold::Restore,
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -105,6 +109,13 @@ fn eventful(all: &Report) {
         ("aside: histories", seeds / 50),
         ("deposed masters told whom to follow", seeds / 20),
         ("not durable", 1),
+        ("switchover: histories", seeds / 10),
+        ("switchovers done", seeds / 10),
+        ("switchovers given up", seeds / 100),
+        ("switchovers refused", 1),
+        ("priorities left behind", 1),
+        ("direct: acknowledged", 10 * seeds),
+        ("pause: histories", seeds / 100),
     ] {
         assert!(all.of(name) >= least, "{name}: only {} in {seeds} histories", all.of(name));
     }

@@ -91,7 +91,8 @@ impl Check {
         if !write {
             return;
         }
-        let first = *self.by_term.entry((near.proxy(), stamp.term)).or_insert(node);
+        let Some(p) = near.proxy() else { return };
+        let first = *self.by_term.entry((p, stamp.term)).or_insert(node);
         if first != node {
             self.breaks(format!("(1) nodes {first} and {node} execute writes of term {}", stamp.term));
         }
@@ -185,7 +186,9 @@ impl Check {
         let Some(n) = view.master.as_ref().map(node_of).filter(|_| view.term > before.term) else { return };
         let since = |t: Option<&u64>| t.map_or(u64::MAX, |t| now - t);
         let named = since(self.named_at.get(&n)) < PROOF_LASTS;
-        let promoted = since(self.promoted_at.get(&n)) < FAILOVER_TIMEOUT * 1000;
+        // One that was promoted already can be selected again, by Sentinels that never heard of it.
+        let selected = (0..world.sentinels.len()).any(|s| world.says(now / 1000, s).selected == Some(n));
+        let promoted = since(self.promoted_at.get(&n)) < FAILOVER_TIMEOUT * 1000 || selected;
         let node = &world.nodes[n];
         let master = node.of.is_none() || now.saturating_sub(node.since * 1000) < PROOF_LASTS;
         if !(named || promoted) || !master {
