@@ -81,8 +81,8 @@ pub fn route<'a>(
     stale_write: bool,
 ) -> Route<'a> {
     let Some(e) = entry else {
-        // What is not known may block, or bind the connection: it gets one of its own.
-        return if s.tx == Tx::Lost { Route::Here(Here::QueuedLost) } else { pin(Apply::None) };
+        // What is not known may block, or change its connection: it gets one of its own.
+        return if s.tx == Tx::Lost { Route::Here(Here::QueuedLost) } else { pin(Apply::Unknown) };
     };
     match e.act {
         Act::Quit => return Route::Here(Here::Quit),
@@ -135,7 +135,7 @@ pub fn route<'a>(
             let replies = if named > 0 { named } else { s.subscribed(kind).max(1) };
             Route::Pin { apply: Apply::None, replies: count(replies) }
         }
-        Act::Block => pin(Apply::None),
+        Act::Block | Act::Own => pin(Apply::None),
         Act::BlockIfAsked if e.asks_to_block(req.args()) => pin(Apply::None),
         Act::BlockIfAsked => Route::Shared(Apply::None),
         Act::Wait if stale_write => Route::Here(Here::WaitLost),

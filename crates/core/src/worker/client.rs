@@ -41,6 +41,8 @@ pub(super) enum Wait {
     Room,
     /// Until it has read some of its replies.
     Output,
+    /// Until the server has said what its next command is.
+    Learn,
 }
 
 /// A request that is larger than what is kept.

@@ -10,6 +10,7 @@ use crate::resp::frame::Request;
 use crate::resp::scan::{self, Malformed, RequestStep};
 use crate::resp::{Proto, inline, reply};
 use crate::route::{self, Here, Route};
+use crate::rules::Ruled;
 use crate::session::{Ident, IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
 use alloc::borrow::Cow;
@@ -321,13 +322,18 @@ impl Worker {
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)
             && e.act == Act::None
-            && !e.refused
+            && s.policy.sends(e)
             && c.session.tx == Tx::None
             && again.is_none()
             && let Some(routed) = self.plain(now, id, e, up, req)
         {
             return routed;
         }
+        let (sent, entry) = match self.as_sent(now, id, entry, req, again) {
+            Ok(sent) => sent,
+            Err(routed) => return routed,
+        };
+        let req = Request::new(&sent);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
         let shard = &s.shards[usize::from(SHARD.0)];
@@ -354,6 +360,49 @@ impl Worker {
         }
         self.enqueue(now, id, up, entry, route, req, again);
         Routed::Taken
+    }
+
+    /// A request in the server's words, and its entry if anybody knows what it is. An error says what became of it
+    /// already. What was asked before is in the server's words, and is not refused any more.
+    pub(super) fn as_sent<'r>(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: Option<&'static Entry>,
+        req: Request<'r>,
+        again: Option<Again>,
+    ) -> Result<(Cow<'r, [u8]>, Option<&'static Entry>), Routed> {
+        let c = &self.clients[id];
+        let (service, owed) = (c.service, c.owed);
+        let policy = &self.service_ref(service).policy;
+        if policy.rules.is_none() && entry.is_some() {
+            return Ok((Cow::Borrowed(req.bytes()), entry));
+        }
+        let policy = policy.clone();
+        let rules = policy.rules.as_deref();
+        let asked = rules.filter(|_| again.is_none());
+        let refuse = |w: &mut Worker, text: &[u8]| match owed {
+            0 => Err(w.refuse(id, text)),
+            _ => Err(Routed::Blocked(Wait::Owed)),
+        };
+        let sent = match asked.map_or(Ruled::AsItIs, |rules| rules.ask(req, &policy.name)) {
+            Ruled::AsItIs => Cow::Borrowed(req.bytes()),
+            Ruled::By(own) => Cow::Owned(req.renamed(&own)),
+            Ruled::Refused(text) => return refuse(self, &text),
+        };
+        let req = Request::new(&sent);
+        let known = route::entry(req).or_else(|| rules?.entry_of_sent(req));
+        let entry = match known {
+            Some(entry) => Some(entry),
+            None => self.look_up(now, id, req, again)?,
+        };
+        // It may have been renamed on the server.
+        if let (Some(rules), Some(entry)) = (asked, entry)
+            && rules.deny(entry)
+        {
+            return refuse(self, &reply::denied(entry.name, &policy.name));
+        }
+        Ok((sent, entry))
     }
 
     /// The short way of most commands: the session's last commands went over this lane, and so does this one. `None`:
@@ -408,7 +457,7 @@ impl Worker {
             let unclear = match route {
                 Route::Relay => true,
                 // Its time begins when it is sent.
-                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_some_and(may_block) => true,
+                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_none_or(may_block) => true,
                 _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
             };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };

@@ -83,18 +83,27 @@ impl Worker {
         let mut args = req.args();
         args.next()?;
         let entry = route::entry(req);
+        if entry.is_some_and(|e| e.container) {
+            // Which subcommand it is has not arrived yet.
+            args.next()?;
+        }
+        if self.clients.get(id)?.owed > 0 {
+            return Some(Err(Wait::Owed));
+        }
+        let (sent, entry) = match self.as_sent(now, id, entry, req, None) {
+            Ok(sent) => sent,
+            // It has its answer: what is still to come of the request is thrown away.
+            Err(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
+            Err(Routed::Blocked(wait)) => return Some(Err(wait)),
+        };
         // What changes the session, or needs its arguments to be routed, is never so large.
         if let Some(e) = entry
-            && (e.refused
-                || !matches!(e.act, Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Watch))
+            && (e.refused || !streams(e.act))
         {
             self.protocol_error(id, Malformed::BulkLength);
             return Some(Ok(bytes.len()));
         }
         let c = self.clients.get(id)?;
-        if c.owed > 0 {
-            return Some(Err(Wait::Owed));
-        }
         if c.unwritten().len() >= self.service_ref(c.service).policy.limits.client_output_soft {
             return Some(Err(Wait::Output));
         }
@@ -107,7 +116,12 @@ impl Worker {
             Some(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
             Some(Routed::Blocked(wait)) => return Some(Err(wait)),
         }
-        let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
+        let apply = match entry.map(|e| e.act) {
+            Some(Act::Watch) => Apply::Watch,
+            Some(Act::Bind) => Apply::Bind,
+            Some(_) => Apply::None,
+            None => Apply::Unknown,
+        };
         let pin = Route::Pin { apply: apply.clone(), replies: 1 };
         let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
@@ -115,15 +129,22 @@ impl Worker {
             Err(Routed::Blocked(wait)) => return Some(Err(wait)),
         };
         let Some(room) = self.room_to_pass(id, up) else { return Some(Err(Wait::Room)) };
+        if room < req.name_end() {
+            self.starve(id, up);
+            return Some(Err(Wait::Room));
+        }
         let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
         let bytes = &bytes[..c.scan.passed(bytes.len()).min(room)];
         c.scan.forwarded(bytes.len());
+        // Its name may have been changed.
+        let name = &sent[..Request::new(&sent).name_end()];
         c.stream = Stream::Into(up);
         c.owed += 1;
         c.asked += 1;
         c.newest = c.asked;
         let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
-        u.ledger.push(bytes, slot);
+        u.ledger.push(name, slot);
+        u.ledger.push_more(&bytes[req.name_end()..], false);
         let service = c.service;
         self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
@@ -201,4 +222,12 @@ impl Worker {
         }
         bytes.len()
     }
+}
+
+/// Whether a command that does so may be larger than what is kept.
+fn streams(act: Act) -> bool {
+    matches!(
+        act,
+        Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Own | Act::Watch | Act::Bind
+    )
 }

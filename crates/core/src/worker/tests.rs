@@ -5,7 +5,9 @@ use alloc::format;
 use alloc::string::String;
 
 mod durable;
+mod learning;
 mod migrate;
+mod rules;
 mod sessions;
 mod together;
 mod withheld;
