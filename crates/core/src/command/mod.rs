@@ -1,6 +1,6 @@
 //! The command table: what each command does to data, to its session and to its connection, and where its keys are.
 //!
-//! `table.rs` is generated from a real server's `COMMAND` reply and from what servers do not say about themselves
+//! `table.rs` is generated from real servers' replies to `COMMAND` and from what servers do not say about themselves
 //! (`xtask/src/commands`); `cargo run -p xtask -- commands` makes it again. A command that is in no known server is
 //! [`Lookup::Unknown`], and nothing may be assumed of it: it may write, block, or change its connection. The master is asked
 //! what it is ([`learned`](crate::learned)).
@@ -10,9 +10,6 @@ mod table;
 pub use keys::{Begin, Find, KeySpec, Keys, KeysError, Positions, SPECS_MAX, keys};
 
 use table::ENTRIES;
-
-/// The server whose `COMMAND` reply the table was generated from, such as `redis 7.0.15`.
-pub const GENERATED_FROM: &str = table::GENERATED_FROM;
 
 /// What is known of one command or subcommand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
