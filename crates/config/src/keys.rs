@@ -408,7 +408,7 @@ pub const KEYS: &[Key] = &[
         "Refuse none of the commands that are refused by default. Then `allow` has no meaning.")
         .default("false").input("--transparent"),
     Key::new(Service, "deny", List, "[\"KEYS\", \"CONFIG|SET\"]",
-        "Commands that nobody may use through this service, by name, or by name and subcommand; clients get `-REFUSED`. A name that no command has is an error, unless it has a dot, as those of modules do. What scripts do is not looked at, nor what a client says after MONITOR, CLIENT REPLY or SCRIPT DEBUG: for real protection use the nodes' ACL.")
+        "Commands that nobody may use through this service, by name, or by name and subcommand; clients get `-REFUSED`. A name that no command has is an error, unless it has a dot, as those of modules do. What scripts do is not looked at: for real protection use the nodes' ACL.")
         .default("[]"),
     Key::new(Service, "rename", Names, "{ CONFIG = \"ADMIN-CONFIG\" }",
         "Commands that clients call otherwise, as `rename-command` of redis.conf does it: the server's name, and the clients'. By the server's name clients are told that there is no such command. Where the nodes were told to call a command otherwise, it can get its usual name back: `{ MYGET = \"GET\" }`. Only whole commands are renamed; `COMMAND` shows the server's names.")

@@ -236,7 +236,12 @@ impl Worker {
                 // It may have been framed before it was known that the client must authenticate.
                 _ => c.scan.next(&buf[at..], limits, must_authenticate),
             };
+            let relay = c.session.relay;
             match step {
+                Err(_) if relay => {
+                    self.relay_malformed(id, &buf[at..]);
+                    return buf.len();
+                }
                 Err(malformed) => {
                     self.protocol_error(id, malformed);
                     return buf.len();
@@ -247,6 +252,10 @@ impl Worker {
                 },
                 Ok(RequestStep::Empty { len }) => at += len,
                 Ok(RequestStep::Inline { len }) => match inline::to_array(&buf[at..at + len]) {
+                    Err(_) if relay => {
+                        self.relay_malformed(id, &buf[at..]);
+                        return buf.len();
+                    }
                     Err(malformed) => {
                         self.protocol_error(id, malformed);
                         return buf.len();
@@ -328,6 +337,9 @@ impl Worker {
             && let Some(routed) = self.plain(now, id, e, up, req)
         {
             return routed;
+        }
+        if self.clients.get(id).is_some_and(|c| c.session.relay) {
+            return self.relay(id, entry, req);
         }
         let (sent, entry) = match self.as_sent(now, id, entry, req, again) {
             Ok(sent) => sent,
@@ -644,7 +656,7 @@ impl Worker {
         Routed::Taken
     }
 
-    fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
+    pub(super) fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
         let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
         if let Tx::Open(tx) = &mut c.session.tx {
             tx.refused = true;

@@ -112,3 +112,48 @@ fn a_command_that_the_server_renamed_is_denied_by_its_own_name() {
     r.answers(probe, "*1|*6|$8|flushall|:-1|*1|+write|:0|:0|:0|");
     assert!(r.hears(c).starts_with("-REFUSED 'FLUSHALL'"));
 }
+
+/// A session whose replies are not counted, and its connection.
+fn monitor(r: &mut Rig) -> (ClientId, UpId) {
+    let c = r.client();
+    r.says(c, "MONITOR|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("MONITOR"));
+    r.answers(up, "+OK|");
+    assert_eq!(r.hears(c), "+OK|");
+    (c, up)
+}
+
+#[test]
+fn a_session_whose_replies_are_not_counted_may_not_say_what_is_refused_either() {
+    for says in ["SHUTDOWN|", "KEYS *|", "SET a 1|"] {
+        let mut r = ruled(&["KEYS"], &[("SET", "PUT")]);
+        let (c, up) = monitor(&mut r);
+        r.says(c, "PUT a 1|get b|");
+        assert_eq!(r.asked(up), requests("SET a 1|get b"));
+        r.answers(up, "+OK|$-1|");
+        r.hears(c);
+        r.says(c, says);
+        assert_eq!(r.asked(up), "");
+        assert!(r.hears(c).starts_with('-'), "{says}");
+        assert!(r.closed.contains(&Dst::Client(c)) && r.closed.contains(&Dst::Up(up)), "{says}");
+    }
+}
+
+#[test]
+fn what_such_a_session_says_passes_in_parts_if_it_is_large() {
+    let mut r = ruled(&[], &[("SET", "PUT")]);
+    let (c, up) = monitor(&mut r);
+    let value = "x".repeat(200);
+    let set = format!("*3|$3|PUT|$1|a|$200|{value}|");
+    let mut asked = String::new();
+    for part in [&set[..5], &set[5..150], &set[150..], "GET b|"] {
+        r.w.read(r.now, Dst::Client(c), &wire(part));
+        r.effects();
+        asked += &r.asked(up);
+    }
+    assert_eq!(asked, format!("*3|$3|SET|$1|a|$200|{value}|{}", requests("GET b")));
+    // What is no request the server answers.
+    r.w.read(r.now, Dst::Client(c), b"*x\r\n");
+    assert_eq!(r.asked(up), "*x|");
+}
