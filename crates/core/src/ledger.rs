@@ -134,10 +134,11 @@ pub enum Sent {
 /// The ledger of one upstream connection.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// What is kept lies in `head..tail`.
     ring: Vec<u8>,
-    /// Index in `ring` of the first byte that is kept.
     head: usize,
-    /// Offset of that byte.
+    tail: usize,
+    /// Offset of the byte at `head`.
     base: u64,
     /// Offset of the first byte that was not sent.
     sent: u64,
@@ -149,8 +150,38 @@ const RING_KEPT: usize = 1 << 20;
 
 impl Ledger {
     /// Queues a request.
-    pub fn push(&mut self, bytes: &[u8], mut slot: Slot) {
+    pub fn push(&mut self, bytes: &[u8], slot: Slot) {
         self.append(bytes);
+        self.push_slot(slot);
+    }
+
+    /// Room behind what is queued, of at least `least` bytes: what a request is read into that is likely to be queued next.
+    pub fn room(&mut self, least: usize) -> &mut [u8] {
+        let full = self.tail + least > self.ring.len();
+        // Settled bytes at the front are moved out of the way when that is cheaper than to grow.
+        if full && self.head > 0 && self.head >= self.tail / 2 {
+            self.ring.copy_within(self.head..self.tail, 0);
+            self.tail -= self.head;
+            self.head = 0;
+        }
+        if self.tail + least > self.ring.len() {
+            self.ring.resize((self.tail + least).max(2 * self.ring.len()), 0);
+        }
+        &mut self.ring[self.tail..]
+    }
+
+    /// The first `n` bytes of that room.
+    pub fn in_room(&self, n: usize) -> &[u8] {
+        &self.ring[self.tail..self.tail + n]
+    }
+
+    /// Queues the request that the first `len` bytes of that room are.
+    pub fn push_in_room(&mut self, len: usize, slot: Slot) {
+        self.tail += len;
+        self.push_slot(slot);
+    }
+
+    fn push_slot(&mut self, mut slot: Slot) {
         slot.end = if slot.streams { u64::MAX } else { self.queued() };
         self.slots.push_back(slot);
     }
@@ -166,7 +197,7 @@ impl Ledger {
 
     /// The bytes to send next.
     pub fn unsent(&self) -> &[u8] {
-        &self.ring[self.index(self.sent)..]
+        &self.ring[self.index(self.sent)..self.tail]
     }
 
     /// Of these the first, up to the first request for which `may` does not hold.
@@ -194,7 +225,7 @@ impl Ledger {
 
     /// Bytes kept: queued or sent, not settled.
     pub fn len(&self) -> usize {
-        self.ring.len() - self.head
+        self.tail - self.head
     }
 
     /// Of these, those before the last request, if that is kept as a whole; what Pointsman asks behind it is none.
@@ -269,8 +300,8 @@ impl Ledger {
                 break;
             }
             let from = self.index(start);
-            let bytes = self.ring[from..].into();
-            self.ring.truncate(from);
+            let bytes = self.ring[from..self.tail].into();
+            self.tail = from;
             out.extend(self.slots.pop_back().map(|s| (s, bytes)));
         }
         out.reverse();
@@ -339,14 +370,8 @@ impl Ledger {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        // Settled bytes at the front are moved out of the way when that is cheaper than to grow.
-        let full = self.ring.len() + bytes.len() > self.ring.capacity();
-        if full && self.head > 0 && self.head >= self.ring.len() / 2 {
-            self.ring.copy_within(self.head.., 0);
-            self.ring.truncate(self.ring.len() - self.head);
-            self.head = 0;
-        }
-        self.ring.extend_from_slice(bytes);
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.tail += bytes.len();
     }
 
     fn queued(&self) -> u64 {
@@ -362,10 +387,9 @@ impl Ledger {
         self.head += n;
         self.base = to;
         self.sent = self.sent.max(to);
-        if self.head == self.ring.len() {
-            self.ring.clear();
-            self.head = 0;
-            if self.ring.capacity() > RING_KEPT {
+        if self.head == self.tail {
+            (self.head, self.tail) = (0, 0);
+            if self.ring.len() > RING_KEPT {
                 self.ring = Vec::new();
             }
         }

@@ -77,6 +77,9 @@ pub struct Limits {
     /// Most bytes of the names of the channels and patterns of one client that are kept to subscribe again. One that has
     /// more is closed when its connection is lost.
     pub subs_max: usize,
+    /// A client of whom at least so much was read at a time is read to where its requests are kept: to copy less costs
+    /// nothing. (Not to be configured.)
+    pub in_place_from: usize,
     /// Most bytes of scripts that a worker keeps of one service, to load them again on a new master; 0: none.
     pub scripts_max: usize,
 }
@@ -95,6 +98,7 @@ impl Default for Limits {
             in_flight_max: 1024,
             ring_max: 16 << 20,
             subs_max: 1 << 20,
+            in_place_from: 8 << 10,
             scripts_max: 4 << 20,
         }
     }

@@ -259,12 +259,13 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
     assert_eq!(third.term, Term(3));
     assert_ne!(port_of(&third), Some(new));
 
-    // All Sentinels die, after a majority has named the new master: the service goes on.
-    until("a majority confirms the grant", Duration::from_secs(5), || {
+    // All Sentinels die, after a majority has named the new master: the service goes on. (They can elect twice in a row.)
+    until("a majority confirms the grant", Duration::from_secs(30), || {
         let s = status(&handle);
         // The status is a little behind the view.
-        s.term == Term(3) && s.state == State::Serving && !s.why.contains("provisionally")
+        s.term >= Term(3) && s.state == State::Serving && !s.why.contains("provisionally")
     });
+    let terms = status(&handle).term.0;
     d.sentinels.iter_mut().for_each(Server::kill9);
     let before = seen.views.lock().unwrap().len();
     std::thread::sleep(Duration::from_secs(3));
@@ -274,7 +275,8 @@ fn a_real_deployment_is_followed_through_switches_and_kills() {
 
     seen.check();
     let kinds = seen.kinds.lock().unwrap();
-    assert_eq!(kinds.iter().filter(|k| **k == EventKind::Grant).count(), 3, "{kinds:?}");
+    let grants = kinds.iter().filter(|k| **k == EventKind::Grant).count();
+    assert_eq!(grants as u64, terms, "{kinds:?}");
     handle.stop();
 }
 

@@ -3,8 +3,9 @@ use super::blocked::Blocked;
 use super::withheld::Withheld;
 use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
+use crate::command::{Act, Entry};
 use crate::hold::{Redo, Then};
-use crate::policy::Limits;
+use crate::policy::{Limits, Policy};
 use crate::resp::reply;
 use crate::resp::scan::RequestScan;
 use crate::session::{Ident, Session, Tx};
@@ -64,6 +65,8 @@ pub(super) struct Client {
     pub(super) input: Vec<u8>,
     pub(super) input_at: usize,
     pub(super) scan: RequestScan,
+    /// How much was read of it the last time.
+    pub(super) last_read: usize,
     /// The length of the first request of `input`, if it was framed but could not be routed.
     pub(super) framed: Option<usize>,
     /// Replies, from `out_at` on.
@@ -120,6 +123,7 @@ impl Client {
             input: Vec::new(),
             input_at: 0,
             scan: RequestScan::default(),
+            last_read: 0,
             framed: None,
             out: Vec::new(),
             out_at: 0,
@@ -198,6 +202,19 @@ impl Client {
     /// Whether what it is sent has no end: it subscribes, or its bytes are not counted.
     fn only_listens(&self) -> bool {
         self.session.relay || self.session.subs.as_ref().is_some_and(|s| !s.is_empty())
+    }
+
+    /// Why its next command has to wait, whatever it is: too many are in flight, or it does not read.
+    pub(super) fn is_full(&self, lim: &Limits) -> Option<Wait> {
+        if self.owed >= lim.in_flight_max {
+            return Some(Wait::InFlight);
+        }
+        (self.unread() >= lim.client_output_soft).then_some(Wait::Output)
+    }
+
+    /// Whether a command changes nothing in it, and nothing in it changes how the command is sent.
+    pub(super) fn is_plain(&self, e: &'static Entry, policy: &Policy) -> bool {
+        e.act == Act::None && policy.sends(e) && self.session.tx == Tx::None
     }
 
     /// Bytes that wait to be routed.

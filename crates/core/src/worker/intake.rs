@@ -5,13 +5,12 @@ use super::{Class, ClientId, Dst, Effect, How, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
 use crate::hold::{Pass, Redo, Then, pass};
-use crate::ledger::{Apply, Owner, Slot};
+use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::scan::{self, Malformed, RequestStep};
 use crate::resp::{Proto, inline, reply};
-use crate::route::{self, Here, Route};
-use crate::rules::Ruled;
-use crate::session::{Ident, IdentId, Tx, Watch};
+use crate::route::{self, Route};
+use crate::session::{IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -40,10 +39,7 @@ const WAIT_CHANNEL: &[u8] = b"pointsman:wait";
 
 impl Worker {
     pub(super) fn client_bytes(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
-        let Some(c) = self.clients.get_mut(id) else { return };
-        c.active = now;
-        let service = c.service;
-        self.service(service).counters.client_bytes_in += bytes.len() as u64;
+        self.note_read(now, id, bytes.len());
         // Of a request that arrived in part only the missing bytes are put to it; those behind it stay where they are.
         let Some(c) = self.clients.get(id) else { return };
         let missing = c.scan.missing(c.waiting());
@@ -55,7 +51,14 @@ impl Worker {
         }
     }
 
-    fn take_in(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
+    pub(super) fn note_read(&mut self, now: Now, id: ClientId, n: usize) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        (c.active, c.last_read) = (now, n);
+        let service = c.service;
+        self.service(service).counters.client_bytes_in += n as u64;
+    }
+
+    pub(super) fn take_in(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.closing || c.deaf {
             return;
@@ -101,7 +104,7 @@ impl Worker {
     }
 
     /// After routing: closes a client that has said and heard all, resumes one that was not read.
-    fn finish(&mut self, id: ClientId) {
+    pub(super) fn finish(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         if c.wait != Wait::Gate && c.ticket.is_some() {
             self.leave_line(id);
@@ -322,19 +325,13 @@ impl Worker {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
-        let lim = &s.policy.limits;
-        if c.owed >= lim.in_flight_max {
-            return Routed::Blocked(Wait::InFlight);
-        }
-        if c.unread() >= lim.client_output_soft {
-            return Routed::Blocked(Wait::Output);
+        if let Some(wait) = c.is_full(&s.policy.limits) {
+            return Routed::Blocked(wait);
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)
-            && e.act == Act::None
-            && s.policy.sends(e)
-            && c.session.tx == Tx::None
+            && c.is_plain(e, &s.policy)
             && again.is_none()
-            && let Some(routed) = self.plain(now, id, e, up, req)
+            && let Some(routed) = self.plain(now, id, e, up, |ledger, slot| ledger.push(req.bytes(), slot))
         {
             return routed;
         }
@@ -374,60 +371,17 @@ impl Worker {
         Routed::Taken
     }
 
-    /// A request in the server's words, and its entry if anybody knows what it is. An error says what became of it
-    /// already. What was asked before is in the server's words, and is not refused any more.
-    pub(super) fn as_sent<'r>(
-        &mut self,
-        now: Now,
-        id: ClientId,
-        entry: Option<&'static Entry>,
-        req: Request<'r>,
-        again: Option<Again>,
-    ) -> Result<(Cow<'r, [u8]>, Option<&'static Entry>), Routed> {
-        let c = &self.clients[id];
-        let (service, owed) = (c.service, c.owed);
-        let policy = &self.service_ref(service).policy;
-        if policy.rules.is_none() && entry.is_some() {
-            return Ok((Cow::Borrowed(req.bytes()), entry));
-        }
-        let policy = policy.clone();
-        let rules = policy.rules.as_deref();
-        let asked = rules.filter(|_| again.is_none());
-        let refuse = |w: &mut Worker, text: &[u8]| match owed {
-            0 => Err(w.refuse(id, text)),
-            _ => Err(Routed::Blocked(Wait::Owed)),
-        };
-        let sent = match asked.map_or(Ruled::AsItIs, |rules| rules.ask(req, &policy.name)) {
-            Ruled::AsItIs => Cow::Borrowed(req.bytes()),
-            Ruled::By(own) => Cow::Owned(req.renamed(&own)),
-            Ruled::Refused(text) => return refuse(self, &text),
-        };
-        let req = Request::new(&sent);
-        let known = route::entry(req).or_else(|| rules?.entry_of_sent(req));
-        let entry = match known {
-            Some(entry) => Some(entry),
-            None => self.look_up(now, id, req, again)?,
-        };
-        // It may have been renamed on the server.
-        if let (Some(rules), Some(entry)) = (asked, entry)
-            && rules.deny(entry)
-        {
-            return refuse(self, &reply::denied(entry.name, &policy.name));
-        }
-        Ok((sent, entry))
-    }
-
     /// The short way of most commands: the session's last commands went over this lane, and so does this one. `None`:
     /// something is not as usual, and the long way must say what. (A session whose user, protocol or database changed
     /// is not on a lane of [`Class::Plain`]: what changed it went over another connection.)
     #[inline]
-    fn plain(
+    pub(super) fn plain(
         &mut self,
         now: Now,
         id: ClientId,
         entry: &'static Entry,
         up: UpId,
-        req: Request<'_>,
+        push: impl FnOnce(&mut Ledger, Slot),
     ) -> Option<Routed> {
         let c = self.clients.get_mut(id)?;
         let u = self.ups.get_mut(up)?;
@@ -444,7 +398,7 @@ impl Worker {
         c.asked += 1;
         c.newest = c.asked;
         let slot = Slot { seq: c.asked, ..Slot::new(Owner::Client(id), Some(entry), Apply::None) };
-        u.ledger.push(req.bytes(), slot);
+        push(&mut u.ledger, slot);
         u.note_write(Some(entry));
         c.owed += 1;
         s.count(entry.access);
@@ -611,60 +565,6 @@ impl Worker {
         let service = c.service;
         self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
-    }
-
-    pub(super) fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
-        let service = c.service;
-        let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
-        let text: &[u8] = match here {
-            Here::Quit => {
-                c.closing = true;
-                reply::OK
-            }
-            Here::Hangup => {
-                c.closing = true;
-                if c.unwritten().is_empty() {
-                    self.close_client(id, How::Gently);
-                }
-                return Routed::Taken;
-            }
-            Here::Reset => {
-                let place = core::mem::take(&mut c.place);
-                c.session.reset(upstream_user);
-                if let Place::Pinned(up) = place {
-                    self.close_up(up);
-                }
-                reply::RESET
-            }
-            Here::ExecLost => {
-                c.session.tx = Tx::None;
-                c.session.watch = Watch::None;
-                reply::EXECABORT_SWITCH
-            }
-            Here::DiscardLost => {
-                c.session.tx = Tx::None;
-                c.session.watch = Watch::None;
-                reply::OK
-            }
-            Here::QueuedLost => reply::QUEUED,
-            Here::WaitLost => reply::WAIT_LOST,
-        };
-        self.service(service).count(Access::Neither);
-        self.deliver(id, text);
-        Routed::Taken
-    }
-
-    pub(super) fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
-        if let Tx::Open(tx) = &mut c.session.tx {
-            tx.refused = true;
-        }
-        let service = c.service;
-        self.service(service).counters.refused += 1;
-        self.deliver(id, text);
-        Routed::Taken
     }
 
     /// A client waits for room in a connection's ring.

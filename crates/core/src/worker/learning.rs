@@ -1,4 +1,5 @@
-//! Commands that the table does not have: the master is asked what they are, on a connection that nobody's data commands
+//! What a command is to the server, where its name alone does not say it: the service's rules call it otherwise, or the table
+//! does not have it. Of such a command the master is asked what it is, on a connection that nobody's data commands
 //! use, and whoever said one waits for the answer before it is sent. Nobody else does.
 //!
 //! Waiting ends when the answer is here, when its connection is gone (then the server is asked again), or after a moment
@@ -13,8 +14,11 @@ use crate::learned::{Answer, name_of};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::{Proto, reply};
+use crate::route;
+use crate::rules::Ruled;
 use crate::session::Tx;
 use crate::topology::snapshot::ServiceId;
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -36,6 +40,49 @@ pub(super) struct Question {
 }
 
 impl Worker {
+    /// A request in the server's words, and its entry if anybody knows what it is. An error says what became of it
+    /// already. What was asked before is in the server's words, and is not refused any more.
+    pub(super) fn as_sent<'r>(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        entry: Option<&'static Entry>,
+        req: Request<'r>,
+        again: Option<Again>,
+    ) -> Result<(Cow<'r, [u8]>, Option<&'static Entry>), Routed> {
+        let c = &self.clients[id];
+        let (service, owed) = (c.service, c.owed);
+        let policy = &self.service_ref(service).policy;
+        if policy.rules.is_none() && entry.is_some() {
+            return Ok((Cow::Borrowed(req.bytes()), entry));
+        }
+        let policy = policy.clone();
+        let rules = policy.rules.as_deref();
+        let asked = rules.filter(|_| again.is_none());
+        let refuse = |w: &mut Worker, text: &[u8]| match owed {
+            0 => Err(w.refuse(id, text)),
+            _ => Err(Routed::Blocked(Wait::Owed)),
+        };
+        let sent = match asked.map_or(Ruled::AsItIs, |rules| rules.ask(req, &policy.name)) {
+            Ruled::AsItIs => Cow::Borrowed(req.bytes()),
+            Ruled::By(own) => Cow::Owned(req.renamed(&own)),
+            Ruled::Refused(text) => return refuse(self, &text),
+        };
+        let req = Request::new(&sent);
+        let known = route::entry(req).or_else(|| rules?.entry_of_sent(req));
+        let entry = match known {
+            Some(entry) => Some(entry),
+            None => self.look_up(now, id, req, again)?,
+        };
+        // It may have been renamed on the server.
+        if let (Some(rules), Some(entry)) = (asked, entry)
+            && rules.deny(entry)
+        {
+            return refuse(self, &reply::denied(entry.name, &policy.name));
+        }
+        Ok((sent, entry))
+    }
+
     /// What a command is that the table does not have; `None`: it may be anything. An error says for what the client
     /// waits, or that it has its answer already.
     pub(super) fn look_up(

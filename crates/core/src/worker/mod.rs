@@ -25,6 +25,8 @@ mod client;
 mod counters;
 mod durable;
 mod gate;
+mod here;
+mod in_place;
 mod intake;
 mod learning;
 mod line;
@@ -315,6 +317,21 @@ impl Worker {
         let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { return false };
         c.paused = !c.wants_input(&s.policy.limits);
         !c.paused
+    }
+
+    /// Where a stream's next bytes are best read to; `None`: anywhere. If some are, [`Worker::filled`] says how many, before
+    /// anything else is told.
+    pub fn read_room(&mut self, d: Dst) -> Option<&mut [u8]> {
+        let Dst::Client(id) = d else { return None };
+        self.in_place(id).map(|(ledger, least)| ledger.room(least))
+    }
+
+    /// `n` bytes were read into the [room](Worker::read_room) that was given.
+    pub fn filled(&mut self, now: Now, d: Dst, n: usize) {
+        if let Dst::Client(id) = d {
+            self.read_in_place(now, id, n);
+        }
+        self.run_ready(now);
     }
 
     /// Bytes were read.

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 
 mod durable;
+mod in_place;
 mod learning;
 mod migrate;
 mod rules;

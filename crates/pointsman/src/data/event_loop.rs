@@ -288,14 +288,25 @@ impl EventLoop {
                 }
                 return;
             }
-            match conn.stream.read(&mut self.buffer) {
+            let (read, room, in_place) = match self.worker.read_room(dst) {
+                Some(room) => {
+                    let most = room.len().min(READ_MAX);
+                    (conn.stream.read(&mut room[..most]), most, true)
+                }
+                None => (conn.stream.read(&mut self.buffer), READ_MAX, false),
+            };
+            match read {
                 Ok(0) => {
                     conn.readable = false;
                     return self.ended(now, i, dst);
                 }
                 Ok(n) => {
-                    conn.readable = n == self.buffer.len() || conn.ended;
-                    self.worker.read(now, dst, &self.buffer[..n]);
+                    conn.readable = n == room || conn.ended;
+                    if in_place {
+                        self.worker.filled(now, dst, n);
+                    } else {
+                        self.worker.read(now, dst, &self.buffer[..n]);
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     conn.readable = false;

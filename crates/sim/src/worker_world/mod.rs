@@ -147,6 +147,7 @@ fn random_limits(rng: &mut Rng) -> Limits {
     less(&mut limits.ring_max, 150, 6000);
     less(&mut limits.client_output_soft, 50, 3000);
     less(&mut limits.subs_max, 0, 600);
+    less(&mut limits.in_place_from, 0, 300);
     // Whoever configures takes care of these (`limits` in the configuration).
     limits.stream_from = limits.stream_from.min(limits.client_input_max).min(limits.ring_max);
     limits.inline_max = limits.inline_max.min(limits.client_input_max);

@@ -261,15 +261,27 @@ impl World {
                 self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
             }
-            match self.net.read(link, self.shell.read_max) {
+            let room = self.shell.worker.read_room(dst);
+            let (most, in_place) = (room.as_ref().map_or(usize::MAX, |r| r.len()), room.is_some());
+            let most = most.min(self.shell.read_max);
+            let got = self.net.read(link, most);
+            if let (Some(room), Got::Bytes(bytes)) = (room, &got) {
+                room[..bytes.len()].copy_from_slice(bytes);
+            }
+            match got {
                 Got::Bytes(bytes) => {
                     self.shell.moved = true;
-                    conn.readable = bytes.len() == self.shell.read_max || conn.ended;
+                    conn.readable = bytes.len() == most || conn.ended;
                     if let Dst::Up(_) = dst {
                         let to = self.net.heard_from(link).1;
                         self.check.reads(now, link, to - bytes.len() as u64, to);
                     }
-                    self.shell.worker.read(now, dst, &bytes);
+                    if in_place {
+                        self.report.count("reads in place", 1);
+                        self.shell.worker.filled(now, dst, bytes.len());
+                    } else {
+                        self.shell.worker.read(now, dst, &bytes);
+                    }
                     self.note(|| format!("{link} {dst:?} is read: {}", short(&bytes)));
                 }
                 Got::Nothing => {

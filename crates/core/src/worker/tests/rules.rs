@@ -9,6 +9,7 @@ fn ruled(denied: &[&str], renamed: &[(&str, &str)]) -> Rig {
     let mut r = Rig::new(|p| {
         p.rules = Rules::new(denied, renamed);
         p.limits.stream_from = 100;
+        p.limits.in_place_from = 20;
     });
     r.grant();
     r
@@ -111,6 +112,33 @@ fn a_command_that_the_server_renamed_is_denied_by_its_own_name() {
     r.asked(probe);
     r.answers(probe, "*1|*6|$8|flushall|:-1|*1|+write|:0|:0|:0|");
     assert!(r.hears(c).starts_with("-REFUSED 'FLUSHALL'"));
+}
+
+#[test]
+fn what_is_read_to_where_it_is_kept_is_denied_and_renamed_too() {
+    let mut r = ruled(&["APPEND"], &[("SET", "PUT")]);
+    let c = r.client();
+    r.says(c, "GET a|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "$-1|");
+    r.hears(c);
+    // What follows is as large as what was read last.
+    r.says_bytes(c, &wire(&format!("*2|$3|GET|$40|{}|", "k".repeat(40))));
+    r.asked(up);
+    r.answers(up, "$-1|");
+    r.hears(c);
+    let put = wire("*3|$3|PUT|$1|a|$20|xxxxxxxxxxxxxxxxxxxx|");
+    assert_eq!(r.says_bytes(c, &put), 1);
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$20|xxxxxxxxxxxxxxxxxxxx|");
+    r.answers(up, "+OK|");
+    assert_eq!(r.hears(c), "+OK|");
+    for denied in ["$6|APPEND", "$3|SET"] {
+        let request = shown(&put).replace("$3|PUT", denied);
+        assert_eq!(r.says_bytes(c, &wire(&request)), 1);
+        assert_eq!(r.asked(up), "");
+        assert!(r.hears(c).starts_with('-'));
+    }
 }
 
 /// A session whose replies are not counted, and its connection.
