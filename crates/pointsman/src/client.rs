@@ -8,8 +8,8 @@ use std::time::Duration;
 const ELEMENT_BYTES_MAX: usize = 64 << 20;
 /// The most elements that an array may announce.
 const ARRAY_LEN_MAX: usize = 1 << 20;
-/// Deeper replies than this are refused; no command that the sandbox sends has one.
-const DEPTH_MAX: usize = 8;
+/// Deeper replies than this are refused; that to `COMMAND DOCS` is the deepest of a server.
+const DEPTH_MAX: usize = 32;
 
 /// One reply.
 #[derive(Debug, Clone, PartialEq, Eq)]

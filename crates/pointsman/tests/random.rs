@@ -2,10 +2,11 @@
 //! `POINTSMAN_SEED=n cargo test -p pointsman --test random` holds the same conversations again.
 mod harness;
 
-use harness::raw::{Raw, request, shown};
+use harness::random::{Random, seed};
+use harness::raw::shown;
+use harness::twin::{Command, Twin};
 use harness::{Pair, Proxy, Server};
 use pointsman::sandbox::deployment::Options;
-use std::hash::{BuildHasher, RandomState};
 
 /// At most so many are sent before their replies are read.
 const PIPELINE_MAX: usize = 12;
@@ -41,21 +42,14 @@ const SUBSCRIPTION: &[&str] = &[
     "UNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "PUNSUBSCRIBE C", "SUNSUBSCRIBE", "SUBSCRIBE", "PUBLISH C V",
 ];
 
-/// SplitMix64.
-struct Random(u64);
+/// What is said at random.
+trait Words {
+    fn word(&mut self, pattern: &str, prefix: &str) -> Vec<u8>;
+    fn command(&mut self, tables: &[&[&str]], prefix: &str) -> Command;
+    fn commands(&mut self, tables: &[&[&str]], prefix: &str) -> Vec<Command>;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
+impl Words for Random {
     fn word(&mut self, pattern: &str, prefix: &str) -> Vec<u8> {
         let text = match pattern {
             "K" => format!("{prefix}k{}", self.below(12)),
@@ -74,21 +68,14 @@ impl Random {
     }
 
     /// A command out of one of the tables; the first is asked as often as all others.
-    fn command(&mut self, tables: &[&[&str]], prefix: &str) -> Vec<Vec<u8>> {
+    fn command(&mut self, tables: &[&[&str]], prefix: &str) -> Command {
         let table = if self.below(2) == 0 { tables[0] } else { tables[self.below(tables.len())] };
         let pattern = table[self.below(table.len())];
         pattern.split(' ').map(|word| self.word(word, prefix)).collect()
     }
 
-    fn commands(&mut self, tables: &[&[&str]], prefix: &str) -> Vec<Vec<Vec<u8>>> {
+    fn commands(&mut self, tables: &[&[&str]], prefix: &str) -> Vec<Command> {
         (0..1 + self.below(PIPELINE_MAX)).map(|_| self.command(tables, prefix)).collect()
-    }
-}
-
-fn seed() -> u64 {
-    match std::env::var("POINTSMAN_SEED") {
-        Ok(text) => text.parse().expect("POINTSMAN_SEED is a number"),
-        Err(_) => RandomState::new().hash_one(0) % 1_000_000,
     }
 }
 
@@ -103,55 +90,17 @@ fn start() -> Pair {
     Pair { proxy: Proxy::start(&fronted, &["--workers", "2"]), fronted, bare }
 }
 
-/// One client, at the server and at the proxy.
-struct Twin {
-    bare: Raw,
-    front: Raw,
-    seed: u64,
+/// Says it, and hears a reply to each.
+fn talk(client: &mut Twin, commands: &[Command], random: &mut Random) {
+    client.say(commands, random);
+    for command in commands {
+        client.hear(&shown(&command.join(&b' ')), commands, seen_as);
+    }
 }
 
-impl Twin {
-    fn connect(pair: &Pair, seed: u64) -> Twin {
-        Twin { bare: Raw::connect(pair.bare.addr()), front: Raw::connect(pair.proxy.addr()), seed }
-    }
-
-    /// Says it to both, cut in two somewhere.
-    fn say(&mut self, commands: &[Vec<Vec<u8>>], random: &mut Random) {
-        let bytes: Vec<u8> = commands.iter().flat_map(|c| request(c)).collect();
-        let cut = random.below(bytes.len());
-        for raw in [&mut self.bare, &mut self.front] {
-            raw.send(&bytes[..cut]);
-            raw.send(&bytes[cut..]);
-        }
-    }
-
-    /// The next reply, which must be the same from both.
-    fn hear(&mut self, to: &str, commands: &[Vec<Vec<u8>>]) -> Vec<u8> {
-        let (right, seen) = (self.bare.next(), self.front.next());
-        let same = |bytes: &[u8]| without_order(&without_id(bytes));
-        if let (Ok(right), Ok(seen)) = (&right, &seen)
-            && same(right) == same(seen)
-        {
-            return right.clone();
-        }
-        let text = |side: &std::io::Result<Vec<u8>>| side.as_deref().map_or_else(|e| e.to_string(), shown);
-        let all: Vec<String> = commands.iter().map(|c| shown(&c.join(&b' '))).collect();
-        panic!(
-            "POINTSMAN_SEED={} to {to}:\n server: {}\n proxy:  {}\nin: {}",
-            self.seed,
-            text(&right),
-            text(&seen),
-            all.join("; ")
-        );
-    }
-
-    /// Says it, and hears a reply to each.
-    fn talk(&mut self, commands: &[Vec<Vec<u8>>], random: &mut Random) {
-        self.say(commands, random);
-        for command in commands {
-            self.hear(&shown(&command.join(&b' ')), commands);
-        }
-    }
+/// What a reply says that is not the session's own, or chance.
+fn seen_as(reply: &[u8]) -> Vec<u8> {
+    without_order(&without_id(reply))
 }
 
 /// A reply without the id of `HELLO`, which is the session's own.
@@ -193,7 +142,7 @@ fn clients_that_take_turns() {
             clients[i] = Twin::connect(&pair, seed);
         }
         let commands = random.commands(&[DATA, STATE, TRANSACTION], "");
-        clients[i].talk(&commands, &mut random);
+        talk(&mut clients[i], &commands, &mut random);
         said += commands.len();
     }
 }
@@ -208,7 +157,7 @@ fn at_once(pair: &Pair) {
                 let mut said = 0;
                 while said < 1_000 {
                     let commands = random.commands(&[DATA, STATE, TRANSACTION], &format!("own{i}:"));
-                    client.talk(&commands, &mut random);
+                    talk(&mut client, &commands, &mut random);
                     said += commands.len();
                 }
             });
@@ -243,6 +192,6 @@ fn clients_that_subscribe() {
         let last = format!("the last of {round}");
         commands.push(["PING".into(), last.clone().into_bytes()].into());
         clients[i].say(&commands, &mut random);
-        while !shown(&clients[i].hear("one of these", &commands)).contains(&last) {}
+        while !shown(&clients[i].hear("one of these", &commands, seen_as)).contains(&last) {}
     }
 }

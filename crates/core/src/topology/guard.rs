@@ -4,8 +4,9 @@
 //! the Sentinels on the other side promote one of them. The first that shows it is that no replica acknowledges any
 //! more; so that is asked all the time while writes flow (`observe::guard`), and when none does, writes wait.
 //!
-//! It is *armed* as soon as a replica has acknowledged anything to the granted master. When none does any more it holds,
-//! and leaves the hold when
+//! It is *armed* as soon as a replica has acknowledged anything to the granted master. When none does any more it holds;
+//! and also when that master is granted again, as after a restart: Sentinels may be about to elect another then, and its
+//! replicas are still coming back. It leaves the hold when
 //!
 //! (a) one acknowledges again;
 //! (b) there is nothing to promote: the master has no replicas, and all other nodes refuse connections;
@@ -42,6 +43,7 @@ const PING_PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Guard {
     /// Of which grant.
     term: Term,
+    master: Option<Key>,
     stand: Stand,
     /// When writes were last said to flow.
     flows_at: Option<Now>,
@@ -145,6 +147,15 @@ impl Guard {
         match &self.stand {
             Stand::Silent { excuse: Err(why), .. } => Some(why),
             _ => None,
+        }
+    }
+
+    /// Where the guard of the next grant stands, which is to this master.
+    fn stand_after(&self, now: Now, master: Option<&Key>) -> Stand {
+        match self.stand {
+            Stand::Unarmed => Stand::Unarmed,
+            _ if master.is_none() || self.master.as_ref() != master => Stand::Unarmed,
+            _ => Stand::Silent { since: now, excuse: Err("no replica acknowledges yet".into()) },
         }
     }
 
@@ -303,7 +314,12 @@ impl Topology {
         if self.guard.term != self.term || self.settings.guard.is_none() {
             self.guard_renew();
             let Guard { flows_at, trips, .. } = self.guard;
-            self.guard = Guard { term: self.term, flows_at, trips, ..Guard::default() };
+            let stand = match self.settings.guard {
+                Some(_) => self.guard.stand_after(now, self.grant.as_ref().map(|g| &g.key)),
+                None => Stand::Unarmed,
+            };
+            let master = self.grant.as_ref().map(|g| g.key.clone());
+            self.guard = Guard { term: self.term, master, stand, flows_at, trips, ..Guard::default() };
         }
         let mut guard = core::mem::take(&mut self.guard);
         if let (Some(grant), Some(sentinels), Some(_)) = (&self.grant, self.sentinels(), self.settings.guard)

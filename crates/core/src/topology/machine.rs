@@ -463,7 +463,8 @@ impl Topology {
         let era = self.last.as_ref().filter(|l| grant.epoch < l.epoch).map(|l| l.epoch);
         let process = grant.identity.as_ref().and_then(|i| i.run_id.as_deref());
         let process = process.map_or(String::new(), |id| format!("; its run id is {id}"));
-        let held = self.held.take().map_or(Duration::ZERO, |h| now.since(h.since));
+        let before = self.held.take();
+        let held = before.as_ref().map_or(Duration::ZERO, |h| now.since(h.since));
         let key = grant.key.clone();
         self.term = Term(self.term.0 + 1);
         self.serving = format!("{key} is master: {how}").into();
@@ -487,6 +488,13 @@ impl Topology {
                 "{key} was granted although most nodes do not answer: nothing better was known in time"
             );
             self.tell(now, EventKind::Warning, text);
+        }
+        self.guard_look(now);
+        if let Some(why) = self.guard.holds() {
+            // It is the same hold, for another reason.
+            let why = why.into();
+            self.held = before;
+            self.hold(now, why, true);
         }
     }
 

@@ -34,7 +34,9 @@ impl Drive {
             self.fail("reads are shut while writes are open".into());
         }
         self.check_paused(v.writes.is_open());
-        let open = v.writes.is_open() || v.reads.is_open() || self.is_only_paused(v);
+        // A grant that begins with a hold of the guard is one too.
+        let guarded = v.term > self.view.term && self.guard_state() == GuardState::Holding;
+        let open = v.writes.is_open() || v.reads.is_open() || self.is_only_paused(v) || guarded;
         let Some(n) = v.master.as_ref().map(node_of).filter(|_| open) else {
             if open {
                 self.fail("a gate is open and there is no master".into());

@@ -127,6 +127,46 @@ fn reads_go_on_where_the_configuration_says_so() {
     assert!(!b.view().writes.is_open() && b.view().reads.is_open());
 }
 
+/// Its master was killed and is back at once, as another process.
+fn restarted() -> Bench {
+    let mut b = armed();
+    b.node(11, Seen::Gone(Gone::Closed));
+    b.pass(100 * MS);
+    b.node(11, restarted_master(&[]));
+    b.pongs(1..=3, OLD);
+    b.node(11, restarted_master(&[]));
+    assert_eq!((b.view().term, b.view().master.is_some()), (Term(2), true), "{:?}", b.view());
+    b
+}
+
+fn restarted_master(list: &[(u16, u64)]) -> Seen {
+    let Seen::Report(mut r) = guarded(list, 100) else { unreachable!() };
+    r.run_id = Some("r11 again".into());
+    r.lineage = lineage("B", None);
+    Seen::Report(r)
+}
+
+#[test]
+fn a_master_that_was_restarted_waits_until_a_replica_acknowledges() {
+    let mut b = restarted();
+    assert_eq!(b.guard(), GuardState::Holding);
+    assert!(!b.view().writes.is_open(), "{:?}", b.view());
+    b.node(11, restarted_master(&[(12, 90)]));
+    b.probed(Seen::Acknowledged(true));
+    assert!(b.serves(11), "{:?}", b.view());
+    assert_eq!((b.guard(), b.view().term), (GuardState::Armed, Term(2)));
+}
+
+#[test]
+fn or_until_it_has_answered_the_sentinels_again() {
+    let mut b = restarted();
+    b.pass(100 * MS);
+    b.pongs(1..=3, Duration::ZERO);
+    b.node(11, restarted_master(&[]));
+    assert!(b.serves(11), "{:?}", b.view());
+    assert_eq!(b.guard(), GuardState::Disarmed);
+}
+
 #[test]
 fn where_it_is_turned_off_it_does_nothing() {
     let mut b = calm();
