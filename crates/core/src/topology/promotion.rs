@@ -16,7 +16,7 @@
 use super::judge::{Facts, Grant};
 use super::nodes::{Key, Node};
 use super::observation::{Lineage, Stage, View};
-use super::sentinels::{Sentinel, Sentinels};
+use super::sentinels::{Sentinel, Sentinels, TILT};
 use super::settings::HostPort;
 use crate::Now;
 use alloc::format;
@@ -54,7 +54,7 @@ impl Sentinels {
 
     /// The promotion by the Sentinel at `at`, with all that proves it.
     fn promoted_by(&self, f: &Facts<'_>, last: &Grant, at: &HostPort, s: &Sentinel) -> Option<Promotion> {
-        let view = s.vote(f.oldest)?;
+        let view = s.vote(f.oldest).filter(|_| !s.tilt)?;
         let epoch = last.epoch + 1;
         let key = f.nodes.key(self.choice_of(f, last, s)?);
         let node = f.nodes.find(&key).map(|(_, n)| n)?;
@@ -140,6 +140,7 @@ impl Sentinels {
             Some(Sentinel { lost: Some((gone, _)), .. }) => {
                 return why(format!("Sentinel {} {gone}", p.leader));
             }
+            Some(s) if s.tilt => return why(format!("Sentinel {} {TILT}", p.leader)),
             Some(s) if s.counted && self.stands_by(f, p, s) => {}
             _ => return why(format!("Sentinel {} no longer stands by it", p.leader)),
         }

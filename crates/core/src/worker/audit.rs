@@ -1,7 +1,7 @@
 //! What must hold between the parts of a worker after every call, and how much is kept. The simulator asks after each
 //! turn; it costs a walk over everything.
 use super::client::{Client, Place, Wait};
-use super::upstream::{Up, access};
+use super::upstream::access;
 use super::{Class, ClientId, UpId, Worker};
 use crate::ledger::{Apply, Owner, Slot};
 use alloc::collections::BTreeMap;
@@ -40,7 +40,7 @@ impl Worker {
         let mut audit = Audit::default();
         let owed = self.audit_ups(&mut audit)?;
         if let Some((_, id)) =
-            self.coming_up.iter().find(|(_, id)| self.ups.get(*id).is_none_or(Up::is_ready))
+            self.expiring.iter().find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced))
         {
             return Err(format!("{id:?} is to be given up, but set up or gone"));
         }
@@ -90,7 +90,7 @@ impl Worker {
             audit.request_max = audit.request_max.max(kept - before);
             if up.is_ready() {
                 audit.unsent += up.ledger.unsent().len();
-            } else if !self.coming_up.iter().any(|(_, coming)| *coming == id) {
+            } else if !self.expiring.iter().any(|(_, coming)| *coming == id) {
                 return Err(format!("{id:?} is not set up, and never given up"));
             }
             let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];

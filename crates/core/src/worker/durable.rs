@@ -14,6 +14,7 @@ use super::withheld::{Batch, Until, Withholding, needs_proof};
 use super::{Class, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
+use crate::hold::UNBLOCKED;
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::{parse_i64, reply};
 use crate::session::Tx;
@@ -89,6 +90,15 @@ impl Up {
     }
 }
 
+/// What the answer to a `WAIT` says of the node's role, if it says that it is no master.
+fn sign_in(said: &[u8]) -> Option<SignKind> {
+    if said.starts_with(UNBLOCKED) {
+        Some(SignKind::Unblocked)
+    } else {
+        said.starts_with(b"-ERR WAIT cannot be used with replica").then_some(SignKind::NotMaster)
+    }
+}
+
 impl Worker {
     /// From now on the replies to a connection's writes wait for replicas.
     pub(super) fn await_replicas(&mut self, id: UpId) {
@@ -148,10 +158,8 @@ impl Worker {
             None => {
                 let text = reply::not_durable(asked, &String::from_utf8_lossy(said));
                 self.durable_batch(batch, Some(&text));
-                if said.starts_with(b"-UNBLOCKED")
-                    || said.starts_with(b"-ERR WAIT cannot be used with replica")
-                {
-                    self.sign(now, at, term, SignKind::NotMaster);
+                if let Some(kind) = sign_in(said) {
+                    self.sign(now, at, term, kind);
                 }
             }
         }

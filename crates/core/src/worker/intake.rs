@@ -422,6 +422,8 @@ impl Worker {
         if let Place::Pinned(up) = c.place {
             let unclear = match route {
                 Route::Relay => true,
+                // It will be lost.
+                _ if self.ups.get(up).is_some_and(|u| u.fenced) => true,
                 // Its time begins when it is sent.
                 Route::Pin { .. } if c.session.tx == Tx::None && entry.is_none_or(may_block) => true,
                 _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),

@@ -108,6 +108,9 @@ pub enum Effect {
     Close(Dst, How),
     /// Read this again: it was not read for back-pressure.
     Resume(Dst),
+    /// Nothing more is written to this, it is only read. What was written must have reached its peer: if some of it waits to
+    /// be sent again, the connection is to be aborted, and [`Worker::gone`] to be called.
+    OnlyRead(UpId),
     /// Tell the control plane.
     Tell(Event),
 }
@@ -187,8 +190,9 @@ pub struct Worker {
     services: Vec<Option<Service>>,
     clients: SlotMap<ClientId, Client>,
     ups: SlotMap<UpId, Up>,
-    /// Connections that are not set up yet, by the moment at which they are given up: there may be thousands of others.
-    coming_up: BTreeSet<(Now, UpId)>,
+    /// Connections that are not set up yet, or fenced and read on, by the moment at which they are given up: there may be
+    /// thousands of others.
+    expiring: BTreeSet<(Now, UpId)>,
     effects: VecDeque<Effect>,
     dirty_clients: Vec<ClientId>,
     dirty_ups: Vec<UpId>,
@@ -215,7 +219,7 @@ impl Worker {
             services: Vec::new(),
             clients: SlotMap::with_key(),
             ups: SlotMap::with_key(),
-            coming_up: BTreeSet::new(),
+            expiring: BTreeSet::new(),
             effects: VecDeque::new(),
             dirty_clients: Vec::new(),
             dirty_ups: Vec::new(),

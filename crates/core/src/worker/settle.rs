@@ -112,7 +112,7 @@ impl Worker {
     /// how many bytes are done with.
     fn pass_on(&mut self, id: UpId, part: &[u8]) -> usize {
         let Some(up) = self.ups.get_mut(id) else { return part.len() };
-        if !up.ledger.expects() || !up.is_ready() {
+        if !up.ledger.expects() || !up.is_ready() || up.fenced {
             return 0;
         }
         let part = &part[..up.scan.passed(part.len())];
@@ -165,6 +165,9 @@ impl Worker {
                 None if self.is_bound(id) => self.deliver_to_bound(id, frame),
                 None => self.lose_up(now, id, Some(SignKind::Garbage)),
             };
+        }
+        if up.fenced {
+            return self.told_by_deposed(now, id, frame, kind);
         }
         let Some(slot) = up.ledger.front() else { return };
         if slot.replies > 1 && kind != b'-' {

@@ -297,7 +297,8 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                Effect::Resume(_) => {}
+                // Nobody waits for something to pop here.
+                Effect::Resume(_) | Effect::OnlyRead(_) => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));
@@ -449,7 +450,7 @@ impl Whole {
                     }
                 }
                 Act::Ask(target) => self.tell_observers(p, &target, |o| o.ask(now)),
-                Act::Hurry(target, on) => self.tell_observers(p, &target, |o| o.hurry(now, on)),
+                Act::Pace(target, pace) => self.tell_observers(p, &target, |o| o.set_pace(now, pace)),
                 Act::Publish(view) => self.publish(p, view),
                 Act::Demote { node, to } => {
                     let told = self.tell_to_follow(index_of(&node), index_of(&to));

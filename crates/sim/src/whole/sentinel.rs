@@ -223,6 +223,9 @@ impl Whole {
                 self.note(|| format!("Sentinel {o} {after:?}"));
                 self.announce(o, &after);
             }
+            if after.epoch != before[o].epoch {
+                self.announce_switch(o, before[o].master, after.master);
+            }
             let (epoch, leader) = self.world.vote(o);
             if votes[o] != (epoch, leader) {
                 self.publish_event(o, "+vote-for-leader", &format!("{} {epoch}", id_of(leader)));
@@ -247,6 +250,11 @@ impl Whole {
             }
             _ => {}
         }
+    }
+
+    fn announce_switch(&mut self, s: usize, from: usize, to: usize) {
+        let [from, to] = [from, to].map(|n| host(TargetKind::Node, n).host);
+        self.publish_event(s, "+switch-master", &format!("{NAME} {from} 6379 {to} 6379"));
     }
 
     fn publish_event(&mut self, s: usize, channel: &str, payload: &str) {

@@ -298,7 +298,8 @@ impl Writer<'_> {
     fn blpop(&mut self) {
         let (list, tag) = (self.name("l", 2), self.tag());
         let forever = !self.style.private && self.rng.chance(20);
-        let timeout: &[u8] = if forever { b"0" } else { [&b"0.01"[..], b"0.1", b"0.5"][self.rng.index(3)] };
+        let timeout: &[u8] =
+            if forever { b"0" } else { [&b"0.01"[..], b"0.1", b"0.5", b"2"][self.rng.index(4)] };
         self.push(What::Blpop { forever }, &[b"BLPOP", &list, &tag, timeout]);
         // Behind what never ends more is said than anybody wants to keep.
         for _ in 0..if forever { self.rng.between(20, 80) } else { 0 } {

@@ -1,5 +1,4 @@
 //! Commands that the table does not have.
-use super::sessions::requests;
 use super::*;
 
 /// What a server says of a command: its own name for it, and its flags.

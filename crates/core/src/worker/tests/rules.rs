@@ -1,5 +1,4 @@
 //! Commands that a service denies, or calls by other names.
-use super::sessions::requests;
 use super::*;
 use crate::rules::Rules;
 
