@@ -60,7 +60,9 @@ fn a_sentinel_that_stood_still_is_seen_to_do_nothing_and_stops_nobody() {
     let stopped = &deployment.sentinels[0];
     stopped.stop();
     // The others notice it after down-after; its timer stands still for longer than SENTINEL_TILT_TRIGGER, 2 s.
-    eventually("another misses it", || takes_for_down(&deployment.sentinels[1], deployment.master_name()) == 1);
+    eventually("another misses it", || {
+        takes_for_down(&deployment.sentinels[1], deployment.master_name()) == 1
+    });
     let stood_still = Instant::now();
     eventually("its timer is late", || stood_still.elapsed() > Duration::from_millis(2500));
     stopped.cont();

@@ -66,7 +66,9 @@ impl Poll {
             (Question::Replicas, Value::Array(list)) => {
                 Some(Seen::Replicas(list.iter().filter_map(listed).collect()))
             }
-            (Question::Tilt, v) => v.text().map(|info| Seen::Tilt(info.lines().any(|l| l == "sentinel_tilt:1"))),
+            (Question::Tilt, v) => {
+                v.text().map(|info| Seen::Tilt(info.lines().any(|l| l == "sentinel_tilt:1")))
+            }
             (Question::Master, v) => self.before(v),
             (Question::Address, v) => self.address(v),
             (Question::MasterAgain, v) => self.after(v),

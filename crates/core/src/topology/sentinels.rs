@@ -24,7 +24,8 @@ const DROPPED_AFTER: Duration = Duration::from_secs(600);
 const QUIET_FOR: Duration = Duration::from_secs(5);
 
 /// What a Sentinel in TILT does, for people.
-pub(super) const TILT: &str = "does not act for 30 s, because its clock jumped or its timer stood still (TILT)";
+pub(super) const TILT: &str =
+    "does not act for 30 s, because its clock jumped or its timer stood still (TILT)";
 
 /// So many configured Sentinels are believed without regard to how many others they count.
 const CONFIGURED_ENOUGH: usize = 3;

@@ -52,6 +52,7 @@ impl Worker {
             audit.clients.push((id, c.unwritten().len(), c.asked));
         }
         for s in self.services.iter().flatten() {
+            audit.kept += s.questions.len();
             let there = self.clients.values().filter(|c| c.service == s.policy.id).count();
             if there != s.clients as usize {
                 return Err(format!("{} clients are counted, {there} are there", s.clients));
@@ -149,6 +150,7 @@ impl Worker {
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unread() == 0,
+            Wait::Learn => !s.questions.iter().any(|q| self.ups.contains_key(q.up) && q.by.contains(&id)),
         };
         let subscribed = c.session.subs.is_some() && !matches!(c.place, Place::Pinned(_));
         if subscribed && !c.resubscribe && !c.closing && !c.deaf {

@@ -48,8 +48,9 @@ impl Client {
 
     /// Whether a command on its own connection would keep out, or stop, the `WAIT` behind a durable write before it.
     pub(super) fn keeps_wait_out(&self, entry: Option<&Entry>) -> bool {
-        let keeps =
-            |e: &Entry| matches!(e.act, Act::Multi | Act::Subscribe(_) | Act::Block | Act::BlockIfAsked);
+        let keeps = |e: &Entry| {
+            matches!(e.act, Act::Multi | Act::Subscribe(_) | Act::Block | Act::BlockIfAsked | Act::Own)
+        };
         self.durable && entry.is_none_or(keeps)
     }
 

@@ -26,6 +26,10 @@ impl Worker {
             }
         }
         self.resolve(id, Cause::Broken);
+        if class != Class::Read {
+            // The next connection may be to a server that was started anew.
+            self.service(at.0).learned.clear();
+        }
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
         if !says_nothing {
             self.suspect(now, class, at, term, SignKind::Broken);
@@ -180,6 +184,9 @@ impl Worker {
             for (slot, bytes) in up.ledger.retract() {
                 let Owner::Client(client) = slot.owner else {
                     self.wait_taken_back(id, &slot);
+                    if slot.apply == Apply::Learn {
+                        self.look_up_again(id);
+                    }
                     continue;
                 };
                 let Some(c) = self.clients.get_mut(client) else { continue };

@@ -189,6 +189,7 @@ impl Worker {
             // Also those who wait because the old master could not be reached, at gates that are open before and after.
             shard.line.let_all_out();
             self.fence(now, at);
+            self.service(at.0).learned.clear();
         }
         if deposed {
             self.deposed_changed(now, at);

@@ -112,7 +112,7 @@ impl Up {
 pub(super) fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
-        None if slot.apply == Apply::Name || slot.apply.proves() => Access::Neither,
+        None if matches!(slot.apply, Apply::Name | Apply::Learn) || slot.apply.proves() => Access::Neither,
         None if matches!(slot.apply, Apply::LastId(_)) => Access::Read,
         None => Access::Write,
     }
@@ -340,7 +340,7 @@ impl Worker {
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error && replica => return self.lose_up(now, id, Some(SignKind::NotMaster)),
-            _ if error => return self.setup_failed(id, frame),
+            _ if error => return self.setup_failed(now, id, frame),
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -373,7 +373,7 @@ impl Worker {
     }
 
     /// The server said why a connection cannot be set up: that is the reply to whoever waits for it.
-    fn setup_failed(&mut self, id: UpId, error: &[u8]) {
+    fn setup_failed(&mut self, now: Now, id: UpId, error: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, endpoint) = (up.service, up.endpoint.clone());
         let owed = up.ledger.close();
@@ -385,6 +385,7 @@ impl Worker {
         if owed.iter().any(|(slot, _, _)| slot.apply == Apply::Resubscribe) {
             self.cannot_resubscribe(id);
         }
+        self.cannot_learn(now, id);
         self.close_up(id);
         for (slot, _, _) in owed {
             if let Owner::Client(client) = slot.owner {
@@ -464,6 +465,7 @@ impl Worker {
     /// Takes a connection out of all that knows it.
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
+        self.look_up_again(id);
         let mut up = self.ups.remove(id)?;
         self.expiring.remove(&(up.deadline, id));
         let shard = self.shard(up.service, up.shard);

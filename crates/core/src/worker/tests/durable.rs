@@ -162,6 +162,9 @@ fn a_transaction_waits_on_its_own_connection_behind_its_end() {
     r.answers(up, "+OK|+QUEUED|");
     assert_eq!((r.hears(c), r.turn(up)), ("+OK|+QUEUED|".into(), String::new()));
     r.says(c, "NOSUCH a|");
+    let probe = r.up();
+    assert_eq!(r.asked(probe), "*3|$7|COMMAND|$4|INFO|$6|NOSUCH|");
+    r.answers(probe, "*1|*-1|");
     assert_eq!(r.turn(up), "*2|$6|NOSUCH|$1|a|");
     r.answers(up, "-ERR unknown command|");
     assert_eq!((r.hears(c), r.turn(up)), ("-ERR unknown command|".into(), String::new()));
