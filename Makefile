@@ -22,7 +22,7 @@ test:
 	@scripts/need-redis
 	cargo test --workspace
 
-# The switches, and that replies are equal, with other servers than the installed one; each is fetched from Debian.
+# The command table, the switches, and that replies are equal, with other servers than the installed one; each is fetched from Debian.
 test-servers:
 	@scripts/test-servers $(SERVERS)
 

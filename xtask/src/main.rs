@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo run -p xtask -- commands                     write the command table and its page again
-       cargo run -p xtask -- commands --check             fail if they are not what the installed server gives
-       cargo run -p xtask -- commands --compare PROGRAM   say what another server's commands change";
+       cargo run -p xtask -- commands --check             fail if they are not what the captured servers give
+       cargo run -p xtask -- commands --capture PROGRAM   keep what a server says of its commands
+       cargo run -p xtask -- commands --compare PROGRAM   say where a server contradicts the table";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["commands"] => commands::write(),
         ["commands", "--check"] => commands::check(),
+        ["commands", "--capture", program] => commands::capture(program),
         ["commands", "--compare", program] => commands::compare(program),
         _ => Err(USAGE.into()),
     };

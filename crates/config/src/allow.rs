@@ -6,12 +6,8 @@ use pointsman_core::command::{self, Entry};
 
 /// The upper-case name of a command that the table has: `DEBUG`, `CLIENT|PAUSE`.
 pub(crate) fn command_name(text: &str) -> Result<Box<str>, Wrong> {
-    let word = |w: &str| {
-        let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        !w.is_empty() && w.bytes().all(letter)
-    };
     let parts: Vec<&str> = text.split('|').collect();
-    if parts.len() > 2 || !parts.iter().all(|w| word(w)) {
+    if parts.len() > 2 || !parts.iter().all(|w| is_word(w)) {
         let meant = text.split_whitespace().take(2).collect::<Vec<_>>().join("|").to_uppercase();
         let meant = if meant.contains('|') { meant } else { "CLIENT|PAUSE".into() };
         let problem = format!("{} is not the name of a command", quoted(text));
@@ -25,6 +21,12 @@ pub(crate) fn command_name(text: &str) -> Result<Box<str>, Wrong> {
         return Ok(name.into());
     }
     Err((format!("there is no command {}", quoted(text)), instead_of(&name)))
+}
+
+/// Whether a command may have this name.
+pub(crate) fn is_word(text: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !text.is_empty() && text.bytes().all(letter)
 }
 
 /// Whether a command of this name is refused by default, or one of its subcommands is.

@@ -199,8 +199,9 @@ fn client_sentences(policy: &Policy) -> Vec<String> {
                 commands.join(", ")
             )
         }
-        Allow::All => "refuses no command.".into(),
+        Allow::All => "refuses no command by default.".into(),
     });
+    sentences.extend(rule_sentences(policy));
     sentences.push(format!(
         "takes up to {} clients a worker, {}.",
         policy.clients_max,
@@ -210,6 +211,16 @@ fn client_sentences(policy: &Policy) -> Vec<String> {
         }
     ));
     sentences
+}
+
+fn rule_sentences(policy: &Policy) -> impl Iterator<Item = String> {
+    let rules = policy.rules.as_deref();
+    let denied = rules.map(|rules| rules.denied().collect::<Vec<_>>().join(", ")).unwrap_or_default();
+    let renamed = rules.into_iter().flat_map(|rules| rules.renamed());
+    let renamed: Vec<String> = renamed.map(|(own, name)| format!("{own} is called {name}")).collect();
+    let denied = (!denied.is_empty()).then(|| format!("denies {denied}."));
+    let renamed = (!renamed.is_empty()).then(|| format!("calls commands otherwise: {}.", renamed.join(", ")));
+    denied.into_iter().chain(renamed)
 }
 
 fn process_sentences(config: &Config) -> Vec<String> {

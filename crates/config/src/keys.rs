@@ -80,6 +80,8 @@ pub enum Kind {
     FileOr(&'static str, &'static str),
     /// Strings: a list, or one string with commas.
     List,
+    /// Strings, each under a name.
+    Names,
     /// `true` or `false`.
     Bool,
     /// One of these words.
@@ -109,6 +111,7 @@ impl fmt::Display for Kind {
             Kind::File => f.write_str("the path of a file"),
             Kind::FileOr(a, b) => write!(f, "\"{a}\", \"{b}\" or the path of a file"),
             Kind::List => f.write_str("a list of strings"),
+            Kind::Names => f.write_str("a table of strings"),
             Kind::Bool => f.write_str("true or false"),
             Kind::Word(words) => {
                 let (last, others) = words.split_last().expect("a key has a word");
@@ -399,11 +402,17 @@ pub const KEYS: &[Key] = &[
         "A connection to a node that is not made and set up (AUTH, HELLO, SELECT, ROLE) in this time is given up.")
         .default("\"2s\""),
     Key::new(Service, "allow", List, "[\"DEBUG\", \"CLIENT|PAUSE\"]",
-        "Commands that are refused by default and now are not, by name, or by name and subcommand; a name that no command has is an error. Refused is what breaks the deployment or the proxy under everyone: SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, SYNC, PSYNC, REPLCONF, CLIENT|PAUSE, CLIENT|UNPAUSE, DEBUG, MODULE|LOAD, MODULE|UNLOAD, and the subcommands of CLUSTER that change it.")
+        "Commands that are refused by default and now are not, by name, or by name and subcommand; a name that no command has is an error. Refused is what breaks the deployment or the proxy under everyone: SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, SYNC, PSYNC, REPLCONF, CLIENT|PAUSE, CLIENT|UNPAUSE, DEBUG, MODULE|LOAD, MODULE|UNLOAD, the subcommands of CLUSTER that change it, and others: the page of the commands marks them.")
         .default("[]"),
     Key::new(Service, "transparent", Bool, "true",
-        "Refuse no command at all. Then `allow` has no meaning.")
+        "Refuse none of the commands that are refused by default. Then `allow` has no meaning.")
         .default("false").input("--transparent"),
+    Key::new(Service, "deny", List, "[\"KEYS\", \"CONFIG|SET\"]",
+        "Commands that nobody may use through this service, by name, or by name and subcommand; clients get `-REFUSED`. A name that no command has is an error, unless it has a dot, as those of modules do. What scripts do is not looked at: for real protection use the nodes' ACL.")
+        .default("[]"),
+    Key::new(Service, "rename", Names, "{ CONFIG = \"ADMIN-CONFIG\" }",
+        "Commands that clients call otherwise, as `rename-command` of redis.conf does it: the server's name, and the clients'. By the server's name clients are told that there is no such command. Where the nodes were told to call a command otherwise, it can get its usual name back: `{ MYGET = \"GET\" }`. Only whole commands are renamed; `COMMAND` shows the server's names.")
+        .default("{}"),
 
     Key::new(Node, "address", Text, "\"10.0.0.1:6379\"",
         "A node of a static list: host and port. Required. Nodes are preferred in the order of the file; the first healthy one is used."),

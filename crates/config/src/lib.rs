@@ -14,6 +14,7 @@ mod explain;
 mod flags;
 pub mod keys;
 mod reader;
+mod rules;
 mod secret;
 mod service;
 mod substitute;

@@ -275,6 +275,21 @@ impl<'r> Table<'r> {
         Some(list)
     }
 
+    /// A table of strings: the keys and the values; `None` if it is not written or no such table.
+    pub(crate) fn names(&self, name: &str) -> Option<Vec<(Placed<String>, Placed<String>)>> {
+        let (key, spot, value) = self.get(name)?;
+        let DeValue::Table(names) = value else {
+            return self.bad(key, spot, &format!("is {}", described(value)));
+        };
+        let placed = |(name, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+            let (name_at, value_at) = (Spot::At(name.span().start), Spot::At(value.span().start));
+            let value = Placed { value: self.string(key, value_at, value.get_ref())?, spot: value_at };
+            Some((Placed { value: name.get_ref().to_string(), spot: name_at }, value))
+        };
+        let placed: Vec<_> = names.iter().filter_map(placed).collect();
+        Some(placed)
+    }
+
     /// One of the key's words.
     pub(crate) fn word(&self, name: &str) -> Option<&'static str> {
         let (key, spot, value) = self.get(name)?;

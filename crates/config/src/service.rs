@@ -5,6 +5,7 @@ use crate::allow::command_name;
 use crate::error::quoted;
 use crate::keys::{Section, Way};
 use crate::reader::{Placed, Spot, Table};
+use crate::rules::rules;
 use crate::secret::credential;
 use crate::units::show_size;
 use pointsman_core::policy::{Allow, Durable, Limits, Policy, Retry};
@@ -333,6 +334,7 @@ fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     policy.durable = durable(table);
     policy.upstream_user = credential(table, "upstream_user", "upstream_password", "upstream_password_file");
     policy.allow = allow(table);
+    policy.rules = rules(table, &policy.allow);
     for limits in table.tables(Section::Limits) {
         read_limits(&limits, &mut policy.limits);
     }

@@ -46,6 +46,16 @@ fn the_smallest_file_works() {
 }
 
 #[test]
+fn what_is_denied_and_renamed_is_explained() {
+    let lines = "deny = [\"keys\", \"ft.drop\"]\nrename = { config = \"adm\", MYGET = \"get\", SET = \"DEL\", DEL = \"SET\" }";
+    let text = format!("[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\nnodes = [\"n:1\"]\n{lines}");
+    let explained = pointsman_config::explain(&right(&text));
+    assert!(explained.contains("denies FT.DROP, KEYS."), "{explained}");
+    let renamed = "CONFIG is called ADM, SET is called DEL, MYGET is called GET, DEL is called SET.";
+    assert!(explained.contains(renamed), "{explained}");
+}
+
+#[test]
 fn each_mistake_names_its_place_its_cause_and_its_cure() {
     for (lines, expected) in [
         ("lisetn = []", "p.toml:5:1: unknown key \"lisetn\" in [[service]]; did you mean `listen`?"),
@@ -114,6 +124,40 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
         (
             "allow = [\"DEBUG\"]\ntransparent = true",
             "p.toml:5:1: `allow` has no meaning with transparent = true, which allows all; keep one of the two",
+        ),
+        ("deny = [\"KEYZ\"]", "p.toml:5:9: there is no command \"KEYZ\"; did you mean \"KEYS\"?"),
+        (
+            "allow = [\"DEBUG\"]\ndeny = [\"debug\"]",
+            "p.toml:6:9: DEBUG is both allowed and denied; keep one of the two",
+        ),
+        (
+            "rename = [\"CONFIG\"]",
+            "p.toml:5:10: `rename` is a list; write a table of strings, such as { CONFIG = \"ADMIN-CONFIG\" }",
+        ),
+        (
+            "rename = { CONFGI = \"x\" }",
+            "p.toml:5:12: there is no command \"CONFGI\" or \"X\"; did you mean \"CONFIG\"?",
+        ),
+        (
+            "rename = { CONFIG = \"\" }",
+            "p.toml:5:12: CONFIG has no new name; to forbid it write deny = [\"CONFIG\"]",
+        ),
+        (
+            "rename = { CONFIG = \"GET\" }",
+            "p.toml:5:12: CONFIG = \"GET\": there is a command of that name; write another name, or rename GET too",
+        ),
+        (
+            "rename = { MYSELECT = \"SELECT\" }",
+            "p.toml:5:12: MYSELECT = \"SELECT\": Pointsman itself uses SELECT; let the nodes call it SELECT",
+        ),
+        (
+            "rename = { \"CONFIG|GET\" = \"x\" }",
+            "p.toml:5:12: \"CONFIG|GET\" is not the name of a command; \
+             write whole commands: 1 to 64 letters, digits, \".\", \"_\" and \"-\"",
+        ),
+        (
+            "rename = { CONFIG = \"x\", DEBUG = \"X\" }",
+            "p.toml:5:26: DEBUG = \"X\" is the second of its name; keep one",
         ),
         (
             "master = \"m\"",

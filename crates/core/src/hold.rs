@@ -109,12 +109,15 @@ pub fn only_reads(entry: Option<&Entry>) -> bool {
     })
 }
 
+/// What a node says to all who wait on it when it becomes a replica (`disconnectAllBlockedClients` in `blocked.c`). Other
+/// errors that begin with `-UNBLOCKED` (`CLIENT UNBLOCK … ERROR`) say nothing of its role.
+pub const UNBLOCKED: &[u8] = b"-UNBLOCKED force unblock from blocking operation, instance state changed";
+
 /// Whether an error reply proves that its command was not executed because the node is not a usable master, and which
 /// sign it is.
 ///
-/// Exact prefixes of Redis' `shared.roslaveerr`, `shared.loadingerr` and `shared.masterdownerr` (`server.c`), and of what
-/// `disconnectAllBlockedClients` says (`blocked.c`). For commands that run scripts only what is said before the script
-/// starts proves anything.
+/// Exact prefixes of Redis' `shared.roslaveerr`, `shared.loadingerr` and `shared.masterdownerr` (`server.c`), and
+/// [`UNBLOCKED`]. For commands that run scripts only what is said before the script starts proves anything.
 pub fn not_a_master(entry: Option<&Entry>, error: &[u8]) -> Option<Refusal> {
     let refusal = if error.starts_with(b"-READONLY You can't write against a read only replica.") {
         Refusal::Readonly
@@ -122,7 +125,7 @@ pub fn not_a_master(entry: Option<&Entry>, error: &[u8]) -> Option<Refusal> {
         Refusal::Loading
     } else if error.starts_with(b"-MASTERDOWN Link with MASTER is down") {
         Refusal::Masterdown
-    } else if error.starts_with(b"-UNBLOCKED force unblock from blocking operation, instance state changed") {
+    } else if error.starts_with(UNBLOCKED) {
         // A WAIT that is unblocked had its writes executed.
         let pops = entry.is_some_and(|e| e.proves && matches!(e.act, Act::Block | Act::BlockIfAsked));
         return pops.then_some(Refusal::Unblocked);

@@ -53,6 +53,10 @@ pub enum Apply {
     Unwatch,
     /// Binds the session to the connection.
     Bind,
+    /// A command of which nothing is known: binds the session, unless it was rejected.
+    Unknown,
+    /// Pointsman's own `COMMAND INFO`, for a command that the table does not have.
+    Learn,
     /// Pointsman's own `CLIENT SETNAME` or `SETINFO` on a pinned connection.
     Name,
     /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.

@@ -1,5 +1,7 @@
 //! What a worker must know of a service's configuration. The `config` crate makes these from the file or the flags;
 //! a [`Policy`] that exists is right.
+use crate::command::Entry;
+use crate::rules::Rules;
 use crate::topology::snapshot::ServiceId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -148,11 +150,19 @@ pub struct Policy {
     pub upstream_user: Option<Credential>,
     /// Which of the commands that are refused by default are allowed.
     pub allow: Allow,
+    /// Which commands are denied, and which have other names, if any.
+    pub rules: Option<Arc<Rules>>,
     /// Bounds on what clients send and leave unread.
     pub limits: Limits,
 }
 
 impl Policy {
+    /// Whether a command of the table is sent without a look at its name.
+    #[inline]
+    pub fn sends(&self, entry: &'static Entry) -> bool {
+        !entry.refused && self.rules.as_ref().is_none_or(|rules| !rules.touch(entry))
+    }
+
     /// The defaults of a service.
     pub fn new(id: ServiceId, name: &str) -> Policy {
         Policy {
@@ -170,6 +180,7 @@ impl Policy {
             tells_writes: false,
             upstream_user: None,
             allow: Allow::Default,
+            rules: None,
             limits: Limits::default(),
         }
     }

@@ -25,7 +25,7 @@ pub enum Route<'a> {
     },
     /// A `WAIT`: pinned, behind something that propagates.
     Wait,
-    /// From here on bytes pass in both directions without being counted, for as long as the client stays.
+    /// From here on replies pass without being counted, for as long as the client stays.
     Relay,
     /// Changes the session, not data: tried on a connection that nobody's data commands use.
     Probe {
@@ -81,8 +81,8 @@ pub fn route<'a>(
     stale_write: bool,
 ) -> Route<'a> {
     let Some(e) = entry else {
-        // What is not known may block, or bind the connection: it gets one of its own.
-        return if s.tx == Tx::Lost { Route::Here(Here::QueuedLost) } else { pin(Apply::None) };
+        // What is not known may block, or change its connection: it gets one of its own.
+        return if s.tx == Tx::Lost { Route::Here(Here::QueuedLost) } else { pin(Apply::Unknown) };
     };
     match e.act {
         Act::Quit => return Route::Here(Here::Quit),
@@ -91,8 +91,8 @@ pub fn route<'a>(
         Act::Hangup => return Route::Here(Here::Hangup),
         _ => {}
     }
-    if e.refused && !allowed(e, &policy.allow) {
-        return Route::Refuse(reply::refused(e.name, &policy.name).into());
+    if let Some(text) = refusal(e, policy) {
+        return Route::Refuse(text);
     }
     if s.tx == Tx::Lost {
         return Route::Here(match e.act {
@@ -135,7 +135,7 @@ pub fn route<'a>(
             let replies = if named > 0 { named } else { s.subscribed(kind).max(1) };
             Route::Pin { apply: Apply::None, replies: count(replies) }
         }
-        Act::Block => pin(Apply::None),
+        Act::Block | Act::Own => pin(Apply::None),
         Act::BlockIfAsked if e.asks_to_block(req.args()) => pin(Apply::None),
         Act::BlockIfAsked => Route::Shared(Apply::None),
         Act::Wait if stale_write => Route::Here(Here::WaitLost),
@@ -155,6 +155,11 @@ fn probe(req: Request<'_>, apply: Apply) -> Route<'_> {
 
 fn count(n: usize) -> u32 {
     u32::try_from(n.max(1)).unwrap_or(u32::MAX)
+}
+
+/// What is said to a command that is refused by default, and not allowed.
+pub fn refusal(e: &Entry, policy: &Policy) -> Option<Box<[u8]>> {
+    (e.refused && !allowed(e, &policy.allow)).then(|| reply::refused(e.name, &policy.name).into())
 }
 
 fn allowed(e: &Entry, allow: &Allow) -> bool {

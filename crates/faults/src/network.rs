@@ -125,8 +125,8 @@ impl Drop for Network {
 
 /// Why namespaces cannot be made here, if they cannot.
 pub(crate) fn unavailable(guard: &Guard) -> Option<String> {
-    match Network::make(guard) {
-        Ok(_) => None,
+    match Network::make(guard).and_then(|network| network.cut(&(&[0], &[1]))) {
+        Ok(()) => None,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Some("there is no ip program (Debian: iproute2)".into())
         }

@@ -1,14 +1,15 @@
 //! One round of one row: a deployment of its own, a load, a fault, and what became of it.
-use crate::figures::{Evidence, Figures, InFlight, Strike};
+use crate::figures::{Evidence, Figures, InFlight, STALL_MS_MAX, Strike};
 use crate::guard::Guard;
 use crate::load::{Load, Operation, Outcome, WriteId};
 use crate::network::{HOSTS, PROXY, Sides};
-use crate::row::{Fault, Meanwhile, Row};
+use crate::row::{Fault, Figure, Meanwhile, Protection, Row};
 use crate::servers::{NODE_PORT, Server, Servers};
 use crate::watch::{Seen, Watch};
 use pointsman::client::{Client, Value};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -20,8 +21,12 @@ use std::time::{Duration, Instant};
 const PROMOTION_MAX: Duration = Duration::from_secs(45);
 /// Until the load flows, from the start of the proxy.
 const FLOW_MAX: Duration = Duration::from_secs(15);
+/// So much of it by each writer.
+const FLOWING: u64 = 40;
 /// The number of the load that goes to the master directly.
 const DIRECT: u32 = 9;
+/// How long the load goes on where nobody was deposed, after everything was put right.
+const NOBODY_DEPOSED: Duration = Duration::from_secs(4);
 /// Keys per MGET.
 const BATCH: usize = 500;
 
@@ -39,18 +44,61 @@ pub(crate) struct Stage {
     pub(crate) after: Duration,
 }
 
+/// Why a round gave no figures.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The proxy did not do what it must.
+    Proxy(String),
+    /// What the row is about could not be done, or not be watched.
+    Stage(io::Error),
+}
+
+impl Trouble {
+    fn proxy(what: impl Into<String>) -> Self {
+        Self::Proxy(what.into())
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Stage(error)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proxy(what) => f.write_str(what),
+            Self::Stage(error) => write!(f, "could not be played: {error}"),
+        }
+    }
+}
+
+/// Why a round is no evidence, if it is none, so that it has to be played once more. Losses and dual writes always are.
+pub(crate) fn no_evidence(played: &Result<Figures, Trouble>, row: &Row, with: Protection) -> Option<String> {
+    match played {
+        Ok(figures) => {
+            let misses = figures.misses(&row.targets(with));
+            let proven = misses.contains(&Figure::Lost) || misses.contains(&Figure::Dual);
+            figures.disturbance().filter(|_| misses.contains(&Figure::Errors) && !proven)
+        }
+        Err(trouble @ Trouble::Stage(_)) => Some(trouble.to_string()),
+        Err(Trouble::Proxy(_)) => None,
+    }
+}
+
 impl Stage {
     /// Plays one round.
-    pub(crate) fn play(&self, row: &Row) -> io::Result<Figures> {
+    pub(crate) fn play(&self, row: &Row, with: Protection) -> Result<Figures, Trouble> {
         let servers = Servers::start(&self.guard, &self.redis)?;
-        let mut round = Round::begin(self, row, &servers)?;
+        let mut round = Round::begin(self, row, with, &servers)?;
         round.strike()?;
         round.promotion()?;
         if row.fault == Fault::Twice {
             round.strike_again()?;
         }
         round.heal()?;
-        thread::sleep(self.after);
+        thread::sleep(if row.fault.deposes() { self.after } else { NOBODY_DEPOSED });
         round.end()
     }
 }
@@ -58,6 +106,8 @@ impl Stage {
 struct Round<'a> {
     stage: &'a Stage,
     row: &'a Row,
+    /// Lines of the service's configuration.
+    lines: Vec<String>,
     servers: &'a Servers,
     begin: Instant,
     watch: Watch,
@@ -71,12 +121,18 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    /// Everything runs, and the load flows.
-    fn begin(stage: &'a Stage, row: &'a Row, servers: &'a Servers) -> io::Result<Self> {
+    /// Everything runs, and the loads flow.
+    fn begin(
+        stage: &'a Stage,
+        row: &'a Row,
+        with: Protection,
+        servers: &'a Servers,
+    ) -> Result<Self, Trouble> {
         let begin = Instant::now();
         let mut round = Self {
             stage,
             row,
+            lines: with.line().into_iter().chain(stage.lines.iter().cloned()).collect(),
             servers,
             begin,
             watch: Watch::start(servers, begin),
@@ -87,16 +143,16 @@ impl<'a> Round<'a> {
             started: None,
             healed: None,
         };
-        round.start_proxy()?;
-        if row.fault == Fault::Switchover {
+        (0..row.proxies).try_for_each(|_| round.start_proxy())?;
+        if row.direct {
             let node = servers.nodes[0].addr();
             round.direct = Some(Load::start(&servers.network.hosts[PROXY], node, DIRECT, begin));
         }
         let flowing = Instant::now();
-        while round.loads[0].acknowledged() < 40 {
+        while round.loads.iter().chain(&round.direct).any(|load| load.acknowledged() < FLOWING) {
             round.alive()?;
             if flowing.elapsed() > FLOW_MAX {
-                return Err(io::Error::other("the load does not flow through the proxy"));
+                return Err(Trouble::proxy("the load does not flow through the proxy"));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -104,16 +160,16 @@ impl<'a> Round<'a> {
     }
 
     /// A proxy, and a load through it as soon as it listens.
-    fn start_proxy(&mut self) -> io::Result<()> {
+    fn start_proxy(&mut self) -> Result<(), Trouble> {
         let number = self.proxies.len() as u16;
-        let proxy = self.servers.proxy(&self.stage.pointsman, NODE_PORT + number, &self.stage.lines)?;
+        let proxy = self.servers.proxy(&self.stage.pointsman, NODE_PORT + number, &self.lines)?;
         let listening = Instant::now();
         while proxy.host.run(|| Client::connect(proxy.addr(), FLOW_MAX)).is_err() {
             if let Some(ended) = proxy.ended() {
-                return Err(io::Error::other(ended));
+                return Err(Trouble::Proxy(ended));
             }
             if listening.elapsed() > FLOW_MAX {
-                return Err(io::Error::other("the proxy does not listen"));
+                return Err(Trouble::proxy("the proxy does not listen"));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -127,23 +183,24 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    fn alive(&self) -> io::Result<()> {
-        self.proxies.iter().find_map(Server::ended).map_or(Ok(()), |ended| Err(io::Error::other(ended)))
+    fn alive(&self) -> Result<(), Trouble> {
+        self.proxies.iter().find_map(Server::ended).map_or(Ok(()), |ended| Err(Trouble::Proxy(ended)))
     }
 
     fn now(&self) -> Duration {
         self.begin.elapsed()
     }
 
-    fn strike(&mut self) -> io::Result<()> {
+    fn strike(&mut self) -> Result<(), Trouble> {
         let Servers { nodes, sentinels, network, .. } = self.servers;
         let fault = self.row.fault;
         let in_flight = match fault {
             _ if fault.is_silent() => InFlight::EachWriter,
             Fault::Kill | Fault::Twice => InFlight::ThatMoment,
+            Fault::Switchover => InFlight::OfOtherProxies,
             _ => InFlight::None,
         };
-        self.strikes.push(Strike { at: self.now(), in_flight });
+        let at = self.now();
         match fault {
             Fault::Kill | Fault::Twice => nodes[0].kill9(),
             Fault::Stop => nodes[0].signal(Signal::STOP),
@@ -158,11 +215,12 @@ impl<'a> Round<'a> {
             Fault::Replicas => nodes[1..].iter().for_each(Server::kill9),
             Fault::StopReplicas => nodes[1..].iter().for_each(|node| node.signal(Signal::STOP)),
         }
+        self.strikes.push(Strike { at, done: self.now(), in_flight });
         Ok(())
     }
 
     /// The command, run to its end where the proxy is.
-    fn switchover(&self) -> io::Result<()> {
+    fn switchover(&self) -> Result<(), Trouble> {
         let admin = format!("127.0.0.1:{}", NODE_PORT + 1000);
         let mut command = Command::new(&self.stage.pointsman);
         command.args(["switchover", "faults", "--admin", &admin]).stdin(Stdio::null());
@@ -171,23 +229,25 @@ impl<'a> Round<'a> {
             return Ok(());
         }
         let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        Err(io::Error::other(format!("the switchover failed: {said}")))
+        let said = format!("the switchover failed: {}", String::from_utf8_lossy(&said));
+        // It gives up, as it should, if somebody takes too long.
+        let stall = self.watch.seen().stall(Duration::ZERO, self.now()).as_millis() as u64;
+        if stall > STALL_MS_MAX { Err(io::Error::other(said).into()) } else { Err(Trouble::Proxy(said)) }
     }
 
-    /// What was acknowledged to those who wrote to the first master itself, and that they were refused afterwards.
-    fn stop_direct(&mut self) -> io::Result<Vec<WriteId>> {
-        let Some(load) = self.direct.take() else { return Ok(vec![]) };
+    /// What was acknowledged to those who wrote to the first master itself. After a switchover they must have been refused.
+    fn stop_direct(&mut self) -> Result<Option<Vec<WriteId>>, Trouble> {
+        let Some(load) = self.direct.take() else { return Ok(None) };
         let writes = load.stop().writes;
         let refused = |o: &Operation| o.outcome == Outcome::Error("READONLY".into());
-        if !writes.iter().any(refused) {
-            return Err(io::Error::other("no direct write was refused by the deposed master"));
+        if self.row.fault == Fault::Switchover && !writes.iter().any(refused) {
+            return Err(Trouble::proxy("no direct write was refused by the deposed master"));
         }
-        Ok(writes.into_iter().filter(|o| o.outcome == Outcome::Good).map(|o| o.id).collect())
+        Ok(Some(writes.into_iter().filter(|o| o.outcome == Outcome::Good).map(|o| o.id).collect()))
     }
 
     /// Waits for it if there must be one; meanwhile does to the proxy what the row says.
-    fn promotion(&mut self) -> io::Result<()> {
+    fn promotion(&mut self) -> Result<(), Trouble> {
         if !self.row.fault.deposes() {
             return Ok(());
         }
@@ -219,7 +279,7 @@ impl<'a> Round<'a> {
     }
 
     /// The successor is told to give up too, by the first Sentinel that knows it and is done with the first failover.
-    fn strike_again(&mut self) -> io::Result<()> {
+    fn strike_again(&mut self) -> Result<(), Trouble> {
         thread::sleep(Duration::from_secs(1));
         let asked = Instant::now();
         loop {
@@ -227,17 +287,18 @@ impl<'a> Round<'a> {
             let master = self.watch.seen().promotions().last().map_or(0, |promotion| promotion.1);
             match self.servers.failover(master) {
                 Ok(()) => {
-                    self.strikes.push(Strike { at, in_flight: InFlight::ThatMoment });
-                    return self.promoted();
+                    let (done, in_flight) = (self.now(), InFlight::ThatMoment);
+                    self.strikes.push(Strike { at, done, in_flight });
+                    return Ok(self.promoted()?);
                 }
-                Err(e) if asked.elapsed() > PROMOTION_MAX => return Err(e),
+                Err(e) if asked.elapsed() > PROMOTION_MAX => return Err(e.into()),
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }
         }
     }
 
     /// At the end of the outage everything is put right again.
-    fn heal(&mut self) -> io::Result<()> {
+    fn heal(&mut self) -> Result<(), Trouble> {
         let fault = self.row.fault;
         if matches!(fault, Fault::Failover | Fault::Switchover) {
             return Ok(());
@@ -248,25 +309,26 @@ impl<'a> Round<'a> {
         let Servers { nodes, sentinels, network, .. } = self.servers;
         sides(fault).iter().try_for_each(|sides| network.heal(sides))?;
         nodes.iter().for_each(|node| node.signal(Signal::CONT));
-        nodes.iter().chain(sentinels).try_for_each(Server::revive)
+        Ok(nodes.iter().chain(sentinels).try_for_each(Server::revive)?)
     }
 
-    fn end(mut self) -> io::Result<Figures> {
+    fn end(mut self) -> Result<Figures, Trouble> {
         self.alive()?;
         let end = self.now();
         let journals: Vec<_> = self.loads.drain(..).map(Load::stop).collect();
         self.alive()?;
-        let master = self.servers.wait_settled()?;
+        let direct = self.stop_direct()?;
+        let master = self.servers.wait_settled().map_err(|error| Trouble::Proxy(error.to_string()))?;
         let good = journals.iter().flat_map(|j| &j.writes).filter(|o| o.outcome == Outcome::Good);
         let acknowledged: Vec<WriteId> = good.map(|operation| operation.id).collect();
-        let direct = self.stop_direct()?;
-        let lost = missing(&self.servers.nodes[master], &[&*acknowledged, &*direct].concat())?;
+        let all: Vec<WriteId> = acknowledged.iter().chain(direct.iter().flatten()).copied().collect();
+        let lost = missing(&self.servers.nodes[master], &all)?;
         let seen = self.watch.seen();
         require_witness(&seen, &acknowledged)?;
         let successor = seen.promotion(self.strikes[0].at);
         let majority = successor.and_then(|(_, node)| seen.majority(self.servers.nodes[node].host.ip, HOSTS));
         let Self { strikes, started, healed, .. } = self;
-        Ok(Evidence { strikes, journals, seen, lost, majority, healed, started, end }.figures())
+        Ok(Evidence { strikes, journals, direct, seen, lost, majority, healed, started, end }.figures())
     }
 }
 
@@ -307,4 +369,40 @@ fn missing(node: &Server, writes: &[WriteId]) -> io::Result<BTreeSet<WriteId>> {
         }
         Ok(missing)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::ROWS;
+
+    fn is_played_again(played: &Result<Figures, Trouble>) -> bool {
+        no_evidence(played, &ROWS[0], Protection::Default).is_some()
+    }
+
+    /// One uncertain write, and none in flight.
+    fn uncertain(stall: u64) -> Figures {
+        Figures { errors: [("UNCERTAIN".to_owned(), (1, 0))].into(), stall, ..Figures::default() }
+    }
+
+    #[test]
+    fn what_the_servers_did_not_do_is_played_again_and_what_the_proxy_does_wrong_is_not() {
+        assert!(is_played_again(&Err(io::Error::other("the Sentinels promoted nobody").into())));
+        assert!(!is_played_again(&Err(Trouble::proxy("it ended"))));
+    }
+
+    #[test]
+    fn an_error_too_many_is_played_again_only_if_it_may_have_another_reason() {
+        assert!(is_played_again(&Ok(uncertain(STALL_MS_MAX + 1))));
+        assert!(!is_played_again(&Ok(uncertain(STALL_MS_MAX))));
+        let slow = Figures { stall: 10 * STALL_MS_MAX, ..Figures::default() };
+        assert!(!is_played_again(&Ok(slow)), "there is no error");
+    }
+
+    #[test]
+    fn no_stall_excuses_a_lost_or_a_dual_write() {
+        let stalled = uncertain(10 * STALL_MS_MAX);
+        assert!(!is_played_again(&Ok(Figures { lost: 1, ..stalled.clone() })));
+        assert!(!is_played_again(&Ok(Figures { dual: 1, ..stalled })));
+    }
 }

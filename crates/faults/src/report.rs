@@ -1,15 +1,17 @@
 //! From the figures of all rounds to what people and programs read.
 use crate::figures::Figures;
-use crate::row::{Figure, Row};
+use crate::play::Trouble;
+use crate::row::{Figure, GUARD_LOST_MAX, Lost, Protection, Row};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// What a round gave, or why it could not be played.
-pub(crate) type Outcome = Result<Figures, String>;
+pub(crate) type Outcome = Result<Figures, Trouble>;
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 11] = [
     "fault",
+    "with",
     "acknowledged",
     "lost (target)",
     "dual",
@@ -21,6 +23,8 @@ const HEAD: [&str; 10] = [
     "verdict",
 ];
 
+/// What writes that were in flight may get.
+const IN_FLIGHT: [&str; 2] = ["UNCERTAIN", "NOTDURABLE"];
 /// A stall that is longer is worth a word.
 const STALL_MS_MAX: u64 = 30;
 
@@ -29,55 +33,36 @@ const STALL_MS_MAX: u64 = 30;
 pub(crate) struct Report {
     rows: &'static [Row],
     pub(crate) about: Vec<(&'static str, String)>,
-    rounds: BTreeMap<usize, Vec<Outcome>>,
+    rounds: BTreeMap<(usize, Protection), Vec<Outcome>>,
+    again: Vec<String>,
 }
 
 impl Report {
     /// Without rounds yet.
     pub(crate) fn of(rows: &'static [Row]) -> Self {
-        Self { rows, about: vec![], rounds: BTreeMap::new() }
+        Self { rows, about: vec![], rounds: BTreeMap::new(), again: vec![] }
     }
 
-    /// Adds a round of the row of that index.
-    pub(crate) fn add(&mut self, row: usize, outcome: Outcome) {
-        self.rounds.entry(row).or_default().push(outcome);
+    /// Adds a round of the row of that index, and why it was played once more, if it was.
+    pub(crate) fn add(&mut self, row: usize, with: Protection, outcome: Outcome, again: Option<String>) {
+        self.rounds.entry((row, with)).or_default().push(outcome);
+        self.again.extend(again.map(|why| format!("{} ({with}): {why}", self.rows[row].name)));
     }
 
-    /// What is broken: rounds that could not be played, and figures that were reached before and now are not.
+    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.rounds.iter().map(|(&(row, with), rounds)| Line { row: &self.rows[row], with, rounds })
+    }
+
+    /// What is broken: rounds that could not be played, and asserted figures that were not reached.
     pub(crate) fn failures(&self) -> Vec<String> {
-        let of_row = |(&i, rounds): (&usize, &Vec<Outcome>)| {
-            let row = &self.rows[i];
-            let of_round = move |outcome: &Outcome| match outcome {
-                Err(error) => vec![format!("{}: {error}", row.name)],
-                Ok(figures) => {
-                    let broken = figures
-                        .misses(row)
-                        .into_iter()
-                        .filter(|f| f.is_asserted() && !row.not_yet.contains(f));
-                    broken.map(|figure| format!("{}: {figure}: {}", row.name, gist(figures))).collect()
-                }
-            };
-            rounds.iter().flat_map(of_round).collect::<Vec<_>>()
-        };
-        self.rounds.iter().flat_map(of_row).collect()
-    }
-
-    /// What is marked as not reached yet, and was reached in every round.
-    pub(crate) fn surprises(&self) -> Vec<String> {
-        let of_row = |(&i, rounds): (&usize, &Vec<Outcome>)| {
-            let (row, missed) = (&self.rows[i], missed(&self.rows[i], rounds));
-            let reached: Vec<_> =
-                row.not_yet.iter().filter(|f| !missed.contains(f)).map(Figure::to_string).collect();
-            (!reached.is_empty()).then(|| format!("{}: {}", row.name, reached.join(", ")))
-        };
-        self.rounds.iter().filter_map(of_row).collect()
+        self.lines().flat_map(|line| line.failures()).collect()
     }
 
     /// An aligned table for a terminal.
     pub(crate) fn text(&self) -> String {
         let rows: Vec<Vec<String>> = [HEAD.map(String::from).to_vec()]
             .into_iter()
-            .chain(self.rounds.iter().map(|(&i, rounds)| cells(&self.rows[i], rounds)))
+            .chain(self.lines().map(|line| line.cells()))
             .collect();
         let width =
             |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
@@ -93,37 +78,142 @@ impl Report {
     /// The same for a page.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!("| {} |\n|{}\n", HEAD.join(" | "), "---|".repeat(HEAD.len()));
-        for (&i, rounds) in &self.rounds {
-            let _ = writeln!(text, "| {} |", cells(&self.rows[i], rounds).join(" | "));
+        for line in self.lines() {
+            let _ = writeln!(text, "| {} |", line.cells().join(" | "));
         }
         text + &self.notes("- ")
     }
 
     fn notes(&self, bullet: &str) -> String {
-        let about = self.about.iter().map(|(word, says)| format!("{bullet}{word}: {says}\n"));
-        format!("\n{}", about.collect::<String>())
+        let about = self.about.iter().map(|(word, says)| (*word, says));
+        let again = self.again.iter().map(|why| ("played once more", why));
+        let notes = about.chain(again).map(|(word, says)| format!("{bullet}{word}: {says}\n"));
+        format!("\n{}", notes.collect::<String>())
     }
 
     /// Everything, each round included.
     pub(crate) fn json(&self) -> Value {
-        let round = |row: &Row, outcome: &Outcome| match outcome {
+        let about: BTreeMap<_, _> = self.about.iter().map(|(word, says)| (*word, says)).collect();
+        json!({"about": about, "again": self.again, "rows": self.lines().map(|line| line.json()).collect::<Vec<_>>()})
+    }
+}
+
+/// A line of the table: all rounds of a row with one protection.
+struct Line<'a> {
+    row: &'a Row,
+    with: Protection,
+    rounds: &'a [Outcome],
+}
+
+impl Line<'_> {
+    fn name(&self) -> String {
+        format!("{} ({})", self.row.name, self.with)
+    }
+
+    fn misses(&self, figures: &Figures) -> BTreeSet<Figure> {
+        figures.misses(&self.row.targets(self.with))
+    }
+
+    /// The figures that some round has missed.
+    fn missed(&self) -> BTreeSet<Figure> {
+        self.rounds.iter().flatten().flat_map(|figures| self.misses(figures)).collect()
+    }
+
+    fn failures(&self) -> Vec<String> {
+        let of_round = |outcome: &Outcome| match outcome {
+            Err(trouble) => vec![format!("{}: {trouble}", self.name())],
             Ok(figures) => {
-                let misses: Vec<_> = figures.misses(row).iter().map(Figure::to_string).collect();
+                let broken = figures.broken(&self.row.targets(self.with)).into_iter();
+                broken.map(|figure| format!("{}: {figure}: {}", self.name(), gist(figures))).collect()
+            }
+        };
+        self.rounds.iter().flat_map(of_round).collect()
+    }
+
+    fn json(&self) -> Value {
+        let round = |outcome: &Outcome| match outcome {
+            Ok(figures) => {
+                let misses: Vec<_> = self.misses(figures).iter().map(Figure::to_string).collect();
                 json!({"figures": figures.json(), "misses": misses})
             }
-            Err(error) => json!({"error": error}),
+            Err(trouble) => json!({"error": trouble.to_string()}),
         };
-        let rows = self.rounds.iter().map(|(&i, rounds)| {
-            let row = &self.rows[i];
-            let rounds: Vec<Value> = rounds.iter().map(|outcome| round(row, outcome)).collect();
-            let not_yet: Vec<_> = row.not_yet.iter().map(Figure::to_string).collect();
-            json!({"row": row.name, "about": row.about, "not_yet": not_yet, "rounds": rounds,
-                "target": {"lost": row.lost_max, "dual": 0, "errors": row.errors.to_string(),
-                    "pause_ms": row.pause.to_string()}})
-        });
-        let about: BTreeMap<_, _> = self.about.iter().map(|(word, says)| (*word, says)).collect();
-        json!({"about": about, "rows": rows.collect::<Vec<_>>()})
+        let targets = self.row.targets(self.with);
+        json!({"row": self.row.name, "about": self.row.about, "with": self.with.to_string(),
+            "rounds": self.rounds.iter().map(round).collect::<Vec<_>>(),
+            "target": {"lost": self.lost_max(), "dual": 0, "errors": targets.errors.to_string(),
+                "pause_of_writes_ms": targets.pause_of_writes.to_string(),
+                "pause_of_reads_ms": targets.pause_of_reads.to_string()}})
     }
+
+    fn lost_max(&self) -> String {
+        match self.row.targets(self.with).lost {
+            Lost::None => "0".into(),
+            Lost::UntilNoticed => (GUARD_LOST_MAX * self.row.proxies).to_string(),
+            Lost::UntilPromotion => "until T".into(),
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let good: Vec<&Figures> = self.rounds.iter().flatten().collect();
+        let mut cells = vec![self.row.name.to_owned(), self.with.to_string()];
+        if good.is_empty() {
+            cells.resize(HEAD.len() - 1, "–".into());
+            cells.push(format!("failed in all of {}", self.rounds.len()));
+            return cells;
+        }
+        let targets = self.row.targets(self.with);
+        // A row with two strikes shows both, one after the other.
+        let strikes = good.iter().map(|f| f.pauses.len()).max().unwrap_or_default();
+        let each = |cell: &dyn Fn(usize) -> String| (0..strikes).map(cell).collect::<Vec<_>>().join("; ");
+        let pauses = |k: usize| good.iter().filter_map(move |f| f.pauses.get(k));
+        cells.extend([
+            good.iter().map(|f| f.acknowledged).sum::<u64>().to_string(),
+            self.lost(&good),
+            spread(good.iter().map(|f| f.dual as i64)),
+            format!("{} ({})", errors(&good), targets.errors),
+            each(&|k| {
+                let (writes, reads) = (pauses(k).map(|p| p.writes as i64), pauses(k).map(|p| p.reads as i64));
+                format!("{}, {}", spread(writes), spread(reads))
+            }),
+            each(&|k| spread(pauses(k).filter_map(|p| p.promotion).map(|ms| ms as i64))),
+            each(&|k| spread(pauses(k).filter_map(|p| p.excess()))),
+            one_or_both(targets.pause_of_writes.to_string(), targets.pause_of_reads.to_string()),
+            self.verdict(&good),
+        ]);
+        cells
+    }
+
+    fn lost(&self, good: &[&Figures]) -> String {
+        let lost = format!("{} ({})", spread(good.iter().map(|f| f.lost as i64)), self.lost_max());
+        let direct = || good.iter().filter_map(|f| f.direct);
+        let acknowledged: u64 = direct().map(|(_, acknowledged)| acknowledged).sum();
+        if acknowledged == 0 {
+            return lost;
+        }
+        format!("{lost}; direct {} of {acknowledged}", spread(direct().map(|(lost, _)| lost as i64)))
+    }
+
+    fn verdict(&self, good: &[&Figures]) -> String {
+        let words: Vec<String> = self.missed().iter().map(Figure::to_string).collect();
+        let mut verdict =
+            if words.is_empty() { "reached".into() } else { format!("misses {}", words.join(", ")) };
+        let failed = self.rounds.len() - good.len();
+        if failed > 0 {
+            let _ = write!(verdict, "; failed in {failed} of {}", self.rounds.len());
+        }
+        if let Some(stall) = good.iter().map(|f| f.stall).max().filter(|stall| *stall > STALL_MS_MAX) {
+            let _ = write!(verdict, "; the machine stalled for {stall} ms");
+        }
+        if let Some(ready) = good.iter().filter_map(|f| f.ready).max() {
+            let _ = write!(verdict, "; ready {ready} ms after the proof");
+        }
+        verdict
+    }
+}
+
+fn one_or_both(of_writes: String, of_reads: String) -> String {
+    if of_writes == of_reads { of_writes } else { format!("{of_writes}, {of_reads}") }
 }
 
 /// One round in a few words.
@@ -140,6 +230,9 @@ pub(crate) fn gist(figures: &Figures) -> String {
         errors(&[figures]),
         pauses.collect::<Vec<_>>().join(", ")
     );
+    if let Some((lost, acknowledged)) = figures.direct {
+        let _ = write!(said, ", direct clients lost {lost} of {acknowledged}");
+    }
     if figures.promotions > figures.pauses.len() as u64 {
         let _ = write!(said, ", {} promotions", figures.promotions);
     }
@@ -150,66 +243,6 @@ pub(crate) fn gist(figures: &Figures) -> String {
         let _ = write!(said, ", ready after {ready} ms");
     }
     said
-}
-
-/// The figures that some round has missed.
-fn missed(row: &Row, rounds: &[Outcome]) -> BTreeSet<Figure> {
-    rounds.iter().flatten().flat_map(|figures| figures.misses(row)).collect()
-}
-
-fn cells(row: &Row, rounds: &[Outcome]) -> Vec<String> {
-    let good: Vec<&Figures> = rounds.iter().flatten().collect();
-    let name = format!("{} {}", row.name, row.about);
-    let failed = rounds.len() - good.len();
-    if good.is_empty() {
-        let mut cells = vec![name];
-        cells.resize(HEAD.len() - 1, "–".into());
-        cells.push(format!("failed in all of {failed}"));
-        return cells;
-    }
-    let all = |figure: &dyn Fn(&Figures) -> u64| spread(good.iter().map(|f| figure(f) as i64));
-    // A row with two strikes shows both, one after the other.
-    let strikes = good.iter().map(|f| f.pauses.len()).max().unwrap_or_default();
-    let each = |cell: &dyn Fn(usize) -> String| (0..strikes).map(cell).collect::<Vec<_>>().join("; ");
-    let pauses = |k: usize| good.iter().filter_map(move |f| f.pauses.get(k));
-    let lost_max = if row.lost_max == 0 { "0".to_owned() } else { format!("{}", row.lost_max) };
-    let mut verdict = verdict(row, rounds);
-    if failed > 0 {
-        let _ = write!(verdict, "; failed in {failed} of {}", rounds.len());
-    }
-    if let Some(stall) = good.iter().map(|f| f.stall).max().filter(|stall| *stall > STALL_MS_MAX) {
-        let _ = write!(verdict, "; the machine stalled for {stall} ms");
-    }
-    if let Some(ready) = good.iter().filter_map(|f| f.ready).max() {
-        let _ = write!(verdict, "; ready {ready} ms after the proof");
-    }
-    vec![
-        name,
-        good.iter().map(|f| f.acknowledged).sum::<u64>().to_string(),
-        format!("{} ({lost_max})", all(&|f| f.lost)),
-        all(&|f| f.dual),
-        format!("{} ({})", errors(&good), row.errors),
-        each(&|k| {
-            let (writes, reads) = (pauses(k).map(|p| p.writes as i64), pauses(k).map(|p| p.reads as i64));
-            format!("{}, {}", spread(writes), spread(reads))
-        }),
-        each(&|k| spread(pauses(k).filter_map(|p| p.promotion).map(|ms| ms as i64))),
-        each(&|k| spread(pauses(k).filter_map(|p| p.excess()))),
-        row.pause.to_string(),
-        verdict,
-    ]
-}
-
-fn verdict(row: &Row, rounds: &[Outcome]) -> String {
-    let missed = missed(row, rounds);
-    let words: Vec<String> = missed
-        .iter()
-        .map(|figure| {
-            let known = if row.not_yet.contains(figure) || !figure.is_asserted() { " (not yet)" } else { "" };
-            format!("{figure}{known}")
-        })
-        .collect();
-    if words.is_empty() { "reached".into() } else { format!("misses {}", words.join(", ")) }
 }
 
 /// The median and the range of some figures.
@@ -233,7 +266,11 @@ fn errors(rounds: &[&Figures]) -> String {
     let in_flight: u64 = rounds.iter().map(|figures| figures.in_flight).sum();
     let one = |(kind, (writes, reads)): (&&str, &(u64, u64))| {
         let reads = if *reads == 0 { String::new() } else { format!(" + {reads} reads") };
-        let of = if **kind == *"UNCERTAIN" { format!(" of {in_flight}") } else { String::new() };
+        let of = if IN_FLIGHT.contains(kind) && in_flight > 0 {
+            format!(" of {in_flight}")
+        } else {
+            String::new()
+        };
         format!("{kind} {writes}{of}{reads}")
     };
     let said: Vec<String> = sums.iter().map(one).collect();
@@ -244,61 +281,59 @@ fn errors(rounds: &[&Figures]) -> String {
 mod tests {
     use super::*;
     use crate::figures::StrikePause;
-    use crate::row::{Errors, Fault, Meanwhile, Pause};
+    use crate::row::ROWS;
+    use std::io;
 
-    const F1: Row = Row {
-        name: "F1",
-        about: "",
-        fault: Fault::Kill,
-        meanwhile: Meanwhile::Nothing,
-        lost_max: 0,
-        errors: Errors::InFlight,
-        pause: Pause::AfterPromotion(100),
-        not_yet: &[],
-    };
-    /// The second is marked.
-    const MARKED: &[Row] = &[F1, Row { name: "F3", lost_max: 87, not_yet: &[Figure::Lost], ..F1 }];
-
-    fn index(name: &str) -> usize {
-        MARKED.iter().position(|row| row.name == name).expect("it is in the table")
+    fn index(row: &str) -> usize {
+        ROWS.iter().position(|of_table| of_table.name == row).expect("it is in the table")
     }
 
     fn good() -> Figures {
         let pauses = vec![StrikePause { writes: 1450, reads: 1440, promotion: Some(1400) }];
-        Figures { acknowledged: 100, pauses, ..Figures::default() }
+        Figures { acknowledged: 100, loads: 1, pauses, ..Figures::default() }
     }
 
     fn report(row: &str, rounds: Vec<Outcome>) -> Report {
-        let mut report = Report::of(MARKED);
-        rounds.into_iter().for_each(|outcome| report.add(index(row), outcome));
+        let mut report = Report::of(ROWS);
+        rounds.into_iter().for_each(|outcome| report.add(index(row), Protection::Default, outcome, None));
         report
     }
 
     #[test]
     fn a_round_that_could_not_be_played_and_a_broken_figure_are_failures() {
         let lossy = Figures { lost: 3, ..good() };
-        let report = report("F1", vec![Ok(good()), Err("no redis".into()), Ok(lossy)]);
+        let report =
+            report("F1", vec![Ok(good()), Err(Trouble::Stage(io::Error::other("no redis"))), Ok(lossy)]);
         let failures = report.failures();
         assert_eq!(failures.len(), 2);
-        assert_eq!(failures[0], "F1: no redis");
-        assert!(failures[1].starts_with("F1: lost: acknowledged 100, lost 3"), "{}", failures[1]);
+        assert_eq!(failures[0], "F1 (default): could not be played: no redis");
+        assert!(failures[1].starts_with("F1 (default): lost: acknowledged 100, lost 3"), "{}", failures[1]);
         assert!(report.text().contains("misses lost; failed in 1 of 3"), "{}", report.text());
     }
 
     #[test]
-    fn only_what_is_marked_as_not_reached_yet_may_be_missed() {
-        let lossy = Figures { lost: 6000, dual: 5500, ..good() };
-        let report = report("F3", vec![Ok(lossy)]);
-        assert_eq!(report.failures().len(), 1, "{:?}", report.failures());
-        assert!(report.failures()[0].starts_with("F3: dual:"));
-        assert!(report.markdown().contains("| 6000 (87) | 5500 |"), "{}", report.markdown());
-        assert!(report.markdown().contains("misses lost (not yet), dual"));
+    fn a_pause_that_is_too_long_is_said_and_is_no_failure() {
+        let slow = StrikePause { writes: 1700, reads: 1440, promotion: Some(1400) };
+        let report = report("F1", vec![Ok(Figures { pauses: vec![slow], ..good() })]);
+        assert!(report.failures().is_empty());
+        assert!(report.markdown().contains("| misses pause |"), "{}", report.markdown());
     }
 
     #[test]
-    fn what_is_reached_against_expectation_is_said() {
-        assert_eq!(report("F3", vec![Ok(good())]).surprises(), ["F3: lost"]);
-        assert!(report("F1", vec![Ok(good())]).surprises().is_empty());
+    fn each_protection_has_a_line_of_its_own() {
+        let mut report = report("F3", vec![Ok(Figures { lost: 80, ..good() })]);
+        let unguarded = Figures { lost: 390, direct: Some((7, 9)), ..good() };
+        report.add(index("F3"), Protection::NoGuard, Ok(unguarded), None);
+        let durable = Figures { lost: 1, ..good() };
+        report.add(index("F3"), Protection::Durable, Ok(durable), Some("no votes".into()));
+        let text = report.markdown();
+        for cells in
+            ["| F3 | default | 100 | 80 (87) |", "| F3 | no-guard | 100 | 390 (until T); direct 7 of 9 |"]
+        {
+            assert!(text.contains(cells), "{text}");
+        }
+        assert!(text.contains("| F3 | durable | 100 | 1 (0) |"), "{text}");
+        assert!(text.contains("- played once more: F3 (durable): no votes"), "{text}");
     }
 
     #[test]

@@ -21,6 +21,8 @@ const ROLE_PERIOD: Duration = Duration::from_millis(3);
 const NAMED_PERIOD: Duration = Duration::from_millis(25);
 const ANSWER: Duration = Duration::from_millis(300);
 const STALL_MIN: Duration = Duration::from_millis(5);
+/// Clocks that were read within this were read at the same time.
+const AT_ONCE: Duration = Duration::from_micros(500);
 
 /// What was seen. Times count from the beginning of the row; nodes and Sentinels from 0.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +93,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Begins.
     pub(crate) fn start(servers: &Servers, begin: Instant) -> Self {
-        let began = SystemTime::now() - begin.elapsed();
+        let began = wall_clock_at(begin);
         let shared = Arc::new(Shared { begin, began, stop: AtomicBool::new(false), seen: Mutex::default() });
         let mut this = Self { shared, threads: vec![] };
         let proxies = servers.network.hosts[PROXY].ip;
@@ -150,6 +152,18 @@ impl Drop for Watch {
         self.shared.stop.store(true, Relaxed);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// What the wall clock, which MONITOR tells, said at `begin`. A stall between the readings of two clocks would shift all
+/// that is compared by them.
+fn wall_clock_at(begin: Instant) -> SystemTime {
+    loop {
+        let before = Instant::now();
+        let wall = SystemTime::now();
+        if before.elapsed() < AT_ONCE {
+            return wall - before.duration_since(begin);
         }
     }
 }

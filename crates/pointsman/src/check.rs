@@ -1,6 +1,7 @@
 //! `pointsman check`: validates a configuration, explains what it would do, and with `--probe` asks the Sentinels and
 //! nodes that it names.
 mod durable;
+mod permissions;
 
 use crate::client::{Client, Value};
 use pointsman_config::{Config, Flags, Service, explain, from_flags, warnings};
@@ -101,13 +102,11 @@ fn probe_sentinels(service: &Service, sentinels: &[HostPort], master: &str, foun
         }
     }
     judge_sentinels(service, sentinels.len(), &views, found);
-    if service.policy.durable.replicas > 0 {
-        probe_durable(service, sentinels, master, &views, found);
-    }
-    let mut named: Vec<&String> = views.values().map(|v| &v.address).collect();
+    let replicas = probe_replicas(service, sentinels, master, &views, found);
+    let mut named: Vec<String> = views.values().map(|v| v.address.clone()).collect();
     named.sort_unstable();
     named.dedup();
-    for address in named {
+    for address in &named {
         match ask_role(service, address) {
             Ok(role) if role.starts_with("master") => found.seen.push(format!("node {address}: {role}")),
             Ok(role) => {
@@ -116,28 +115,37 @@ fn probe_sentinels(service: &Service, sentinels: &[HostPort], master: &str, foun
             Err(e) => found.errors.push(format!("node {address}, which is named master: {e}")),
         }
     }
+    permissions::probe_nodes(service, &named, &replicas, found);
+    permissions::probe_sentinels(service, &views.keys().collect::<Vec<_>>(), found);
 }
 
-/// Whether the replicas that a Sentinel lists do for durable writes.
-fn probe_durable(
+/// The replicas that a Sentinel lists and sees up, and whether they do for durable writes.
+fn probe_replicas(
     service: &Service,
     sentinels: &[HostPort],
     master: &str,
     views: &BTreeMap<String, View>,
     found: &mut Findings,
-) {
-    let Some(at) = sentinels.iter().find(|s| views.contains_key(&s.to_string())) else { return };
+) -> Vec<String> {
+    let Some(at) = sentinels.iter().find(|s| views.contains_key(&s.to_string())) else { return Vec::new() };
     let host = views[&at.to_string()].address.rsplit_once(':').map_or("", |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
     let list = connect(&at.to_string(), service.topology.sentinel_credential.as_ref())
         .and_then(|mut c| c.call(&["SENTINEL", "REPLICAS", master]).map_err(|e| e.to_string()));
     match list {
         Ok(list) => {
-            let wanted = service.policy.durable.replicas as usize;
-            let (errors, warnings) = durable::judge(wanted, host, &durable::replicas(&list));
-            found.errors.extend(errors);
-            found.warnings.extend(warnings);
+            let (wanted, all) = (service.policy.durable.replicas as usize, durable::replicas(&list));
+            if wanted > 0 {
+                let (errors, warnings) = durable::judge(wanted, host, &all);
+                found.errors.extend(errors);
+                found.warnings.extend(warnings);
+            }
+            all.iter().filter(|r| r.up).map(durable::Replica::name).collect()
         }
-        Err(e) => found.warnings.push(format!("Sentinel {at} does not tell the replicas: {e}")),
+        Err(e) => {
+            found.warnings.push(format!("Sentinel {at} does not tell the replicas: {e}"));
+            Vec::new()
+        }
     }
 }
 
@@ -199,15 +207,14 @@ fn judge_sentinels(
 }
 
 fn probe_roles(service: &Service, nodes: &[String], found: &mut Findings) {
-    let mut masters = Vec::new();
+    let (mut masters, mut replicas) = (Vec::new(), Vec::new());
     let mut answered = 0;
     for node in nodes {
         match ask_role(service, node) {
             Ok(role) => {
                 answered += 1;
-                if role.starts_with("master") {
-                    masters.push(node.clone());
-                }
+                let same = if role.starts_with("master") { &mut masters } else { &mut replicas };
+                same.push(node.clone());
                 found.seen.push(format!("node {node}: {role}"));
             }
             Err(e) => found.warnings.push(format!("node {node}: {e}")),
@@ -226,6 +233,7 @@ fn probe_roles(service: &Service, nodes: &[String], found: &mut Findings) {
     if nodes.len() > 1 && nodes.len() - answered > 0 && answered * 2 <= nodes.len() {
         found.warnings.push("most nodes are silent: the only claimant is granted after a wait".into());
     }
+    permissions::probe_nodes(service, &masters, &replicas, found);
 }
 
 fn ask_sentinel(service: &Service, at: &HostPort, master: &str) -> Result<View, String> {
@@ -239,16 +247,19 @@ fn ask_sentinel(service: &Service, at: &HostPort, master: &str) -> Result<View, 
     let address = call(&mut client, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", master])?;
     let parts: Vec<String> = address.items().iter().filter_map(Value::text).collect();
     let [host, port] = &parts[..] else { return Err("does not tell the master's address".into()) };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let number = |name: &str| fields.field(name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     Ok(View {
-        address: format!("{host}:{port}"),
+        address: joined(host, port),
         epoch: fields.field("config-epoch").unwrap_or_else(|| "?".into()),
         quorum: number("quorum"),
         others: number("num-other-sentinels"),
         down_after: Duration::from_millis(number("down-after-milliseconds")),
         replicas: number("num-slaves"),
     })
+}
+
+fn joined(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// A node's role in words: `master with 2 replicas`, `replica of A (connected)`.

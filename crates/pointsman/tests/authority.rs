@@ -8,7 +8,7 @@ use pointsman::sandbox::deployment::{Deployment, Options, Process, free_addr};
 use scene::load::Load;
 use scene::{Proxy, bulk, eventually, ok, said, until};
 use serde_json::Value as Json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn deployment(options: Options) -> Deployment {
     Deployment::start(options).unwrap()
@@ -36,7 +36,7 @@ fn a_single_configured_sentinel_that_is_cut_off_is_no_majority() {
     eventually("it takes the others for down", || takes_for_down(cut_off, deployment.master_name()) == 2);
     let (at, name) = (cut_off.addr(), deployment.master_name());
     let proxy =
-        Proxy::start(&deployment, &format!("sentinels = \"{at}\"\nmaster = \"{name}\"\nhold = \"60s\""));
+        Proxy::start(&deployment, &format!("sentinels = \"{at}\"\nmaster = \"{name}\"\nhold = \"5m\""));
     let service = until("all it can know is known", || {
         let service = proxy.service("cache");
         let heard = sentinel_of(&service, cut_off)["names"].is_string();
@@ -49,6 +49,30 @@ fn a_single_configured_sentinel_that_is_cut_off_is_no_majority() {
     others[0].cont();
     proxy.wait_master(&deployment.nodes[0]);
     assert_eq!(proxy.term(), 1);
+}
+
+#[test]
+fn a_sentinel_that_stood_still_is_seen_to_do_nothing_and_stops_nobody() {
+    let deployment = deployment(Options::default());
+    let proxy = Proxy::before_sentinels(&deployment, "");
+    proxy.wait_master(&deployment.nodes[0]);
+    let load = Load::start(proxy.listen, 4, 2);
+    let stopped = &deployment.sentinels[0];
+    stopped.stop();
+    // The others notice it after down-after; its timer stands still for longer than SENTINEL_TILT_TRIGGER, 2 s.
+    eventually("another misses it", || {
+        takes_for_down(&deployment.sentinels[1], deployment.master_name()) == 1
+    });
+    let stood_still = Instant::now();
+    eventually("its timer is late", || stood_still.elapsed() > Duration::from_millis(2500));
+    stopped.cont();
+    let problem = until("its state is told", || {
+        let problem = sentinel_of(&proxy.service("cache"), stopped)["problem"].as_str()?.to_owned();
+        problem.contains("TILT").then_some(problem)
+    });
+    assert!(problem.contains("does not act for 30 s"), "{problem}");
+    load.progress();
+    load.finish(&deployment.nodes[0]).assert_perfect();
 }
 
 /// Makes a Sentinel believe what one that is cut off believes: its nodes and its peers take no word from it.
@@ -134,7 +158,7 @@ fn reads_go_on_while_only_writes_are_in_doubt_if_the_service_wants_it_so() {
     let service = |i: usize, title: &str, hold_reads: &str| {
         format!(
             "[[service]]\nname = \"{title}\"\nlisten = \"{}\"\nsentinels = \"{sentinels}\"\nmaster = \"{name}\"\n\
-             hold = \"60s\"\n{hold_reads}\n",
+             hold = \"5m\"\n{hold_reads}\n",
             listens[i]
         )
     };

@@ -470,10 +470,9 @@ fn an_stderr_that_nobody_reads_delays_nothing() {
     load.progress();
     let tally = load.finish(&deployment.nodes[0]);
     tally.assert_perfect();
-    assert!(
-        tally.longest < Duration::from_secs(2) && slowest < Duration::from_secs(2),
-        "{slowest:?} {tally:?}"
-    );
+    // A line that waited for its reader would have waited for ever.
+    let long = Duration::from_secs(15);
+    assert!(tally.longest < long && slowest < long, "{slowest:?} {tally:?}");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let begin = Instant::now();
     assert!(until("it ends", || child.try_wait().unwrap()).success());

@@ -12,7 +12,7 @@ use std::time::Duration;
 fn start(options: Options, rest: &str) -> (Deployment, Proxy) {
     let deployment = Deployment::start(options).unwrap();
     // How long a switch takes is not what is tested here.
-    let proxy = Proxy::before_sentinels(&deployment, &format!("hold = \"60s\"\n{rest}"));
+    let proxy = Proxy::before_sentinels(&deployment, &format!("hold = \"5m\"\n{rest}"));
     proxy.wait_master(&deployment.nodes[0]);
     (deployment, proxy)
 }
@@ -28,7 +28,7 @@ fn planned_failover(deployment: &Deployment, proxy: &Proxy, old: usize) -> usize
 }
 
 fn blocks(node: &Process) {
-    eventually("a client blocks", || node.info("clients", "blocked_clients").unwrap() == "1");
+    eventually("a client blocks", || node.info("clients", "blocked_clients").is_ok_and(|n| n == "1"));
 }
 
 fn counted(proxy: &Proxy, name: &str) -> u64 {
@@ -157,7 +157,7 @@ fn a_script_that_was_loaded_or_run_before_a_switch_runs_after_it() {
 fn a_pop_that_a_demotion_unblocked_pops_on_the_new_master() {
     let deployment = Deployment::start(Options { sentinels: 0, ..Options::default() }).unwrap();
     let nodes: Vec<String> = deployment.nodes.iter().map(|node| node.addr().to_string()).collect();
-    let proxy = Proxy::start(&deployment, &format!("nodes = {nodes:?}\nhold = \"60s\""));
+    let proxy = Proxy::start(&deployment, &format!("nodes = {nodes:?}\nhold = \"5m\""));
     let [old, new, third] = &deployment.nodes[..] else { unreachable!("three nodes") };
     proxy.wait_master(old);
     let mut popper = proxy.client();
@@ -176,6 +176,31 @@ fn a_pop_that_a_demotion_unblocked_pops_on_the_new_master() {
     blocks(new);
     assert_eq!(new.ask(&["RPUSH", "l", "x"]).unwrap(), Value::Integer(1));
     assert_eq!(popper.read().unwrap().items()[1], bulk("x"));
+    assert_eq!(proxy.service("cache")["uncertain"], 0);
+}
+
+#[test]
+fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
+    let (deployment, proxy) = start(Options::default(), "");
+    let mut popper = proxy.client();
+    let mut master = 0;
+    for by_us in [false, true] {
+        popper.send(&["BLPOP", "l", "0"]).unwrap();
+        blocks(&deployment.nodes[master]);
+        let before = master;
+        master = if by_us {
+            deployment.wait_settled(DEADLINE).unwrap();
+            let admin = proxy.admin.to_string();
+            let (good, out, err) = scene::said(&["switchover", "cache", "--admin", &admin]);
+            assert!(good, "{out}{err}");
+            proxy.follow(&deployment, before)
+        } else {
+            planned_failover(&deployment, &proxy, before)
+        };
+        blocks(&deployment.nodes[master]);
+        deployment.nodes[master].ask(&["RPUSH", "l", "x"]).unwrap();
+        assert_eq!(popper.read().unwrap().items()[1], bulk("x"), "{:?}", proxy.events());
+    }
     assert_eq!(proxy.service("cache")["uncertain"], 0);
 }
 

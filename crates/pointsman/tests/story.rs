@@ -18,7 +18,7 @@ const READERS: usize = 3;
 fn start(rest: &str) -> (Deployment, Proxy) {
     let deployment = Deployment::start(Options::default()).unwrap();
     // How long a switch takes is not what is tested here: on a busy machine Sentinels may need long to agree.
-    let proxy = Proxy::before_sentinels(&deployment, &format!("hold = \"60s\"\n{rest}"));
+    let proxy = Proxy::before_sentinels(&deployment, &format!("hold = \"5m\"\n{rest}"));
     proxy.wait_master(&deployment.nodes[0]);
     (deployment, proxy)
 }

@@ -11,7 +11,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_TO_CATCH: u64 = 2_000;
 
 /// Products without one of their rules.
-const BROKEN: [Blindfold; 12] = [
+const BROKEN: [Blindfold; 16] = [
     Blindfold::Withheld,
     Blindfold::Wait,
     Blindfold::Guard,
@@ -24,6 +24,10 @@ const BROKEN: [Blindfold; 12] = [
     Blindfold::Once,
     Blindfold::Owner,
     Blindfold::Epochs,
+    Blindfold::UnpauseFirst,
+    Blindfold::Offsets,
+    Blindfold::PauseBound,
+    Blindfold::Restore,
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -114,6 +118,13 @@ fn eventful(all: &Report) {
         // What the guard did not notice at once, and what Sentinels vouched for meanwhile.
         ("excused: not noticed yet", seeds / 100),
         ("excused: vouched for", seeds / 500),
+        ("switchover: histories", seeds / 10),
+        ("switchovers done", seeds / 10),
+        ("switchovers given up", seeds / 100),
+        ("switchovers refused", 1),
+        ("priorities left behind", 1),
+        ("direct: acknowledged", 10 * seeds),
+        ("pause: histories", seeds / 100),
     ] {
         assert!(all.of(name) >= least, "{name}: only {} in {seeds} histories", all.of(name));
     }

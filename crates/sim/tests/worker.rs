@@ -147,6 +147,7 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "clients stuck that leave",
             "clients that hang up and are not read",
             "clients that hang up, are not read and are let go",
+            "connections that are read on",
             "cut",
             "executed again",
             "malformed",

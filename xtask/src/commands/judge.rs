@@ -1,6 +1,6 @@
 //! What servers do not say about their commands, decided by hand. Each name stands in a list for a reason; a command
 //! that neither reads nor writes by its flags must be in one, so that a new one cannot be overlooked.
-use super::{Described, DescribedKeys, Effect, Result};
+use super::{Described, DescribedKeys, Effect, Result, Row};
 use pointsman_core::command::{Access, Act, Entry, Idempotent, Keys, SubKind};
 
 /// What it changes is not data, or is data behind a script's, a transaction's or another connection's back. PFCOUNT
@@ -31,7 +31,7 @@ const READ_LIKE: &[&str] = &["CLUSTER|COUNTKEYSINSLOT", "CLUSTER|GETKEYSINSLOT"]
 #[rustfmt::skip]
 const NEITHER: &[&str] = &[
     "ACL|CAT", "ACL|DRYRUN", "ACL|GENPASS", "ACL|GETUSER", "ACL|LIST", "ACL|USERS", "ACL|WHOAMI",
-    "ASKING", "AUTH", "HELLO", "QUIT", "READONLY", "READWRITE", "RESET", "SELECT", "HOST:", "POST",
+    "ASKING", "AUTH", "HELLO", "QUIT", "READONLY", "READWRITE", "RESET", "SELECT",
     "BACKUP|LIST", "BACKUP|STATUS", "HOTKEYS|GET",
     "CLIENT|CACHING", "CLIENT|CAPA", "CLIENT|GETNAME", "CLIENT|GETREDIR", "CLIENT|ID", "CLIENT|IMPORT-SOURCE",
     "CLIENT|INFO", "CLIENT|LIST", "CLIENT|NO-EVICT", "CLIENT|NO-TOUCH", "CLIENT|REPLY", "CLIENT|SETINFO",
@@ -141,13 +141,13 @@ pub(super) fn laxer(a: i32, b: i32) -> i32 {
 }
 
 /// Fails if a list names a command that does not exist: it would be a decision without effect.
-pub(super) fn names_are_all_known(entries: &[Entry]) -> Result<()> {
+pub(super) fn names_are_all_known(rows: &[Row]) -> Result<()> {
     let lists = [WRITE_LIKE, READ_LIKE, NEITHER, PROVES_NOTHING, REFUSED];
     let acts = ACTS.iter().map(|(name, _)| name);
     let idempotent = IDEMPOTENT.iter().map(|(name, _)| name);
     let own_keys = OWN_KEYS.iter().map(|(name, _)| name);
     let mut names = lists.into_iter().flatten().chain(acts).chain(idempotent).chain(own_keys);
-    match names.find(|name| !entries.iter().any(|entry| entry.name == **name)) {
+    match names.find(|name| !rows.iter().any(|row| row.entry.name == **name)) {
         Some(name) => Err(format!("judge.rs names {name}, which no server has").into()),
         None => Ok(()),
     }
@@ -156,7 +156,7 @@ pub(super) fn names_are_all_known(entries: &[Entry]) -> Result<()> {
 fn access(command: &Described) -> Result<Access> {
     let name = command.name.as_str();
     let is_in = |list: &[&str]| list.contains(&name);
-    match (is_in(WRITE_LIKE), is_in(READ_LIKE), is_in(NEITHER) || name.ends_with("|HELP"), command.effect) {
+    match (is_in(WRITE_LIKE), is_in(READ_LIKE), is_in(NEITHER) || name.ends_with("|HELP"), command.effect()) {
         (_, false, false, Effect::Writes) | (true, false, false, _) => Ok(Access::Write),
         (false, _, false, Effect::Reads) | (false, true, false, _) => Ok(Access::Read),
         (false, false, true, Effect::Unsaid) => Ok(Access::Neither),
@@ -172,7 +172,7 @@ fn act(command: &Described) -> Act {
     let listed = ACTS.iter().find(|(name, _)| *name == command.name);
     match listed {
         Some((_, act)) => *act,
-        None if command.blocking => Act::Block,
+        None if command.blocks() => Act::Block,
         None => Act::None,
     }
 }

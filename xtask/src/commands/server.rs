@@ -1,5 +1,5 @@
 //! A real server on a Unix socket in a folder of its own, asked in RESP2. It ends when it is dropped.
-use super::{Described, DescribedKeys, Effect, Result};
+use super::{Described, DescribedKeys, Result};
 use pointsman_core::command::{Begin, Find, KeySpec};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -79,6 +79,11 @@ impl Server {
         for command in self.ask(&["COMMAND"])?.list()? {
             describe(command, &mut described)?;
         }
+        // Redis 6.2 has no such command.
+        if let Value::List(docs) = self.ask(&["COMMAND", "DOCS"])? {
+            since(&docs, &mut described)?;
+        }
+        described.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(described)
     }
 }
@@ -91,26 +96,58 @@ impl Drop for Server {
     }
 }
 
-/// An element of COMMAND's reply: name, arity, flags, first key, last key, step, ACL categories, tips, key
-/// specifications, subcommands.
+/// An element of COMMAND's reply: name, arity, flags, first key, last key, step, ACL categories, and since Redis 7 tips,
+/// key specifications and subcommands.
 fn describe(command: Value, described: &mut Vec<Described>) -> Result<()> {
-    let [name, arity, flags, _, _, _, _, _, specs, subcommands] = command.fields()?;
-    let flags = flags.list()?.into_iter().map(Value::text).collect::<Result<Vec<_>>>()?;
-    let has = |flag: &str| flags.iter().any(|f| f == flag);
-    let subcommands = subcommands.list()?;
+    let mut fields = command.list()?;
+    let newer: Vec<Value> = fields.drain(7..).collect();
+    let [name, arity, flags, first, last, step, categories] = Value::List(fields).fields()?;
+    let words = |list: Value| list.list()?.into_iter().map(Value::text).collect::<Result<Vec<_>>>();
+    let flags = words(flags)?;
+    let (keys, subcommands) = match <[Value; 3]>::try_from(newer) {
+        Ok([_, specs, subcommands]) => (described_keys(specs.list()?)?, subcommands.list()?),
+        Err(_) => (first_and_last(first.number()?, last.number()?, step.number()?, &flags)?, vec![]),
+    };
     described.push(Described {
         name: name.text()?.to_ascii_uppercase(),
         arity: arity.number()?.try_into()?,
-        effect: match (has("write"), has("readonly")) {
-            (true, _) => Effect::Writes,
-            (false, true) => Effect::Reads,
-            (false, false) => Effect::Unsaid,
-        },
-        blocking: has("blocking"),
+        flags,
+        categories: words(categories)?,
         container: !subcommands.is_empty(),
-        keys: described_keys(specs.list()?)?,
+        keys,
+        since: None,
     });
     subcommands.into_iter().try_for_each(|subcommand| describe(subcommand, described))
+}
+
+/// The versions in which commands came, from the reply to COMMAND DOCS: names and maps.
+fn since(docs: &[Value], described: &mut [Described]) -> Result<()> {
+    for pair in docs.chunks_exact(2) {
+        let name = pair[0].clone().text()?.to_ascii_uppercase();
+        // Modules need not say it.
+        if let (Ok(since), Some(known)) =
+            (pair[1].get("since"), described.iter_mut().find(|d| d.name == name))
+        {
+            known.since = Some(since.text()?);
+        }
+        if let Ok(Value::List(subcommands)) = pair[1].get("subcommands") {
+            since(&subcommands, described)?;
+        }
+    }
+    Ok(())
+}
+
+/// What Redis 6.2 says of keys: the first, the last and the step; `movablekeys` if that is not all.
+fn first_and_last(first: i64, last: i64, step: i64, flags: &[String]) -> Result<DescribedKeys> {
+    if flags.iter().any(|flag| flag == "movablekeys") {
+        return Ok(DescribedKeys::Incomplete);
+    }
+    if first == 0 {
+        return Ok(DescribedKeys::Specs(vec![]));
+    }
+    let last = if last < 0 { last } else { last - first };
+    let find = Find::Range { last: last.try_into()?, step: step.try_into()?, limit: 0 };
+    Ok(DescribedKeys::Specs(vec![KeySpec { begin: Begin::At(first.try_into()?), find }]))
 }
 
 fn described_keys(specs: Vec<Value>) -> Result<DescribedKeys> {

@@ -1,17 +1,15 @@
 //! The command table: what each command does to data, to its session and to its connection, and where its keys are.
 //!
-//! `table.rs` is generated from a real server's `COMMAND` reply and from what servers do not say about themselves
+//! `table.rs` is generated from real servers' replies to `COMMAND` and from what servers do not say about themselves
 //! (`xtask/src/commands`); `cargo run -p xtask -- commands` makes it again. A command that is in no known server is
-//! [`Lookup::Unknown`], and nothing may be assumed of it: it may write, block, or change its connection.
+//! [`Lookup::Unknown`], and nothing may be assumed of it: it may write, block, or change its connection. The master is asked
+//! what it is ([`learned`](crate::learned)).
 mod keys;
 mod table;
 
 pub use keys::{Begin, Find, KeySpec, Keys, KeysError, Positions, SPECS_MAX, keys};
 
 use table::ENTRIES;
-
-/// The server whose `COMMAND` reply the table was generated from, such as `redis 7.0.15`.
-pub const GENERATED_FROM: &str = table::GENERATED_FROM;
 
 /// What is known of one command or subcommand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +134,9 @@ pub enum Act {
     Block,
     /// XREAD, XREADGROUP: as [`Act::Block`] if [`Entry::asks_to_block`].
     BlockIfAsked,
+    /// Not in the table, but known to the server, and harmless as far as it says: it gets a connection of its own until
+    /// its reply, for few commands of modules say that they block.
+    Own,
     /// WAIT, WAITAOF: blocks, and speaks about earlier writes of the same connection.
     Wait,
     /// Gives its connection a state that cannot be given to another one: the session is bound to the connection for
@@ -177,6 +178,30 @@ pub fn lookup(name: &[u8], first_arg: Option<&[u8]>) -> Lookup {
             && known[prefix..].eq_ignore_ascii_case(sub)
     });
     found.map_or(Lookup::UnknownSubcommand(entry), Lookup::Known)
+}
+
+/// A set of the table's commands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Set([u64; ENTRIES.len().div_ceil(64)]);
+
+impl Set {
+    /// Those of the table for which `is` holds.
+    pub fn of(is: impl Fn(&Entry) -> bool) -> Set {
+        let mut set = [0; ENTRIES.len().div_ceil(64)];
+        for (at, _) in ENTRIES.iter().enumerate().filter(|(_, entry)| is(entry)) {
+            set[at / 64] |= 1 << (at % 64);
+        }
+        Set(set)
+    }
+
+    /// Whether it has this entry of the table.
+    #[inline]
+    pub fn has(&self, entry: &'static Entry) -> bool {
+        // Its place is its distance from the first: nothing is hashed or compared.
+        let from = core::ptr::from_ref(entry).addr().wrapping_sub(ENTRIES.as_ptr().addr());
+        let at = from / size_of::<Entry>();
+        self.0.get(at / 64).is_some_and(|bits| bits >> (at % 64) & 1 == 1)
+    }
 }
 
 fn find_command(name: &[u8]) -> Option<&'static Entry> {
@@ -340,6 +365,16 @@ mod tests {
             };
             assert!(core::ptr::eq(known(&mixed(command), sub.map(mixed).as_deref()), entry));
         }
+    }
+
+    #[test]
+    fn a_set_has_the_entries_that_it_was_made_of_and_no_others() {
+        let reads = Set::of(|entry| entry.access == Access::Read);
+        for entry in all() {
+            assert_eq!(reads.has(entry), entry.access == Access::Read, "{}", entry.name);
+        }
+        static OTHER: Entry = Entry { name: "OTHER", ..ENTRIES[0] };
+        assert!(!Set::of(|_| true).has(&OTHER));
     }
 
     #[test]

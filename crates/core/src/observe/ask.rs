@@ -18,6 +18,7 @@ pub(super) enum Question {
     Flags,
     Sentinels,
     Replicas,
+    Tilt,
     Subscribe,
     PingEvents,
     Server,
@@ -70,6 +71,7 @@ impl Question {
             Question::Sentinels => &[b"SENTINEL", b"SENTINELS", name],
             // SLAVES is the older name, which every version knows.
             Question::Replicas => &[b"SENTINEL", b"SLAVES", name],
+            Question::Tilt => &[b"INFO", b"sentinel"],
             Question::Subscribe => &[b"PSUBSCRIBE", b"*"],
             Question::PingEvents | Question::Ping => &[b"PING"],
             Question::Server => &[b"INFO", b"server"],

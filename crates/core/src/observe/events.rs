@@ -28,7 +28,7 @@ pub(super) fn round() -> Vec<Question> {
 pub(super) fn answer(question: &Question, value: &Value) -> Option<Seen> {
     match (question, value) {
         (Question::Subscribe, Value::Error(e)) => Some(Seen::Listening(Err(readable(e).into()))),
-        (Question::Subscribe, _) => Some(Seen::Listening(Ok(()))),
+        (Question::Subscribe | Question::PingEvents, _) => Some(Seen::Listening(Ok(()))),
         _ => None,
     }
 }
@@ -56,8 +56,8 @@ impl Listen {
             _ if channel == "+switch-master" => words.first().copied(),
             _ => words.iter().position(|w| *w == "@").and_then(|i| words.get(i + 1)).copied(),
         };
-        // Votes and epochs name no master: they may be about this one.
-        let unnamed = matches!(channel, "+vote-for-leader" | "+new-epoch");
+        // Votes, epochs and TILT name no master: they may be about this one.
+        let unnamed = matches!(channel, "+vote-for-leader" | "+new-epoch" | "+tilt" | "-tilt");
         if about != Some(&*self.name) && !unnamed {
             return None;
         }

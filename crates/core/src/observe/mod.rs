@@ -12,7 +12,7 @@ pub(crate) mod sentinel;
 
 use crate::Now;
 use crate::policy::Credential;
-use crate::topology::observation::{Gone, Observation, Seen, Target, TargetKind};
+use crate::topology::observation::{Gone, Observation, Pace, Seen, Target, TargetKind};
 use crate::topology::settings::{Settings, Source};
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -29,6 +29,10 @@ const HURRY: Duration = Duration::from_millis(50);
 /// How often a Sentinel is asked for its flags, always: its events can be missed, and what it says is good for a lease
 /// that does not wait for the next round (docs/adr/fencing.md has what this costs a Sentinel).
 const PULSE: Duration = Duration::from_millis(50);
+/// The same while its events arrive. From the order to fail over, which shows in the flags at once, to the promotion a
+/// leader's timer runs at least twice more, and it runs each 52 to 100 ms (sentinelTimer): this shows it before, whatever
+/// becomes of the events.
+const PULSE_RELAXED: Duration = Duration::from_millis(84);
 /// A Sentinel that refuses connections is tried this often at least: each refusal says that nobody is there.
 const REFUSED_EVERY: Duration = Duration::from_millis(200);
 /// The first wait after a failed connection; doubled each time, up to the next one.
@@ -81,7 +85,7 @@ pub struct Observer {
     credential: Option<Credential>,
     interval: Duration,
     timeout: Duration,
-    hurry: bool,
+    pace: Pace,
     state: State,
     backoff: Duration,
     failed_at: Now,
@@ -134,7 +138,7 @@ impl Observer {
             credential,
             interval: settings.interval,
             timeout: settings.timeout + patience,
-            hurry: false,
+            pace: Pace::default(),
             state: State::Connecting(now),
             backoff: BACKOFF_MIN,
             failed_at: Now::ZERO,
@@ -213,10 +217,10 @@ impl Observer {
         }
     }
 
-    /// Asks often from now on, or no longer.
-    pub fn hurry(&mut self, now: Now, on: bool) {
-        self.hurry = on;
-        if let (State::Idle(at), true, false) = (self.state, on, self.patient()) {
+    /// Asks as often as this from now on.
+    pub fn set_pace(&mut self, now: Now, pace: Pace) {
+        self.pace = pace;
+        if let (State::Idle(at), true, false) = (self.state, self.hurries(), self.patient()) {
             self.state = State::Idle(at.min(now + BACKOFF_HURRY));
         }
     }
@@ -254,6 +258,10 @@ impl Observer {
         self.out.pop_front()
     }
 
+    fn hurries(&self) -> bool {
+        self.pace == Pace::Hurried
+    }
+
     fn overdue(&self) -> Option<Now> {
         self.waiting.front().map(|(_, sent)| *sent + self.timeout)
     }
@@ -276,10 +284,10 @@ impl Observer {
 
     fn next_round(&self) -> Now {
         let period = match &self.script {
-            Script::Guard(g) => g.every(self.hurry),
+            Script::Guard(g) => g.every(self.hurries()),
             Script::Events(_) => events::PING_EVERY.max(self.interval),
             Script::Ping => self.interval,
-            _ if self.hurry => self.interval.min(HURRY),
+            _ if self.hurries() => self.interval.min(HURRY),
             _ => self.interval,
         };
         self.polled_at + period
@@ -288,7 +296,8 @@ impl Observer {
     /// When a Sentinel is to be asked for its flags; not while an answer is awaited.
     fn next_pulse(&self) -> Option<Now> {
         let idle = self.waiting.is_empty() && matches!(self.script, Script::Sentinel(_));
-        idle.then(|| self.pulsed_at + PULSE)
+        let period = if self.pace == Pace::Relaxed { PULSE_RELAXED } else { PULSE };
+        idle.then(|| self.pulsed_at + period)
     }
 
     /// Asks a Sentinel for its flags.
@@ -300,10 +309,10 @@ impl Observer {
     /// Asks the script's round of questions.
     fn round(&mut self, now: Now) {
         let questions = match &mut self.script {
-            Script::Sentinel(s) => s.round(now, self.hurry),
+            Script::Sentinel(s) => s.round(now, self.pace == Pace::Hurried),
             Script::Events(_) => events::round(),
             Script::Node(_) => node::round(),
-            Script::Guard(g) => g.round(self.hurry),
+            Script::Guard(g) => g.round(self.pace == Pace::Hurried),
             Script::Ping => Vec::from([Question::Ping]),
         };
         (self.polled_at, self.pulsed_at) = (now, now);
@@ -385,7 +394,7 @@ impl Observer {
         let wait = match why {
             _ if self.patient() => self.interval.max(BACKOFF_MIN),
             Gone::Denied(_) => BACKOFF_MAX,
-            _ if self.hurry => self.backoff.min(BACKOFF_HURRY),
+            _ if self.hurries() => self.backoff.min(BACKOFF_HURRY),
             Gone::Refused if matches!(self.script, Script::Sentinel(_)) => self.backoff.min(REFUSED_EVERY),
             _ => self.backoff,
         };

@@ -49,7 +49,7 @@ impl Poll {
         }
         // Only the lists say who voted for whom, and which replica was selected.
         if lists || hurry {
-            round.extend([Question::Sentinels, Question::Replicas]);
+            round.extend([Question::Sentinels, Question::Replicas, Question::Tilt]);
         }
         round.extend([Question::Master, Question::Address, Question::MasterAgain]);
         round
@@ -65,6 +65,9 @@ impl Poll {
             }
             (Question::Replicas, Value::Array(list)) => {
                 Some(Seen::Replicas(list.iter().filter_map(listed).collect()))
+            }
+            (Question::Tilt, v) => {
+                v.text().map(|info| Seen::Tilt(info.lines().any(|l| l == "sentinel_tilt:1")))
             }
             (Question::Master, v) => self.before(v),
             (Question::Address, v) => self.address(v),

@@ -1,7 +1,7 @@
 //! What observers ask, and what they make of answers, byte for byte.
 use super::*;
 use crate::topology::observation::*;
-use crate::topology::settings::{Failback, Fencing, Guarding, HostPort, StaticNode, Trust, WithoutLease};
+use crate::topology::settings::{Failback, HostPort, StaticNode};
 use crate::topology::snapshot::ServiceId;
 use alloc::string::ToString;
 
@@ -9,24 +9,13 @@ const MS: Duration = Duration::from_millis(1);
 const T0: Now = Now::from_millis(5000);
 
 fn settings() -> Settings {
+    let source = Source::Sentinels { sentinels: Vec::new(), master: "mymaster".into() };
+    let credential =
+        Credential { user: Some(b"watch".as_slice().into()), secret: b"s3cret".as_slice().into() };
     Settings {
-        id: ServiceId(0),
-        name: "cache".into(),
-        source: Source::Sentinels { sentinels: Vec::new(), master: "mymaster".into() },
-        sentinel_credential: Some(Credential {
-            user: Some(b"watch".as_slice().into()),
-            secret: b"s3cret".as_slice().into(),
-        }),
-        node_credential: None,
+        sentinel_credential: Some(credential),
         interval: 200 * MS,
-        timeout: 1000 * MS,
-        hold_max: None,
-        hold_reads: true,
-        replica_reads: false,
-        trust: Trust::Promotion,
-        demote: true,
-        guard: Some(Guarding { every: 100 * MS, wait: 150 * MS }),
-        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
+        ..Settings::new(ServiceId(0), "cache", source)
     }
 }
 
@@ -72,7 +61,7 @@ fn polling() -> Observer {
     let mut o = observers(Target::sentinel(at(26379))).remove(0);
     o.connected(T0, "10.0.0.1:26379".parse().unwrap());
     drain(&mut o);
-    o.bytes(T0, b"+OK\r\n$3\r\nabc\r\n*0\r\n*0\r\n");
+    o.bytes(T0, b"+OK\r\n$3\r\nabc\r\n*0\r\n*0\r\n-NOPERM no INFO\r\n");
     drain(&mut o);
     o
 }
@@ -93,7 +82,7 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
     assert_eq!(
         words.join(" ").trim(),
         "AUTH watch s3cret SENTINEL MYID SENTINEL SENTINELS mymaster SENTINEL SLAVES mymaster \
-         SENTINEL MASTER mymaster SENTINEL GET-MASTER-ADDR-BY-NAME mymaster SENTINEL MASTER mymaster"
+         INFO sentinel SENTINEL MASTER mymaster SENTINEL GET-MASTER-ADDR-BY-NAME mymaster SENTINEL MASTER mymaster"
     );
     assert_eq!(seen, [Seen::Connected("10.0.0.1:26379".parse().unwrap())]);
     assert!(!format!("{o:?}").contains("s3cret"), "the secret is not kept in the questions");
@@ -103,7 +92,9 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
             .concat(),
     );
     let slave = bulk(&["ip", "redis-1.svc", "port", "6380", "flags", "slave,promoted"]);
-    o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}").as_bytes());
+    let info = "# Sentinel\r\nsentinel_masters:1\r\nsentinel_tilt:1\r\n";
+    let info = format!("${}\r\n{info}\r\n", info.len());
+    o.bytes(T0, format!("+OK\r\n$3\r\nabc\r\n*1\r\n{peer}*1\r\n{slave}{info}").as_bytes());
     let seen = drain(&mut o).1;
     assert_eq!(seen[0], Seen::Id("abc".into()));
     let listed = HostPort { host: "redis-1.svc".into(), port: 6380 };
@@ -114,6 +105,7 @@ fn a_sentinel_is_asked_for_its_lists_first_and_for_the_address_between_two_epoch
         Seen::Peers(Vec::from([Peer { id: "id2".into(), at: host, up: false, pong_age: 4321 * MS, vote }]))
     );
     assert_eq!(seen[2], Seen::Replicas(Vec::from([Listed { at: listed, selected: true }])));
+    assert_eq!(seen[3], Seen::Tilt(true));
 }
 
 #[test]
@@ -198,7 +190,7 @@ fn silence_ends_a_connection_and_failed_ones_are_tried_again_at_least_each_secon
     }
     assert!(waits.is_sorted() && waits[8] == BACKOFF_MAX && waits[0] < 100 * MS, "{waits:?}");
     let last = o.next_timeout().unwrap();
-    o.hurry(last - 900 * MS, true);
+    o.set_pace(last - 900 * MS, Pace::Hurried);
     assert_eq!(o.next_timeout(), Some(last - 800 * MS));
     o.ask(last - 850 * MS);
     assert_eq!(o.next_timeout(), Some(last - 850 * MS));
@@ -254,6 +246,23 @@ fn a_sentinel_is_asked_for_its_flags_every_50_ms_and_for_all_when_they_change() 
 }
 
 #[test]
+fn a_sentinel_whose_events_arrive_is_asked_twice_for_its_flags_between_two_rounds() {
+    let mut o = polling();
+    let m = master("7", "master", None);
+    let round = format!("{m}{}{m}", bulk(&["h", "1"]));
+    o.bytes(T0, round.as_bytes());
+    o.set_pace(T0, Pace::Relaxed);
+    drain(&mut o);
+    assert_eq!(o.next_timeout(), Some(T0 + PULSE_RELAXED));
+    o.timeout(T0 + PULSE_RELAXED);
+    assert!(drain(&mut o).0.starts_with("*3 $8 SENTINEL $6 MASTER"));
+    o.bytes(T0 + 90 * MS, m.as_bytes());
+    assert_eq!(o.next_timeout(), Some(T0 + 2 * PULSE_RELAXED));
+    o.set_pace(T0 + 100 * MS, Pace::Usual);
+    assert_eq!(o.next_timeout(), Some(T0 + PULSE_RELAXED + PULSE));
+}
+
+#[test]
 fn a_node_is_asked_at_its_interval_faster_in_a_hurry_and_at_once_on_demand() {
     let mut o = observers(Target::node(at(6379))).remove(0);
     drain(&mut o);
@@ -279,7 +288,7 @@ fn a_node_is_asked_at_its_interval_faster_in_a_hurry_and_at_once_on_demand() {
     let mut seen = drain(&mut o).1;
     assert_eq!(seen.pop(), Some(Seen::Report(report.clone())));
     assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
-    o.hurry(T0 + MS, true);
+    o.set_pace(T0 + MS, Pace::Hurried);
     assert_eq!(o.next_timeout(), Some(T0 + HURRY));
     // Asked while a round is under way: the new question is sent all the same, and its answer carries its own time.
     o.timeout(T0 + HURRY);
@@ -343,7 +352,7 @@ fn events_of_this_master_are_announced_and_others_are_not() {
     o.connected(T0, "10.0.0.1:26379".parse().unwrap());
     assert!(drain(&mut o).0.contains("PSUBSCRIBE"));
     o.bytes(T0, b"+OK\r\n*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
-    assert_eq!(drain(&mut o).1, [Seen::Listening(Ok(()))]);
+    assert_eq!(drain(&mut o).1, [Seen::Listening(Ok(())), Seen::Listening(Ok(()))], "and again by each PONG");
     let mut told = |channel: &str, payload: &str| {
         o.bytes(T0, bulk(&["pmessage", "*", channel, payload]).as_bytes());
         match drain(&mut o).1.as_slice() {
@@ -405,7 +414,7 @@ fn guarding() -> Observer {
     o.connected(T0, "10.0.0.1:6379".parse().unwrap());
     o.bytes(T0, b"+PONG\r\n");
     drain(&mut o);
-    o.hurry(T0, true);
+    o.set_pace(T0, Pace::Hurried);
     o
 }
 
@@ -423,11 +432,11 @@ fn the_guard_publishes_and_waits_every_100_ms_while_that_is_wanted_and_pings_oth
     o.bytes(T0 + 101 * MS, b":0\r\n:2\r\n");
     assert_eq!(drain(&mut o).1, [Seen::Acknowledged(true)]);
     assert_eq!(o.next_timeout(), Some(T0 + 200 * MS));
-    o.hurry(T0 + 150 * MS, false);
+    o.set_pace(T0 + 150 * MS, Pace::Usual);
     assert_eq!(ask_now(&mut o, T0 + 200 * MS), "");
     assert_eq!(ask_now(&mut o, T0 + 1100 * MS), "PING");
     o.bytes(T0 + 1101 * MS, b"+PONG\r\n");
-    o.hurry(T0 + 1500 * MS, true);
+    o.set_pace(T0 + 1500 * MS, Pace::Hurried);
     assert_eq!(ask_now(&mut o, T0 + 1500 * MS), "PUBLISH pointsman:guard  WAIT 1 150", "at once");
 }
 

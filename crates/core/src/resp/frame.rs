@@ -1,7 +1,8 @@
 //! Views into complete frames, without copying.
 use super::scan::{ReplyScan, ReplyStep};
-use super::{header, parse_i64};
+use super::{header, parse_i64, reply};
 use crate::policy::Limits;
+use alloc::vec::Vec;
 use memchr::memchr;
 
 /// A complete request in array form, as [`RequestStep::Array`](super::scan::RequestStep) framed it.
@@ -31,6 +32,22 @@ impl<'a> Request<'a> {
     /// The command's name, as typed.
     pub fn name(self) -> &'a [u8] {
         self.args().next().unwrap_or_default()
+    }
+
+    /// How many bytes there are up to the end of the name.
+    pub fn name_end(self) -> usize {
+        let mut args = self.args();
+        args.next();
+        self.bytes.len() - args.rest.len()
+    }
+
+    /// The same, with another name. Of a request that is not complete as much as is there.
+    pub fn renamed(self, name: &str) -> Vec<u8> {
+        let header = memchr(b'\n', self.bytes).map_or(0, |end| end + 1);
+        let mut out = self.bytes[..header].to_vec();
+        reply::bulk(&mut out, name.as_bytes());
+        out.extend_from_slice(&self.bytes[self.name_end()..]);
+        out
     }
 }
 
@@ -140,7 +157,15 @@ pub fn children(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
+
+    #[test]
+    fn a_request_can_be_renamed_when_only_its_name_is_there() {
+        for rest in ["", "$1\r\nk\r\n", "$1\r\nk\r\n$200\r\nxx"] {
+            let bytes = alloc::format!("*3\r\n$3\r\nSET\r\n{rest}");
+            let want = alloc::format!("*3\r\n$5\r\nMYSET\r\n{rest}");
+            assert_eq!(Request::new(bytes.as_bytes()).renamed("MYSET"), want.as_bytes());
+        }
+    }
 
     #[test]
     fn arguments_are_seen_in_place() {

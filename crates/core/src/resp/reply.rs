@@ -4,6 +4,7 @@
 //! cannot be known; `-NOTDURABLE` of a durable write that the master has executed and replicas are not known to have;
 //! `-REFUSED` of one that is not forwarded.
 use super::Proto;
+use super::frame::Request;
 use super::scan::Malformed;
 use alloc::format;
 use alloc::string::String;
@@ -69,6 +70,36 @@ pub fn refused(command: &str, service: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A command that the service's own configuration denies.
+pub fn denied(command: &str, service: &str) -> Vec<u8> {
+    format!(
+        "-REFUSED '{}' is not forwarded by Pointsman: the setting 'deny' of service '{}' forbids it\r\n",
+        line(command),
+        line(service),
+    )
+    .into_bytes()
+}
+
+/// A command that clients must know by another name, in Redis' words (`processCommand` in `server.c`).
+pub fn unknown_command(req: Request<'_>) -> Vec<u8> {
+    const SHOWN_MAX: usize = 128;
+    let text = |arg: &[u8], most: usize| -> Vec<u8> {
+        let arg = arg.split(|b| *b == 0).next().unwrap_or_default();
+        let shown = arg.iter().take(most);
+        shown.map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect()
+    };
+    let mut args = Vec::new();
+    for arg in req.args().skip(1) {
+        if args.len() >= SHOWN_MAX {
+            break;
+        }
+        let shown = text(arg, SHOWN_MAX - args.len());
+        args.extend([&b"'"[..], &shown, b"' "].concat());
+    }
+    let name = text(req.name(), SHOWN_MAX);
+    [&b"-ERR unknown command '"[..], &name, b"', with args beginning with: ", &args, b"\r\n"].concat()
+}
+
 /// The error for a malformed request, in Redis' words.
 pub fn protocol_error(m: Malformed) -> Vec<u8> {
     match m {
@@ -131,6 +162,24 @@ fn line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_command_is_told_as_the_server_tells_it() {
+        let said = |args: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            request(&mut bytes, args);
+            String::from_utf8(unknown_command(Request::new(&bytes))).unwrap()
+        };
+        assert_eq!(
+            said(&[b"nosuch", b"a", b"b\0c"]),
+            "-ERR unknown command 'nosuch', with args beginning with: 'a' 'b' \r\n"
+        );
+        assert_eq!(said(&[b"x\r\ny"]), "-ERR unknown command 'x  y', with args beginning with: \r\n");
+        let long = [b'a'; 200];
+        let begins = "with args beginning with: ";
+        let shown = said(&[b"x", &long, b"b"]).split_once(begins).unwrap().1.len();
+        assert_eq!(shown, 128 + "'' \r\n".len());
+    }
 
     #[test]
     fn an_error_is_always_one_line() {

@@ -27,7 +27,7 @@ impl Switchover {
         });
         let granted = self.granted_now().filter(|i| *i != plan.old);
         let Some(new) = by_itself.or(granted) else {
-            if self.came_to_nothing(now) {
+            if self.came_to_nothing() {
                 let text = "the order was taken, but it came to nothing";
                 return self.give_up(now, text.into());
             }
@@ -44,10 +44,11 @@ impl Switchover {
         if forced { self.depose(now, new) } else { self.enter(now, Step::Grant) }
     }
 
-    /// Whether nobody fails over any more: the topology, which saw it begin, has proven the old master again.
-    pub(super) fn came_to_nothing(&self, now: Now) -> bool {
+    /// Whether nothing came of the order: the topology has proven the old master again, by answers to questions that were
+    /// sent after a promotion must have been seen. (What it knew before tells nothing: our process may have been stopped.)
+    pub(super) fn came_to_nothing(&self) -> bool {
         let (Some(plan), Some(at)) = (&self.plan, self.ordered_at) else { return false };
-        now.since(at) >= plan.pause + SETTLED && self.granted_now() == Some(plan.old)
+        self.outlook.proven_at >= at + plan.pause + SETTLED && self.granted_now() == Some(plan.old)
     }
 
     /// The old master follows the new one before its pause ends, so that what it paused is refused and not lost.
@@ -149,8 +150,7 @@ impl Switchover {
 
     /// Before the promotion: the old master goes on.
     pub(super) fn give_up(&mut self, now: Now, why: String) {
-        let old = self.plan.as_ref().map(|p| p.old);
-        let old_goes_on = self.ordered_at.is_none() || self.granted_now().is_some_and(|i| Some(i) == old);
+        let old_goes_on = self.ordered_at.is_none() || self.came_to_nothing();
         let changed =
             if self.promoted.is_none() && old_goes_on { "given up, the old master goes on: " } else { "" };
         self.finish(now, Err(format!("{changed}{why}")));
@@ -182,7 +182,7 @@ impl Switchover {
                 self.look_at = now + RETRY;
                 for (i, priority) in self.undo.priorities.clone() {
                     if !self.lines[i].is_asked() {
-                        self.set_priority(now, i, priority);
+                        self.set_priority(now, i, Ask::Restore, priority);
                     }
                 }
             }

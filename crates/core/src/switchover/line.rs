@@ -180,8 +180,13 @@ pub(super) fn failure(answer: &Answer) -> Option<String> {
 /// for want of permission, or because it does not exist. (The permission is looked at first: server.c, processCommand.)
 pub(super) fn permitted(answer: &Answer) -> Result<(), String> {
     let Some(text) = failure(answer) else { return Ok(()) };
+    if answer.is_err() || lacks_permission(&text) { Err(text) } else { Ok(()) }
+}
+
+/// Whether these words of a server say that a command may not be run, or does not exist, and not that its arguments are wrong.
+pub fn lacks_permission(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let unknown = ["unknown command", "unknown subcommand", "unknown option", "unknown pause mode"];
     let denied = text.starts_with("NOPERM") || text.starts_with("NOAUTH");
-    if denied || answer.is_err() || unknown.iter().any(|u| lower.contains(u)) { Err(text) } else { Ok(()) }
+    denied || unknown.iter().any(|u| lower.contains(u))
 }

@@ -26,7 +26,9 @@ pub(super) enum Ask {
     Replicas,
     SentinelInfo,
     TryCoordinated,
-    Priority,
+    /// `CONFIG SET replica-priority`: to 0, or back.
+    Lower,
+    Restore,
     Pause,
     Unpause,
     Failover,
@@ -245,9 +247,9 @@ impl Switchover {
         }
     }
 
-    pub(super) fn set_priority(&mut self, now: Now, node: usize, priority: u32) {
+    pub(super) fn set_priority(&mut self, now: Now, node: usize, ask: Ask, priority: u32) {
         let words = ["CONFIG", "SET", "replica-priority", &priority.to_string()];
-        self.ask(now, node, Ask::Priority, &words, ANSWER_MAX);
+        self.ask(now, node, ask, &words, ANSWER_MAX);
     }
 
     // --- what was answered ---
@@ -268,7 +270,8 @@ impl Switchover {
                 self.note_offset(line);
             }
             Ask::Try(command) => self.nodes[line].tried(command, answer),
-            Ask::Priority => self.priority_set(now, line, answer),
+            Ask::Lower => self.lowered(now, line, answer),
+            Ask::Restore if failure(answer).is_none() => self.undo.priorities.retain(|(i, _)| *i != line),
             Ask::Pause => {
                 if let Some(why) = failure(answer) {
                     self.give_up(now, format!("writes could not be paused: {why}"));
@@ -303,14 +306,10 @@ impl Switchover {
         }
     }
 
-    pub(super) fn priority_set(&mut self, now: Now, node: usize, answer: &Answer) {
-        match (failure(answer), self.step) {
-            (None, Step::Undo) => self.undo.priorities.retain(|(i, _)| *i != node),
-            (Some(why), Step::Prioritise) => {
-                let at = self.places[node].at.clone();
-                self.give_up(now, format!("the priority of {at} could not be changed: {why}"));
-            }
-            _ => {}
+    pub(super) fn lowered(&mut self, now: Now, node: usize, answer: &Answer) {
+        if let (Some(why), Step::Prioritise) = (failure(answer), self.step) {
+            let at = self.places[node].at.clone();
+            self.give_up(now, format!("the priority of {at} could not be changed: {why}"));
         }
     }
 
@@ -322,7 +321,13 @@ impl Switchover {
         match answer {
             Err(why) => self.warn(now, format!("it is not known whether the order was taken: {why}")),
             _ => match failure(answer) {
-                Some(why) => return self.give_up(now, format!("the order to fail over was refused: {why}")),
+                Some(why) => {
+                    self.ordered_at = None;
+                    if why.starts_with("INPROG") {
+                        self.undo.leave_pause();
+                    }
+                    return self.give_up(now, format!("the order to fail over was refused: {why}"));
+                }
                 None => self.say(now, "the order was taken; waiting for the promotion".into()),
             },
         }

@@ -20,6 +20,7 @@ mod survey;
 mod undo;
 
 pub use demotion::Demotion;
+pub use line::lacks_permission;
 pub use machine::Switchover;
 
 use crate::Now;

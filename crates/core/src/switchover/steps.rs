@@ -32,8 +32,9 @@ impl Switchover {
         let most = match self.step {
             Step::Shown => SHOWN_MAX,
             Step::Drain => DRAIN_MAX,
+            // What is left of the pause is for the promotion; one that is over is late for ever.
             Step::Pause | Step::CatchUp => {
-                return Some(self.undo.paused? - self.plan.as_ref()?.pause * 3 / 5);
+                return Some(self.undo.paused.map_or(self.since, |end| end - self.pause_left()));
             }
             Step::Depose => DEPOSE_MAX,
             Step::Promote | Step::Grant => return Some(self.ordered_at? + GRANT_MAX),
@@ -41,6 +42,10 @@ impl Switchover {
             _ => return None,
         };
         Some(self.since + most)
+    }
+
+    fn pause_left(&self) -> Duration {
+        self.plan.as_ref().map_or(Duration::ZERO, |p| p.pause * 3 / 5)
     }
 
     pub(super) fn late(&self, now: Now) -> bool {
@@ -73,6 +78,7 @@ impl Switchover {
     /// Before the order, anything that makes the service hold ends the switchover.
     pub(super) fn disturbed(&mut self, now: Now) -> bool {
         if let Some(why) = self.outlook.holds.clone() {
+            self.undo.leave_pause();
             self.give_up(now, format!("the service has begun to hold: {why}"));
             return true;
         }
@@ -111,7 +117,7 @@ impl Switchover {
                 Some(left),
                 false,
             );
-            self.set_priority(now, i, 0);
+            self.set_priority(now, i, Ask::Lower, 0);
         }
     }
 
@@ -269,20 +275,26 @@ impl Switchover {
             let node = &self.nodes[*i];
             node.lost.is_some() || node.master || node.offset < offset
         });
-        let Some(i) = behind else {
-            let text = format!("every replica that could be selected has the master's offset {offset}");
-            self.say(now, text);
-            return self.order(now);
-        };
-        if self.late(now) {
-            let (at, node) = (&self.places[i].at, &self.nodes[i]);
-            let text = match &node.lost {
-                Some(why) => why.clone(),
-                None => format!("{at} is still {} bytes behind", offset.saturating_sub(node.offset)),
-            };
-            return self.give_up(now, text);
+        let late = self.late(now);
+        match behind {
+            None if late => {
+                self.give_up(now, "too little is left of the pause: we were stopped meanwhile".into())
+            }
+            None => {
+                let text = format!("every replica that could be selected has the master's offset {offset}");
+                self.say(now, text);
+                self.order(now);
+            }
+            Some(i) if late => {
+                let (at, node) = (&self.places[i].at, &self.nodes[i]);
+                let text = match &node.lost {
+                    Some(why) => why.clone(),
+                    None => format!("{at} is still {} bytes behind", offset.saturating_sub(node.offset)),
+                };
+                self.give_up(now, text);
+            }
+            Some(_) => self.look_again(now),
         }
-        self.look_again(now);
     }
 
     pub(super) fn look_again(&mut self, now: Now) {

@@ -168,6 +168,81 @@ fn a_replica_that_does_not_catch_up_in_time_ends_it_before_the_order() {
 }
 
 #[test]
+fn a_process_that_was_stopped_does_not_order_when_its_pause_is_over() {
+    let mut w = World::new();
+    for port in [1, 2] {
+        w.nodes.get_mut(&port).unwrap().offset = 1010;
+    }
+    w.begin(Order::default());
+    while !w.did("CLIENT PAUSE 4") {
+        w.step();
+    }
+    w.silent = true;
+    w.step();
+    // The last one has caught up meanwhile, and its answer is read before the clock is looked at.
+    w.silent = false;
+    w.now = w.now + MS * 2000;
+    w.nodes.get_mut(&3).unwrap().offset = 1010;
+    w.obey_late(3, "INFO replication");
+    let why = w.finish().unwrap_err();
+    assert!(why.contains("the old master goes on: too little is left of the pause"), "{why}");
+    assert!(!w.did("SENTINEL FAILOVER mymaster"));
+    w.assert_put_back();
+}
+
+#[test]
+fn a_process_that_was_stopped_behind_the_order_does_not_say_that_the_old_master_goes_on() {
+    let mut w = World::new();
+    w.begin(Order::default());
+    w.stalled = true;
+    while !w.did("SENTINEL FAILOVER mymaster") {
+        w.step();
+    }
+    // What its topology knows is from before the order; the replicas do not answer.
+    (w.outlook.holds, w.silent) = (None, true);
+    w.now = w.now + MS * 2000;
+    w.s.look(w.now, w.outlook.clone());
+    w.s.timeout(w.now);
+    w.drain();
+    assert!(w.outcome.is_none() && w.held, "{:?}", w.outcome);
+}
+
+#[test]
+fn a_priority_that_is_lowered_after_all_was_given_up_is_put_back() {
+    let mut w = World::new();
+    w.mute = Some("replica-priority 0");
+    w.begin(Order { to: Some("127.0.0.1:3".into()), ..Order::default() });
+    assert!(w.did("CONFIG SET replica-priority 0"));
+    w.outlook.holds = Some("the master does not answer".into());
+    w.happen();
+    w.drain();
+    w.obey_late(2, "CONFIG SET replica-priority 0");
+    assert!(w.finish().unwrap_err().contains("has begun to hold"));
+    w.assert_put_back();
+}
+
+#[test]
+fn the_pause_of_another_switchover_is_not_ended_by_one_that_comes_too_late() {
+    // Its order is refused …
+    let mut w = World::new();
+    w.rival = true;
+    let why = w.run(None).unwrap_err();
+    assert!(why.contains("INPROG") && w.did("CLIENT PAUSE 4") && !w.did("CLIENT UNPAUSE"), "{why}");
+    assert!(!w.held);
+    w.assert_put_back();
+    // … or it sees the other's failover before it gives one.
+    let mut w = World::new();
+    w.nodes.get_mut(&1).unwrap().offset = 1010;
+    w.begin(Order::default());
+    assert!(w.did("CLIENT PAUSE 4"));
+    w.outlook.holds = Some("a Sentinel is failing over".into());
+    w.happen();
+    w.drain();
+    assert!(w.finish().unwrap_err().contains("has begun to hold") && !w.did("CLIENT UNPAUSE"));
+    w.assert_put_back();
+}
+
+#[test]
 fn commands_that_stay_in_flight_end_it_before_the_pause() {
     let mut w = World::new();
     w.in_flight = 3;

@@ -23,6 +23,12 @@ pub(super) struct Undo {
 }
 
 impl Undo {
+    /// Somebody else may be failing over, and have paused the writes as well: what is paused is better refused by a
+    /// replica than executed by a deposed master, so the pause is left to end by itself.
+    pub(super) fn leave_pause(&mut self) {
+        self.paused = None;
+    }
+
     /// Whether nothing is left to be put back.
     pub(super) fn is_empty(&self) -> bool {
         *self == Undo::default()

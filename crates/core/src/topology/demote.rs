@@ -10,7 +10,9 @@ use super::nodes::{Key, Node};
 use super::observation::Stage;
 use super::sentinels::Sentinels;
 use super::settings::HostPort;
+use super::snapshot::Endpoint;
 use super::status::EventKind;
+use super::view::endpoint;
 use crate::Now;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -98,6 +100,20 @@ impl Topology {
             }
         }
         self.timeout(now);
+    }
+
+    /// The newest former master that answers, still says that it is one, and will be told otherwise.
+    pub(super) fn deposed(&self, now: Now) -> Option<Endpoint> {
+        let granted = self.grant.as_ref().map(|g| &g.key);
+        let mut former = self.demotions.former.iter().rev().filter(|key| Some(*key) != granted).peekable();
+        if !self.settings.demote || self.sentinels().is_none() || former.peek().is_none() {
+            return None;
+        }
+        let claimants = self.nodes.claimants(self.oldest(now));
+        let key = former.find(|key| claimants.iter().any(|(claims, _)| claims == *key))?;
+        // Who could not be told may never be.
+        let told = self.nodes.find(key).and_then(|(at, _)| self.demotions.told.get(at));
+        endpoint(key).filter(|_| told.is_none_or(|told| told.busy))
     }
 
     /// Who is to be told, and whom to follow.

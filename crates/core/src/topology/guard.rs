@@ -17,7 +17,7 @@
 //! once a second, so that takes about two seconds.
 use super::machine::{Act, Topology};
 use super::nodes::{Key, Nodes, Told};
-use super::observation::{Gone, Seen, Stage, Target};
+use super::observation::{Gone, Pace, Seen, Stage, Target};
 use super::sentinels::{Sentinel, Sentinels};
 use super::settings::HostPort;
 use super::snapshot::Term;
@@ -348,7 +348,7 @@ impl Topology {
         let probe = &mut self.guard.probe;
         if let Some(target) = probe.target.clone().filter(|_| wants != probe.wanted.is_some()) {
             probe.wanted = wants.then_some(now);
-            self.acts.push_back(Act::Hurry(target, wants));
+            self.acts.push_back(Act::Pace(target, if wants { Pace::Hurried } else { Pace::Usual }));
         }
     }
 

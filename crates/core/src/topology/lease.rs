@@ -205,10 +205,10 @@ impl Sentinels {
         s.clock.dead() && self.refusals_count(at, s)
     }
 
-    /// Whether one that may be alive has been out of sight for a while.
-    pub(super) fn dark(&self, now: Now) -> bool {
+    /// One that may be alive and has been out of sight for a while.
+    pub(super) fn out_of_sight(&self, now: Now) -> Option<&HostPort> {
         let heard = |s: &Sentinel| s.heard.is_some_and(|at| now.since(at) < DARK_AFTER);
-        self.counted().any(|(at, s)| s.tried && !heard(s) && !self.dead(at, s))
+        self.counted().find(|(at, s)| s.tried && !heard(s) && !self.dead(at, s)).map(|(at, _)| at)
     }
 
     /// Remembers when there was last no lease for this one.

@@ -14,7 +14,7 @@ use super::judge::{Facts, Grant, Verdict, Wait};
 use super::kept::Stream;
 use super::listed::ListedNodes;
 use super::nodes::{Key, Nodes, Proof};
-use super::observation::{Observation, Seen, Target, TargetKind};
+use super::observation::{Observation, Pace, Seen, Target, TargetKind};
 use super::pause::Pause;
 use super::promotion::Promotion;
 use super::roles::Roles;
@@ -26,7 +26,7 @@ use super::teller::Teller;
 use super::watch::{ASK_EVERY, CHASE_EVERY, configured_nodes, observed_differently};
 use crate::Now;
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -55,8 +55,8 @@ pub enum Act {
     Unwatch(Target),
     /// Ask this at once.
     Ask(Target),
-    /// Ask this often (or no longer often).
-    Hurry(Target, bool),
+    /// Ask this as often as that.
+    Pace(Target, Pace),
     /// Tell the workers.
     Publish(Arc<ShardView>),
     /// Tell the people.
@@ -129,9 +129,8 @@ pub struct Topology {
     looked_at: Now,
     pub(super) published: Arc<ShardView>,
     pub(super) published_at: Now,
-    pub(super) watched: BTreeSet<Target>,
-    /// Whether Sentinels, and nodes, are asked often.
-    pub(super) hurrying: (bool, bool),
+    /// Who is observed, and how often it was told to ask.
+    pub(super) watched: BTreeMap<Target, Pace>,
     pub(super) teller: Teller,
     pub(super) acts: VecDeque<Act>,
 }
@@ -174,8 +173,7 @@ impl Topology {
             looked_at: now,
             published: Arc::new(ShardView::unknown(now, HOLD_ALONE)),
             published_at: now,
-            watched: BTreeSet::new(),
-            hurrying: (false, false),
+            watched: BTreeMap::new(),
             teller: Teller::default(),
             acts: VecDeque::new(),
             settings,
@@ -251,7 +249,7 @@ impl Topology {
             return;
         }
         if observed_differently(&before, &self.settings) {
-            for t in mem::take(&mut self.watched) {
+            for t in mem::take(&mut self.watched).into_keys() {
                 self.acts.push_back(Act::Unwatch(t));
             }
         }

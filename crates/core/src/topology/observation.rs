@@ -29,6 +29,18 @@ pub enum TargetKind {
     Guard,
 }
 
+/// How often a target is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Pace {
+    /// A calm Sentinel whose events arrive: for its flags less often.
+    Relaxed,
+    /// As is usual.
+    #[default]
+    Usual,
+    /// Often: something goes on.
+    Hurried,
+}
+
 impl Target {
     /// The Sentinel at `at`.
     pub fn sentinel(at: HostPort) -> Target {
@@ -78,8 +90,10 @@ pub enum Seen {
     Gone(Gone),
     /// It answers, but not what is needed: a wrong password, a missing permission … For the operator.
     Problem(Arc<str>),
-    /// Whether a Sentinel's events are listened to, and if not, why not.
+    /// The connection for a Sentinel's events has answered, or does not stand: why.
     Listening(Result<(), Arc<str>>),
+    /// Whether a Sentinel is in TILT (`sentinel_tilt` of its `INFO`).
+    Tilt(bool),
     /// A Sentinel's run id (`SENTINEL MYID`).
     Id(Box<str>),
     /// A Sentinel's view of the master.

@@ -27,6 +27,8 @@ pub struct Outlook {
     pub monitored: Option<Arc<str>>,
     /// The granted master.
     pub master: Option<HostPort>,
+    /// When the question of its newest proof was sent.
+    pub proven_at: Now,
     /// Why the service would hold even without an operator.
     pub holds: Option<Arc<str>>,
     /// The nodes, each server once.
@@ -62,6 +64,7 @@ impl Topology {
             service: self.settings.name.clone(),
             monitored,
             master,
+            proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
             holds: self.held.as_ref().map(|h| h.why.as_str().into()),
             sentinels: self
                 .sentinels()

@@ -16,7 +16,7 @@
 use super::judge::{Facts, Grant};
 use super::nodes::{Key, Node};
 use super::observation::{Lineage, Stage, View};
-use super::sentinels::{Sentinel, Sentinels};
+use super::sentinels::{Sentinel, Sentinels, TILT};
 use super::settings::HostPort;
 use crate::Now;
 use alloc::format;
@@ -56,7 +56,7 @@ impl Sentinels {
 
     /// The promotion by the Sentinel at `at`, with all that proves it.
     fn promoted_by(&self, f: &Facts<'_>, last: &Grant, at: &HostPort, s: &Sentinel) -> Option<Promotion> {
-        let view = s.vote(f.oldest)?;
+        let view = s.vote(f.oldest).filter(|_| !s.tilt)?;
         let epoch = last.epoch + 1;
         let key = f.nodes.key(self.choice_of(f, last, s)?);
         let node = f.nodes.find(&key).map(|(_, n)| n)?;
@@ -142,6 +142,7 @@ impl Sentinels {
             Some(Sentinel { lost: Some((gone, _)), .. }) => {
                 return why(format!("Sentinel {} {gone}", p.leader));
             }
+            Some(s) if s.tilt => return why(format!("Sentinel {} {TILT}", p.leader)),
             // A process that was stopped runs again in TILT (sentinel.c, SENTINEL_TILT_TRIGGER): it says for 30 s what it said
             // before, and the others undo meanwhile what it has told nobody.
             Some(s) if s.away_at.is_some_and(|at| at >= p.since) && !names(f, p, s) => {

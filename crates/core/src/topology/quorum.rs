@@ -9,9 +9,10 @@
 //! 3. a Sentinel has voted for one that we cannot see (`elections`);
 //! 4. a failover was given up after its order to promote may have been sent (`aborts`);
 //! 5. another node says master and continues this one's history (`rival`);
-//! 6. the Sentinels out of sight could have elected another master by now (`lease`), and, after any of these signs, until
+//! 6. a replica has vanished while a Sentinel is out of sight (`followers`);
+//! 7. the Sentinels out of sight could have elected another master by now (`lease`), and, after any of these signs, until
 //!    so many have answered again that the others could not elect among themselves (`sight`);
-//! 7. the node itself ([`Facts::prove`]).
+//! 8. the node itself ([`Facts::prove`]).
 use super::judge::{Facts, Grant, Verdict, Wait};
 use super::lease::votes_needed;
 use super::nodes::{Key, Node};
@@ -36,7 +37,7 @@ const GOSSIP: Duration = Duration::from_secs(5);
 const ERA: Duration = Duration::from_secs(5);
 /// A promotion by Sentinels is named by a majority within this time (the leader polls INFO each second): afterwards a
 /// node that promoted itself, or was promoted by hand, is no longer taken for their choice.
-const NOTICED: Duration = Duration::from_secs(3);
+pub(super) const NOTICED: Duration = Duration::from_secs(3);
 /// When the selected replica cannot be asked, how long after an abort the majority must still name the old master.
 const SETTLED: Duration = Duration::from_secs(2);
 /// What a Sentinel's failover may take beyond its failover-timeout before its flag is no longer believed: in TILT
@@ -72,6 +73,7 @@ impl Sentinels {
         };
         self.note_dissent(f, &subject);
         self.note_lapse(f, &subject.key);
+        self.note_followers(f, &subject.key);
         match self.examine(f, &subject, choice.is_some(), None) {
             Ok(()) => Verdict::serve(subject.key, subject.epoch),
             // What is doubted of the standing grant may never be cleared up when the Sentinels know nothing of it any more.
@@ -138,6 +140,7 @@ impl Sentinels {
         pending(self.stages(f, subject), true)?;
         pending(self.elections(f, subject), true)?;
         pending(self.aborts(f, subject, named), true)?;
+        pending(self.vanished(f, &subject.key), true)?;
         self.leased(f, subject)?;
         f.prove(&subject.key)?;
         if let Some(why) = self.sight(f.doubt_at) {
@@ -394,7 +397,7 @@ impl Sentinels {
 }
 
 /// Whether a node certainly was not promoted out of this history.
-fn unrelated(node: &Node, ours: Option<&Lineage>) -> bool {
+pub(super) fn unrelated(node: &Node, ours: Option<&Lineage>) -> bool {
     node.lineage().zip(ours).is_some_and(|(theirs, ours)| !theirs.succeeds(ours))
 }
 
@@ -421,7 +424,7 @@ fn patience(f: &Facts<'_>, subject: &Choice, other: &Key) -> Option<Duration> {
     unrelated(node, ours).then_some(GOSSIP)
 }
 
-fn lineage_of<'a>(f: &Facts<'a>, key: &Key) -> Option<&'a Lineage> {
+pub(super) fn lineage_of<'a>(f: &Facts<'a>, key: &Key) -> Option<&'a Lineage> {
     let present = f.nodes.find(key).and_then(|(_, n)| n.lineage());
     present.or_else(|| f.last.filter(|g| g.key == *key)?.lineage.as_ref())
 }

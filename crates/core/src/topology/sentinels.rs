@@ -1,5 +1,7 @@
 //! The Sentinels of one service: which are known, what each said last, and how far a failover has come by what it
 //! says. What follows from it is in `quorum`.
+use super::events::Events;
+use super::followers::Followers;
 use super::lease::Clock;
 use super::nodes::Nodes;
 use super::observation::{Announced, Flags, Gone, Listed, Peer, Seen, Stage, View, Vote};
@@ -20,6 +22,10 @@ const SENTINELS_MAX: usize = 32;
 const DROPPED_AFTER: Duration = Duration::from_secs(600);
 /// A Sentinel must have shown no failover for this long before a lone `+try-failover` of its holds again.
 const QUIET_FOR: Duration = Duration::from_secs(5);
+
+/// What a Sentinel in TILT does, for people.
+pub(super) const TILT: &str =
+    "does not act for 30 s, because its clock jumped or its timer stood still (TILT)";
 
 /// So many configured Sentinels are believed without regard to how many others they count.
 const CONFIGURED_ENOUGH: usize = 3;
@@ -78,8 +84,9 @@ pub(super) struct Sentinel {
     /// Since when it has contradicted what the others, or the grant, say.
     pub(super) dissents_since: Option<Now>,
     pub(super) problem: Option<Arc<str>>,
-    /// Why its events cannot be listened to.
-    pub(super) deaf: Option<Arc<str>>,
+    /// Its clock jumped or its timer stood still, and it does nothing for 30 s (sentinel.c, sentinelCheckTiltCondition).
+    pub(super) tilt: bool,
+    pub(super) events: Events,
 }
 
 /// A failover that ended without a new master.
@@ -149,6 +156,25 @@ impl Sentinel {
         }
     }
 
+    /// It is in TILT, or not. Gives what the operator should read.
+    fn tilts(&mut self, at: &HostPort, tilt: bool) -> Option<String> {
+        let before = core::mem::replace(&mut self.tilt, tilt);
+        (before != tilt).then(|| match tilt {
+            true => format!("Sentinel {at} {TILT}"),
+            false => format!("Sentinel {at} acts again"),
+        })
+    }
+
+    /// Its flags show this. Gives what the operator should read, if its events had not announced it.
+    fn shows(&mut self, now: Now, at: &HostPort, flags: &Flags) -> Option<String> {
+        let missed = self.events.shown(now, flags.epoch, flags.stage);
+        missed.then(|| {
+            format!(
+                "Sentinel {at} had not announced what its flags show: it is asked more often for a minute"
+            )
+        })
+    }
+
     /// Whether the address that we ask is its own, and not one that something else may refuse for it.
     fn at_home(&self, at: &HostPort) -> bool {
         let same = |own: &HostPort| own == at || own.literal().is_some_and(|a| self.addr == Some(a));
@@ -209,6 +235,7 @@ impl Sentinel {
     }
 
     fn announced(&mut self, now: Now, own: &HostPort, a: Announced) {
+        self.events.announced(now, &a);
         if let Some(at) = a.selected {
             self.selected = Some(at);
         }
@@ -242,6 +269,7 @@ pub(super) struct Sentinels {
     pub(super) fencing: Fencing,
     /// For whom and when there was last no lease, until that is cleared up.
     pub(super) lapse: Option<(super::nodes::Key, Now)>,
+    pub(super) followers: Followers,
     recounted_at: Now,
     /// What the operator should read: discoveries and drops.
     pub(super) news: Vec<String>,
@@ -255,6 +283,7 @@ impl Sentinels {
             era: None,
             fencing,
             lapse: None,
+            followers: Followers::default(),
             recounted_at: Now::ZERO,
             news: Vec::new(),
         };
@@ -332,19 +361,24 @@ impl Sentinels {
                 s.tried = true;
                 s.problem = Some(text);
             }
-            Seen::Listening(r) => s.deaf = r.err(),
+            Seen::Listening(r) => s.events.listening(sent, r),
+            Seen::Tilt(tilt) => self.news.extend(s.tilts(at, tilt)),
             Seen::Id(id) => {
                 s.id = Some(id);
                 self.merge(now);
             }
             Seen::View(view) => {
                 nodes.note(now, &view.master);
+                self.news.extend(s.shows(now, at, &view.flags()));
                 s.view(now, sent, view);
                 if !s.counted {
                     self.recount(now);
                 }
             }
-            Seen::Flags(flags) => s.flags(now, sent, flags),
+            Seen::Flags(flags) => {
+                self.news.extend(s.shows(now, at, &flags));
+                s.flags(now, sent, flags);
+            }
             Seen::NoSuchMaster => {
                 s.answer(now, sent);
                 s.knows_none = true;
@@ -355,7 +389,14 @@ impl Sentinels {
                 nodes.note_list(now, &list);
                 self.replicas(at, &list);
             }
-            Seen::Announced(a) => s.announced(now, at, a),
+            Seen::Announced(a) => {
+                match &*a.event {
+                    "+tilt" => self.news.extend(s.tilts(at, true)),
+                    "-tilt" => self.news.extend(s.tilts(at, false)),
+                    _ => {}
+                }
+                s.announced(now, at, a);
+            }
             Seen::Report(_) | Seen::Pong(_) | Seen::Acknowledged(_) => {}
         }
     }

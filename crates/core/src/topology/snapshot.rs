@@ -107,6 +107,9 @@ pub struct ShardView {
     pub reads: Gate,
     /// A replica that may serve reads while their gate is closed, if that is wanted and one is known to be fit.
     pub reads_from: Option<Endpoint>,
+    /// A former master that answers and still says that it is one, and is to be told to follow: then it says of what
+    /// blocks there that it was not executed.
+    pub deposed: Option<Endpoint>,
     /// How long a hold that a worker begins by itself may last.
     pub hold_max: Duration,
     /// Why the gates are as they are: one line for the log, the status and the text of `-MASTERDOWN`.
@@ -128,6 +131,7 @@ impl ShardView {
             writes: gate,
             reads: gate,
             reads_from: None,
+            deposed: None,
             hold_max,
             why: "the master is not known yet".into(),
         }
@@ -189,7 +193,7 @@ pub enum SignKind {
     Masterdown,
     /// The node answered `-UNBLOCKED`, because it became a replica.
     Unblocked,
-    /// The node's `ROLE` on a new connection was not `master`.
+    /// The node said that it is a replica: by its `ROLE` on a new connection, or when it was asked to `WAIT`.
     NotMaster,
     /// The node sent what is not RESP, or a reply that nobody asked for.
     Garbage,

@@ -2,7 +2,7 @@
 use super::machine::Topology;
 use super::nodes::Node;
 use super::observation::{Role, Stage};
-use super::sentinels::Sentinel;
+use super::sentinels::{Sentinel, TILT};
 use super::settings::HostPort;
 use super::snapshot::{Endpoint, Gate, ServiceId, Term};
 use super::story::{Lost, Story};
@@ -322,10 +322,12 @@ fn sentinel_status(at: &HostPort, s: &Sentinel) -> SentinelStatus {
     let view = s.said.as_ref().map(|(_, v)| v).filter(|_| !s.knows_none);
     let none = s.knows_none.then_some("it knows no such master");
     let deaf = s
+        .events
         .deaf
         .as_ref()
         .filter(|_| s.lost.is_none())
         .map(|why| format!("its events cannot be listened to: {why}"));
+    let none = none.or(s.tilt.then_some(TILT));
     let problem = problem_of(s.lost.as_ref().map(|(why, _)| why.to_string()), s.problem.as_deref().or(none));
     SentinelStatus {
         at: at.to_string(),

@@ -56,6 +56,7 @@ impl Topology {
             writes,
             reads,
             reads_from: self.reads_from(now, reads),
+            deposed: self.deposed(now),
             hold_max,
             why,
         }
@@ -79,6 +80,7 @@ impl Topology {
             || renews(now, before.writes_until, view.writes_until)
             || renews(now, before.reads_until, view.reads_until)
             || (before.hold_max, before.kept) != (view.hold_max, view.kept)
+            || before.deposed != view.deposed
             || !same_health(&before.replicas, &view.replicas)
             || (!same_lag && since >= LAG_EVERY)
             || (before.why != view.why && since >= WHY_EVERY);

@@ -1,6 +1,6 @@
 //! Whom to watch, how often, and whom to ask out of turn.
 use super::machine::{Act, Topology};
-use super::observation::{Target, TargetKind};
+use super::observation::{Pace, Target, TargetKind};
 use super::sentinels::Sentinels;
 use super::settings::{HostPort, Settings, Source};
 use crate::Now;
@@ -22,7 +22,7 @@ impl Topology {
             return;
         }
         (self.asked_at, self.ask_wanted) = (now, false);
-        let acts = self.watched.iter().cloned().map(Act::Ask);
+        let acts = self.watched.keys().cloned().map(Act::Ask);
         self.acts.extend(acts);
     }
 
@@ -64,22 +64,38 @@ impl Topology {
             let sentinels = sentinels.cloned().map(Target::sentinel);
             let wanted: BTreeSet<Target> =
                 sentinels.chain(self.nodes.map.keys().cloned().map(Target::node)).collect();
-            self.acts.extend(self.watched.difference(&wanted).cloned().map(Act::Unwatch));
-            for t in wanted.difference(&self.watched) {
-                self.acts.push_back(Act::Watch(t.clone()));
-                if hurried(t, self.hurrying) {
-                    self.acts.push_back(Act::Hurry(t.clone(), true));
+            let gone = self.watched.keys().filter(|t| !wanted.contains(t));
+            self.acts.extend(gone.cloned().map(Act::Unwatch));
+            self.watched.retain(|t, _| wanted.contains(t));
+            for t in wanted {
+                if !self.watched.contains_key(&t) {
+                    self.acts.push_back(Act::Watch(t.clone()));
+                    self.watched.insert(t, Pace::Usual);
                 }
             }
-            self.watched = wanted;
         }
         // No lease covers a failover that is ordered in the dark: only the nodes themselves show it.
-        let dark = self.sentinels().is_some_and(|s| s.dark(self.looked_at()));
-        let (before, after) = (self.hurrying, (busy, busy || dark));
-        let changed = self.watched.iter().filter(|t| hurried(t, before) != hurried(t, after));
-        let acts: Vec<Act> = changed.map(|t| Act::Hurry(t.clone(), hurried(t, after))).collect();
-        self.acts.extend(acts);
-        self.hurrying = after;
+        let dark = self.sentinels().is_some_and(|s| s.out_of_sight(self.looked_at()).is_some());
+        let mut watched = mem::take(&mut self.watched);
+        for (t, pace) in &mut watched {
+            let wanted = self.pace(t, busy, dark);
+            if *pace != wanted {
+                *pace = wanted;
+                self.acts.push_back(Act::Pace(t.clone(), wanted));
+            }
+        }
+        self.watched = watched;
+    }
+
+    /// How often this one is to be asked while something goes on, or a Sentinel is out of sight, or neither.
+    fn pace(&self, t: &Target, busy: bool, dark: bool) -> Pace {
+        let arrive = |s: &Sentinels| s.map.get(&t.at).is_some_and(|s| s.events.arrive(self.looked_at()));
+        match t.kind {
+            TargetKind::Sentinel if busy => Pace::Hurried,
+            TargetKind::Node if busy || dark => Pace::Hurried,
+            TargetKind::Sentinel if !dark && self.sentinels().is_some_and(arrive) => Pace::Relaxed,
+            _ => Pace::Usual,
+        }
     }
 
     fn watches_all(&self) -> bool {
@@ -90,16 +106,7 @@ impl Topology {
             TargetKind::Guard => false,
         };
         let n = sentinels.map_or(0, |m| m.len()) + self.nodes.map.len();
-        self.watched.len() == n && self.watched.iter().all(known)
-    }
-}
-
-/// Whether this one is asked often, if Sentinels or nodes are.
-fn hurried(t: &Target, (sentinels, nodes): (bool, bool)) -> bool {
-    match t.kind {
-        TargetKind::Sentinel => sentinels,
-        TargetKind::Node => nodes,
-        TargetKind::Guard => false,
+        self.watched.len() == n && self.watched.keys().all(known)
     }
 }
 

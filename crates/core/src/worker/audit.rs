@@ -1,7 +1,7 @@
 //! What must hold between the parts of a worker after every call, and how much is kept. The simulator asks after each
 //! turn; it costs a walk over everything.
 use super::client::{Client, Place, Wait};
-use super::upstream::{Up, access};
+use super::upstream::access;
 use super::{Class, ClientId, UpId, Worker};
 use crate::ledger::{Apply, Owner, Slot};
 use alloc::collections::BTreeMap;
@@ -40,7 +40,7 @@ impl Worker {
         let mut audit = Audit::default();
         let owed = self.audit_ups(&mut audit)?;
         if let Some((_, id)) =
-            self.coming_up.iter().find(|(_, id)| self.ups.get(*id).is_none_or(Up::is_ready))
+            self.expiring.iter().find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced))
         {
             return Err(format!("{id:?} is to be given up, but set up or gone"));
         }
@@ -52,6 +52,7 @@ impl Worker {
             audit.clients.push((id, c.unwritten().len(), c.asked));
         }
         for s in self.services.iter().flatten() {
+            audit.kept += s.questions.len();
             let there = self.clients.values().filter(|c| c.service == s.policy.id).count();
             if there != s.clients as usize {
                 return Err(format!("{} clients are counted, {there} are there", s.clients));
@@ -89,7 +90,7 @@ impl Worker {
             audit.request_max = audit.request_max.max(kept - before);
             if up.is_ready() {
                 audit.unsent += up.ledger.unsent().len();
-            } else if !self.coming_up.iter().any(|(_, coming)| *coming == id) {
+            } else if !self.expiring.iter().any(|(_, coming)| *coming == id) {
                 return Err(format!("{id:?} is not set up, and never given up"));
             }
             let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
@@ -149,6 +150,7 @@ impl Worker {
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unread() == 0,
+            Wait::Learn => !s.questions.iter().any(|q| self.ups.contains_key(q.up) && q.by.contains(&id)),
         };
         let subscribed = c.session.subs.is_some() && !matches!(c.place, Place::Pinned(_));
         if subscribed && !c.resubscribe && !c.closing && !c.deaf {

@@ -5,7 +5,7 @@ use super::{ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Act, Entry};
 use crate::hold::{Redo, Then};
-use crate::policy::Limits;
+use crate::policy::{Limits, Policy};
 use crate::resp::reply;
 use crate::resp::scan::RequestScan;
 use crate::session::{Ident, Session, Tx};
@@ -42,6 +42,8 @@ pub(super) enum Wait {
     Room,
     /// Until it has read some of its replies.
     Output,
+    /// Until the server has said what its next command is.
+    Learn,
 }
 
 /// A request that is larger than what is kept.
@@ -211,8 +213,8 @@ impl Client {
     }
 
     /// Whether a command changes nothing in it, and nothing in it changes how the command is sent.
-    pub(super) fn is_plain(&self, e: &Entry) -> bool {
-        e.act == Act::None && !e.refused && self.session.tx == Tx::None
+    pub(super) fn is_plain(&self, e: &'static Entry, policy: &Policy) -> bool {
+        e.act == Act::None && policy.sends(e) && self.session.tx == Tx::None
     }
 
     /// Bytes that wait to be routed.

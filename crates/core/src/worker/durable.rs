@@ -14,6 +14,7 @@ use super::withheld::{Batch, Until, Withholding, needs_proof};
 use super::{Class, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
+use crate::hold::UNBLOCKED;
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::{parse_i64, reply};
 use crate::session::Tx;
@@ -47,8 +48,9 @@ impl Client {
 
     /// Whether a command on its own connection would keep out, or stop, the `WAIT` behind a durable write before it.
     pub(super) fn keeps_wait_out(&self, entry: Option<&Entry>) -> bool {
-        let keeps =
-            |e: &Entry| matches!(e.act, Act::Multi | Act::Subscribe(_) | Act::Block | Act::BlockIfAsked);
+        let keeps = |e: &Entry| {
+            matches!(e.act, Act::Multi | Act::Subscribe(_) | Act::Block | Act::BlockIfAsked | Act::Own)
+        };
         self.durable && entry.is_none_or(keeps)
     }
 
@@ -85,6 +87,15 @@ impl Up {
     fn has_writes(&self) -> bool {
         let write = |s: &Slot| matches!(s.owner, Owner::Client(_)) && needs_proof(s, b"");
         self.withholding.as_ref().is_some_and(|w| !w.is_empty()) || self.ledger.slots().any(write)
+    }
+}
+
+/// What the answer to a `WAIT` says of the node's role, if it says that it is no master.
+fn sign_in(said: &[u8]) -> Option<SignKind> {
+    if said.starts_with(UNBLOCKED) {
+        Some(SignKind::Unblocked)
+    } else {
+        said.starts_with(b"-ERR WAIT cannot be used with replica").then_some(SignKind::NotMaster)
     }
 }
 
@@ -147,10 +158,8 @@ impl Worker {
             None => {
                 let text = reply::not_durable(asked, &String::from_utf8_lossy(said));
                 self.durable_batch(batch, Some(&text));
-                if said.starts_with(b"-UNBLOCKED")
-                    || said.starts_with(b"-ERR WAIT cannot be used with replica")
-                {
-                    self.sign(now, at, term, SignKind::NotMaster);
+                if let Some(kind) = sign_in(said) {
+                    self.sign(now, at, term, kind);
                 }
             }
         }

@@ -47,7 +47,7 @@ impl Worker {
             let (bytes, limits) = (u.ledger.in_room(left), &s.policy.limits);
             let plain = match c.scan.next(bytes, limits, false) {
                 Ok(RequestStep::Array { len }) => route::entry(Request::new(&bytes[..len]))
-                    .filter(|e| c.is_plain(e) && c.is_full(limits).is_none())
+                    .filter(|e| c.is_plain(e, &s.policy) && c.is_full(limits).is_none())
                     .map(|e| (e, len)),
                 _ => None,
             };

@@ -9,8 +9,8 @@ use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::scan::{self, Malformed, RequestStep};
 use crate::resp::{Proto, inline, reply};
-use crate::route::{self, Here, Route};
-use crate::session::{Ident, IdentId, Tx, Watch};
+use crate::route::{self, Route};
+use crate::session::{IdentId, Tx, Watch};
 use crate::topology::snapshot::ShardId;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -239,7 +239,12 @@ impl Worker {
                 // It may have been framed before it was known that the client must authenticate.
                 _ => c.scan.next(&buf[at..], limits, must_authenticate),
             };
+            let relay = c.session.relay;
             match step {
+                Err(_) if relay => {
+                    self.relay_malformed(id, &buf[at..]);
+                    return buf.len();
+                }
                 Err(malformed) => {
                     self.protocol_error(id, malformed);
                     return buf.len();
@@ -250,6 +255,10 @@ impl Worker {
                 },
                 Ok(RequestStep::Empty { len }) => at += len,
                 Ok(RequestStep::Inline { len }) => match inline::to_array(&buf[at..at + len]) {
+                    Err(_) if relay => {
+                        self.relay_malformed(id, &buf[at..]);
+                        return buf.len();
+                    }
                     Err(malformed) => {
                         self.protocol_error(id, malformed);
                         return buf.len();
@@ -320,12 +329,20 @@ impl Worker {
             return Routed::Blocked(wait);
         }
         if let (Some(e), Place::Lane(up)) = (entry, c.place)
-            && c.is_plain(e)
+            && c.is_plain(e, &s.policy)
             && again.is_none()
             && let Some(routed) = self.plain(now, id, e, up, |ledger, slot| ledger.push(req.bytes(), slot))
         {
             return routed;
         }
+        if self.clients.get(id).is_some_and(|c| c.session.relay) {
+            return self.relay(id, entry, req);
+        }
+        let (sent, entry) = match self.as_sent(now, id, entry, req, again) {
+            Ok(sent) => sent,
+            Err(routed) => return routed,
+        };
+        let req = Request::new(&sent);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
         let shard = &s.shards[usize::from(SHARD.0)];
@@ -405,8 +422,10 @@ impl Worker {
         if let Place::Pinned(up) = c.place {
             let unclear = match route {
                 Route::Relay => true,
+                // It will be lost.
+                _ if self.ups.get(up).is_some_and(|u| u.fenced) => true,
                 // Its time begins when it is sent.
-                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_some_and(may_block) => true,
+                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_none_or(may_block) => true,
                 _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
             };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
@@ -548,60 +567,6 @@ impl Worker {
         let service = c.service;
         self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
-    }
-
-    pub(super) fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
-        let service = c.service;
-        let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
-        let text: &[u8] = match here {
-            Here::Quit => {
-                c.closing = true;
-                reply::OK
-            }
-            Here::Hangup => {
-                c.closing = true;
-                if c.unwritten().is_empty() {
-                    self.close_client(id, How::Gently);
-                }
-                return Routed::Taken;
-            }
-            Here::Reset => {
-                let place = core::mem::take(&mut c.place);
-                c.session.reset(upstream_user);
-                if let Place::Pinned(up) = place {
-                    self.close_up(up);
-                }
-                reply::RESET
-            }
-            Here::ExecLost => {
-                c.session.tx = Tx::None;
-                c.session.watch = Watch::None;
-                reply::EXECABORT_SWITCH
-            }
-            Here::DiscardLost => {
-                c.session.tx = Tx::None;
-                c.session.watch = Watch::None;
-                reply::OK
-            }
-            Here::QueuedLost => reply::QUEUED,
-            Here::WaitLost => reply::WAIT_LOST,
-        };
-        self.service(service).count(Access::Neither);
-        self.deliver(id, text);
-        Routed::Taken
-    }
-
-    fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
-        if let Tx::Open(tx) = &mut c.session.tx {
-            tx.refused = true;
-        }
-        let service = c.service;
-        self.service(service).counters.refused += 1;
-        self.deliver(id, text);
-        Routed::Taken
     }
 
     /// A client waits for room in a connection's ring.

@@ -17,8 +17,8 @@ impl Worker {
     /// The shell lost a connection, or could not make it: a sign.
     pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
-        let (at, term, ready, relay) = ((up.service, up.shard), up.term, up.is_ready(), up.relay);
-        let class = up.key.class;
+        let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
+        let (class, says_nothing) = (up.key.class, up.relay || up.fenced);
         if !ready {
             self.service(at.0).counters.ups_failed += 1;
             if class != Class::Read {
@@ -26,8 +26,12 @@ impl Worker {
             }
         }
         self.resolve(id, Cause::Broken);
+        if class != Class::Read {
+            // The next connection may be to a server that was started anew.
+            self.service(at.0).learned.clear();
+        }
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
-        if !relay {
+        if !says_nothing {
             self.suspect(now, class, at, term, SignKind::Broken);
         }
     }
@@ -180,6 +184,9 @@ impl Worker {
             for (slot, bytes) in up.ledger.retract() {
                 let Owner::Client(client) = slot.owner else {
                     self.wait_taken_back(id, &slot);
+                    if slot.apply == Apply::Learn {
+                        self.look_up_again(id);
+                    }
                     continue;
                 };
                 let Some(c) = self.clients.get_mut(client) else { continue };

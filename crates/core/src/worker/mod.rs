@@ -8,6 +8,7 @@
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
 //!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
+//!   learning (asks the server about commands that the table does not have)
 //!   replica (reads while there is no master)
 //!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //!   migrate (clients that go to another worker, or come from one)
@@ -24,8 +25,10 @@ mod client;
 mod counters;
 mod durable;
 mod gate;
+mod here;
 mod in_place;
 mod intake;
+mod learning;
 mod line;
 mod lost;
 mod migrate;
@@ -47,6 +50,7 @@ pub use upstream::{Class, LaneKey};
 
 use crate::Now;
 use crate::command::Access;
+use crate::learned::Learned;
 use crate::policy::Policy;
 use crate::scripts::Scripts;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
@@ -56,6 +60,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use client::Client;
 use core::time::Duration;
+use learning::Question;
 use slotmap::SlotMap;
 use switch::Shard;
 use upstream::Up;
@@ -103,6 +108,9 @@ pub enum Effect {
     Close(Dst, How),
     /// Read this again: it was not read for back-pressure.
     Resume(Dst),
+    /// Nothing more is written to this, it is only read. What was written must have reached its peer: if some of it waits to
+    /// be sent again, the connection is to be aborted, and [`Worker::gone`] to be called.
+    OnlyRead(UpId),
     /// Tell the control plane.
     Tell(Event),
 }
@@ -149,6 +157,9 @@ struct Service {
     writes_told: (u64, Now),
     /// What its clients have shown.
     scripts: Scripts,
+    /// What its master has said of commands that the table does not have, and what it is asked now.
+    learned: Learned,
+    questions: Vec<Question>,
     /// No new clients; those that are owed nothing are closed.
     draining: bool,
 }
@@ -179,8 +190,9 @@ pub struct Worker {
     services: Vec<Option<Service>>,
     clients: SlotMap<ClientId, Client>,
     ups: SlotMap<UpId, Up>,
-    /// Connections that are not set up yet, by the moment at which they are given up: there may be thousands of others.
-    coming_up: BTreeSet<(Now, UpId)>,
+    /// Connections that are not set up yet, or fenced and read on, by the moment at which they are given up: there may be
+    /// thousands of others.
+    expiring: BTreeSet<(Now, UpId)>,
     effects: VecDeque<Effect>,
     dirty_clients: Vec<ClientId>,
     dirty_ups: Vec<UpId>,
@@ -207,7 +219,7 @@ impl Worker {
             services: Vec::new(),
             clients: SlotMap::with_key(),
             ups: SlotMap::with_key(),
-            coming_up: BTreeSet::new(),
+            expiring: BTreeSet::new(),
             effects: VecDeque::new(),
             dirty_clients: Vec::new(),
             dirty_ups: Vec::new(),
@@ -246,6 +258,8 @@ impl Worker {
                         commands: [0; 3],
                         writes_told: (0, Now::ZERO),
                         scripts: Scripts::default(),
+                        learned: Learned::default(),
+                        questions: Vec::new(),
                         draining: false,
                     });
                 }
@@ -515,5 +529,6 @@ impl Worker {
     fn sweep(&mut self, now: Now) {
         self.sweep_ups(now);
         self.sweep_clients(now);
+        self.sweep_questions(now);
     }
 }

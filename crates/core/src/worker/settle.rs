@@ -5,6 +5,7 @@ use super::{Class, ClientId, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
 use crate::hold::{Refusal, Then, not_a_master, only_reads};
+use crate::learned::was_rejected;
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::{Element, Elements, children};
 use crate::resp::scan::ReplyStep;
@@ -111,14 +112,16 @@ impl Worker {
     /// how many bytes are done with.
     fn pass_on(&mut self, id: UpId, part: &[u8]) -> usize {
         let Some(up) = self.ups.get_mut(id) else { return part.len() };
-        if !up.ledger.expects() || !up.is_ready() {
+        if !up.ledger.expects() || !up.is_ready() || up.fenced {
             return 0;
         }
         let part = &part[..up.scan.passed(part.len())];
         let kind = up.scan.kind();
         let pinned = up.key.class == Class::Pinned;
         let Some(slot) = up.ledger.front() else { return 0 };
-        let plain = slot.apply == Apply::None && slot.replies == 1 && !matches!(kind, 0 | b'-' | b'>');
+        let unknown = slot.apply == Apply::Unknown;
+        let plain = slot.apply == Apply::None || unknown;
+        let plain = plain && slot.replies == 1 && !matches!(kind, 0 | b'-' | b'>');
         // What needs a proof is shown as a whole, or not at all.
         let plain = plain && !(up.withholding.is_some() && needs_proof(slot, part));
         // On a pinned connection an array may be a message; it is looked at when it is whole.
@@ -131,6 +134,9 @@ impl Worker {
             }
             slot.begun = true;
             up.scan.forwarded(part.len());
+            if unknown && let Some(c) = self.clients.get_mut(client) {
+                c.session.bound = true;
+            }
             self.deliver(client, part);
         } else {
             up.scan.forwarded(part.len());
@@ -156,8 +162,12 @@ impl Worker {
                     self.deliver(client, frame);
                     self.let_go(client);
                 }
+                None if self.is_bound(id) => self.deliver_to_bound(id, frame),
                 None => self.lose_up(now, id, Some(SignKind::Garbage)),
             };
+        }
+        if up.fenced {
+            return self.told_by_deposed(now, id, frame, kind);
         }
         let Some(slot) = up.ledger.front() else { return };
         if slot.replies > 1 && kind != b'-' {
@@ -169,9 +179,12 @@ impl Worker {
             return;
         }
         let Owner::Client(client) = slot.owner else {
-            let Some(slot) = up.ledger.settle() else { return };
+            if slot.apply == Apply::Learn {
+                self.learn(now, id, frame);
+            }
+            let Some(slot) = self.ups[id].ledger.settle() else { return };
             match slot.apply {
-                Apply::WaitMark => up.wait_denied = kind == b'-',
+                Apply::WaitMark => self.ups[id].wait_denied = kind == b'-',
                 Apply::Resubscribe => self.cannot_resubscribe(id),
                 Apply::LastId(which) => self.last_id(id, slot.seq, which, frame),
                 Apply::Offset => self.offset_told(id, frame),
@@ -380,10 +393,11 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
             (s.tx, s.watch) = (Tx::None, Watch::None);
             return Cow::Owned(instead.into());
         }
+        Apply::Unknown => s.bound |= !(error && was_rejected(frame)),
         _ if error => {}
         // What was asked on behalf of no session, or of its connection.
         Apply::None | Apply::Name | Apply::WaitMark | Apply::Resubscribe | Apply::LastId(_) => {}
-        Apply::Offset | Apply::Replicas | Apply::Follow => {}
+        Apply::Offset | Apply::Replicas | Apply::Follow | Apply::Learn => {}
         Apply::Select(db) => s.db = db,
         Apply::Auth(ident) => s.ident = Some(ident),
         Apply::Hello(hello) => {

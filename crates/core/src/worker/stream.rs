@@ -1,30 +1,23 @@
-//! What passes through a pinned connection as it comes: requests that are larger than what is kept, and all that is said on
-//! a connection whose bytes are not counted.
+//! What passes through a pinned connection as it comes: requests that are larger than what is kept, and all that is said by
+//! a session whose replies are not counted.
 use super::client::{Client, Place, Stream, Wait};
 use super::intake::{Routed, SHARD};
 use super::{ClientId, UpId, Worker};
 use crate::Now;
-use crate::command::{Access, Act};
+use crate::command::{Access, Act, Entry};
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::Request;
 use crate::resp::reply;
-use crate::resp::scan::{Malformed, RequestStep};
+use crate::resp::scan::{Malformed, RequestScan, RequestStep};
 use crate::route::{self, Route};
+use crate::rules::Ruled;
 use crate::session::Tx;
+use alloc::borrow::Cow;
 
 impl Client {
-    /// The connection to which what it sends goes as it comes.
-    fn passes_to(&self) -> Option<UpId> {
-        match (&self.stream, self.place) {
-            (Stream::Into(up), _) => Some(*up),
-            (Stream::No, Place::Pinned(up)) if self.session.relay => Some(up),
-            _ => None,
-        }
-    }
-
-    /// Whether what it sends next is not framed: it belongs to a request that has begun, or is not counted.
+    /// Whether what it sends next belongs to a request that has begun to stream.
     pub(super) fn streams(&self) -> bool {
-        self.stream != Stream::No || self.passes_to().is_some()
+        self.stream != Stream::No
     }
 }
 
@@ -33,14 +26,13 @@ impl Worker {
     /// with: none if they cannot be now.
     pub(super) fn stream(&mut self, id: ClientId, bytes: &[u8]) -> usize {
         let Some(c) = self.clients.get(id) else { return bytes.len() };
-        let (relay, service) = (c.session.relay, c.service);
-        let Some(up) = c.passes_to() else { return self.stream_on(id, bytes) };
+        let service = c.service;
+        let Stream::Into(up) = c.stream else { return self.stream_on(id, bytes) };
         let Some(room) = self.room_to_pass(id, up) else {
             self.wait(id, Wait::Room);
             return 0;
         };
-        let part = &bytes[..bytes.len().min(room)];
-        let used = if relay { self.relay(id, part) } else { self.stream_on(id, part) };
+        let used = self.stream_on(id, &bytes[..bytes.len().min(room)]);
         if used > 0 {
             return used;
         }
@@ -83,18 +75,30 @@ impl Worker {
         let mut args = req.args();
         args.next()?;
         let entry = route::entry(req);
+        if entry.is_some_and(|e| e.container) {
+            // Which subcommand it is has not arrived yet.
+            args.next()?;
+        }
+        if self.clients.get(id)?.owed > 0 {
+            return Some(Err(Wait::Owed));
+        }
+        if self.clients.get(id)?.session.relay {
+            return Some(self.relay_begin(id, entry, req));
+        }
+        let (sent, entry) = match self.as_sent(now, id, entry, req, None) {
+            Ok(sent) => sent,
+            // It has its answer: what is still to come of the request is thrown away.
+            Err(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
+            Err(Routed::Blocked(wait)) => return Some(Err(wait)),
+        };
         // What changes the session, or needs its arguments to be routed, is never so large.
         if let Some(e) = entry
-            && (e.refused
-                || !matches!(e.act, Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Watch))
+            && (e.refused || !streams(e.act))
         {
             self.protocol_error(id, Malformed::BulkLength);
             return Some(Ok(bytes.len()));
         }
         let c = self.clients.get(id)?;
-        if c.owed > 0 {
-            return Some(Err(Wait::Owed));
-        }
         if c.unwritten().len() >= self.service_ref(c.service).policy.limits.client_output_soft {
             return Some(Err(Wait::Output));
         }
@@ -107,7 +111,12 @@ impl Worker {
             Some(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
             Some(Routed::Blocked(wait)) => return Some(Err(wait)),
         }
-        let apply = if entry.is_some_and(|e| e.act == Act::Watch) { Apply::Watch } else { Apply::None };
+        let apply = match entry.map(|e| e.act) {
+            Some(Act::Watch) => Apply::Watch,
+            Some(Act::Bind) => Apply::Bind,
+            Some(_) => Apply::None,
+            None => Apply::Unknown,
+        };
         let pin = Route::Pin { apply: apply.clone(), replies: 1 };
         let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
@@ -115,15 +124,22 @@ impl Worker {
             Err(Routed::Blocked(wait)) => return Some(Err(wait)),
         };
         let Some(room) = self.room_to_pass(id, up) else { return Some(Err(Wait::Room)) };
+        if room < req.name_end() {
+            self.starve(id, up);
+            return Some(Err(Wait::Room));
+        }
         let (c, u) = (self.clients.get_mut(id)?, self.ups.get_mut(up)?);
         let bytes = &bytes[..c.scan.passed(bytes.len()).min(room)];
         c.scan.forwarded(bytes.len());
+        // Its name may have been changed.
+        let name = &sent[..Request::new(&sent).name_end()];
         c.stream = Stream::Into(up);
         c.owed += 1;
         c.asked += 1;
         c.newest = c.asked;
         let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
-        u.ledger.push(bytes, slot);
+        u.ledger.push(name, slot);
+        u.ledger.push_more(&bytes[req.name_end()..], false);
         let service = c.service;
         self.service(service).count(entry.map_or(Access::Write, |e| e.access));
         self.mark_up(up);
@@ -146,6 +162,7 @@ impl Worker {
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        let relay = c.session.relay;
         let (len, last) = match c.scan.next(bytes, &s.policy.limits, must_authenticate) {
             Ok(RequestStep::Array { len }) => (len, true),
             Ok(_) => (c.scan.passed(bytes.len()), false),
@@ -164,7 +181,7 @@ impl Worker {
                     c.stream = Stream::No;
                 }
                 if let Some(u) = self.ups.get_mut(up) {
-                    u.ledger.push_more(&bytes[..len], last);
+                    u.ledger.push_more(&bytes[..len], last && !relay);
                     self.mark_up(up);
                 }
             }
@@ -192,13 +209,89 @@ impl Worker {
         None
     }
 
-    fn relay(&mut self, id: ClientId, bytes: &[u8]) -> usize {
-        if let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place)
-            && let Some(u) = self.ups.get_mut(up)
-        {
+    /// A request of a session whose replies are not counted. What is refused ends it: nobody could tell which of the
+    /// replies is the refusal.
+    pub(super) fn relay(&mut self, id: ClientId, entry: Option<&'static Entry>, req: Request<'_>) -> Routed {
+        let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place) else { return Routed::Taken };
+        if let Err(routed) = self.room(id, up) {
+            return routed;
+        }
+        if let Some(sent) = self.may_relay(id, entry, req) {
+            self.pass(up, &sent);
+        }
+        Routed::Taken
+    }
+
+    /// As much as there is of a request of such a session that is larger than what is kept.
+    fn relay_begin(
+        &mut self,
+        id: ClientId,
+        entry: Option<&'static Entry>,
+        req: Request<'_>,
+    ) -> Result<usize, Wait> {
+        let len = req.bytes().len();
+        let Some(Place::Pinned(up)) = self.clients.get(id).map(|c| c.place) else { return Ok(len) };
+        if self.room_to_pass(id, up).is_none() {
+            return Err(Wait::Room);
+        }
+        let Some(sent) = self.may_relay(id, entry, req) else { return Ok(len) };
+        let Some(c) = self.clients.get_mut(id) else { return Ok(len) };
+        let used = c.scan.passed(len);
+        c.scan.forwarded(used);
+        c.stream = Stream::Into(up);
+        self.pass(up, &sent[..sent.len() - (len - used)]);
+        Ok(used)
+    }
+
+    /// What does not even begin as a request: the server says so.
+    pub(super) fn relay_malformed(&mut self, id: ClientId, bytes: &[u8]) {
+        let Some(c) = self.clients.get_mut(id) else { return };
+        c.scan = RequestScan::default();
+        if let Place::Pinned(up) = c.place {
+            self.pass(up, bytes);
+        }
+    }
+
+    /// The bytes that are sent for a request; `None`: it is refused, and its client closed.
+    fn may_relay<'r>(
+        &mut self,
+        id: ClientId,
+        entry: Option<&'static Entry>,
+        req: Request<'r>,
+    ) -> Option<Cow<'r, [u8]>> {
+        let policy = &self.service_ref(self.clients.get(id)?.service).policy;
+        let ruled = policy.rules.as_ref().map_or(Ruled::AsItIs, |rules| rules.ask(req, &policy.name));
+        let sent = match ruled {
+            Ruled::By(own) => Ok(Cow::Owned(req.renamed(&own))),
+            Ruled::AsItIs => Ok(Cow::Borrowed(req.bytes())),
+            Ruled::Refused(text) => Err(text),
+        };
+        let refused = sent.and_then(|sent| {
+            let entry = if matches!(sent, Cow::Owned(_)) { route::entry(Request::new(&sent)) } else { entry };
+            entry.and_then(|e| route::refusal(e, policy)).map_or(Ok(sent), Err)
+        });
+        match refused {
+            Ok(sent) => Some(sent),
+            Err(text) => {
+                self.refuse(id, &text);
+                self.let_go(id);
+                None
+            }
+        }
+    }
+
+    fn pass(&mut self, up: UpId, bytes: &[u8]) {
+        if let Some(u) = self.ups.get_mut(up) {
             u.ledger.push_more(bytes, false);
             self.mark_up(up);
         }
-        bytes.len()
     }
+}
+
+/// Whether a command that does so may be larger than what is kept.
+fn streams(act: Act) -> bool {
+    matches!(
+        act,
+        Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Own | Act::Watch | Act::Bind
+    )
 }

@@ -178,6 +178,7 @@ impl Worker {
         let fence = view.term > shard.view.term || view.master.is_none() && shard.view.master.is_some();
         let news = view.master != shard.view.master;
         let replica = view.reads_from != shard.view.reads_from;
+        let deposed = view.deposed != shard.view.deposed;
         shard.view = view;
         if fence || shard.held_since.is_some() && shard.view.proven_at > shard.signed_at {
             // A newer term was proven after anything that was seen on an older one.
@@ -188,6 +189,10 @@ impl Worker {
             // Also those who wait because the old master could not be reached, at gates that are open before and after.
             shard.line.let_all_out();
             self.fence(now, at);
+            self.service(at.0).learned.clear();
+        }
+        if deposed {
+            self.deposed_changed(now, at);
         }
         if replica {
             self.replica_changed(now, at);
@@ -195,10 +200,13 @@ impl Worker {
         self.look(now, at);
     }
 
-    /// Closes all connections of a shard: they belong to a term that is over, or to nobody.
+    /// Closes all connections of a shard: they belong to a term that is over, or to nobody. Where only a pop waits,
+    /// nothing can arrive any more: such a one is read on.
     fn fence(&mut self, now: Now, at: (ServiceId, ShardId)) {
         for id in self.ups_of(at) {
-            self.lose_up(now, id, None);
+            if !self.read_on(now, id) {
+                self.lose_up(now, id, None);
+            }
         }
     }
 
@@ -297,7 +305,7 @@ impl Worker {
             let due = (changed || s.line.is_leaving()).then_some(now);
             s.deadlines().filter(move |t| *t > now).chain(due)
         });
-        at.chain(self.setup_deadline()).min()
+        at.chain(self.give_up_at()).min()
     }
 
     fn shards(&self) -> impl Iterator<Item = (ServiceId, ShardId)> {

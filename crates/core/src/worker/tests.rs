@@ -1,147 +1,20 @@
 //! A worker between a client and a server that are played by hand.
 use super::*;
-use crate::topology::snapshot::{Gate, ServiceView, ShardView, SignKind, Term};
+use crate::topology::snapshot::{Gate, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
+use rig::*;
 
+mod blocked;
 mod durable;
 mod in_place;
+mod learning;
 mod migrate;
+mod rig;
+mod rules;
 mod sessions;
 mod together;
 mod withheld;
-
-const SERVICE: ServiceId = ServiceId(0);
-const ROLE: &str = "*1|$4|ROLE|";
-const MASTER: &str = "*1|$6|master|";
-
-struct Rig {
-    w: Worker,
-    now: Now,
-    view: ShardView,
-    version: u64,
-    opened: Vec<UpId>,
-    signs: Vec<SignKind>,
-    /// How often it was told that writes flow.
-    writes_told: u32,
-    closed: Vec<Dst>,
-    /// Whether connections can be made.
-    reachable: bool,
-}
-
-fn wire(text: &str) -> Vec<u8> {
-    text.replace('|', "\r\n").into_bytes()
-}
-
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace("\r\n", "|")
-}
-
-impl Rig {
-    fn new(change: impl FnOnce(&mut Policy)) -> Rig {
-        let mut policy = Policy::new(SERVICE, "s");
-        change(&mut policy);
-        let mut w = Worker::new(1, 1);
-        w.configure(Now::ZERO, &[Arc::new(policy)]);
-        let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
-        let (opened, signs, closed) = (Vec::new(), Vec::new(), Vec::new());
-        Rig {
-            w,
-            now: Now::from_millis(1),
-            view,
-            version: 0,
-            opened,
-            signs,
-            writes_told: 0,
-            closed,
-            reachable: true,
-        }
-    }
-
-    fn publish(&mut self) {
-        self.version += 1;
-        let shards = [Arc::new(self.view.clone())].into();
-        let services = [ServiceView { id: SERVICE, shards }].into();
-        self.w.snapshot(self.now, Arc::new(Snapshot { version: self.version, services }));
-        self.effects();
-    }
-
-    fn grant(&mut self) {
-        self.view.term = Term(self.view.term.0 + 1);
-        self.view.master = Some(Endpoint::Unix("m".into()));
-        (self.view.writes, self.view.reads) = (Gate::Open, Gate::Open);
-        self.prove();
-    }
-
-    /// The master is proven (again).
-    fn prove(&mut self) {
-        self.pass(1);
-        self.view.proven_at = self.now;
-        self.publish();
-    }
-
-    /// Time passes.
-    fn pass(&mut self, ms: u64) {
-        self.now = self.now + Duration::from_millis(ms);
-        self.w.timeout_if_due(self.now);
-        self.effects();
-    }
-
-    fn effects(&mut self) {
-        while let Some(effect) = self.w.poll() {
-            match effect {
-                Effect::Connect(id, _) => {
-                    self.opened.push(id);
-                    self.w.connected(self.now, id, self.reachable);
-                }
-                Effect::Tell(Event::Sign(sign)) => self.signs.push(sign.kind),
-                Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
-                Effect::Close(dst, _) => self.closed.push(dst),
-                _ => {}
-            }
-        }
-        self.w.audit().expect("all parts agree");
-    }
-
-    fn client(&mut self) -> ClientId {
-        self.w.accepted(self.now, SERVICE, false).expect("there is room")
-    }
-
-    fn says(&mut self, c: ClientId, text: &str) {
-        self.w.read(self.now, Dst::Client(c), &wire(text));
-        self.effects();
-    }
-
-    fn answers(&mut self, up: UpId, text: &str) {
-        self.w.read(self.now, Dst::Up(up), &wire(text));
-        self.effects();
-    }
-
-    /// All that is to be written to a stream is.
-    fn written(&mut self, dst: Dst) -> String {
-        let bytes = self.w.gather(self.now, dst).to_vec();
-        self.w.wrote(self.now, dst, bytes.len());
-        self.effects();
-        shown(&bytes)
-    }
-
-    fn hears(&mut self, c: ClientId) -> String {
-        self.written(Dst::Client(c))
-    }
-
-    fn asked(&mut self, up: UpId) -> String {
-        self.written(Dst::Up(up))
-    }
-
-    /// The newest connection is set up.
-    fn up(&mut self) -> UpId {
-        let up = *self.opened.last().expect("one was opened");
-        let setup = self.asked(up);
-        assert!(setup.ends_with(ROLE), "{setup}");
-        self.answers(up, MASTER);
-        up
-    }
-}
 
 #[test]
 fn what_a_gate_takes_back_stands_behind_what_was_refused_before() {
@@ -152,8 +25,8 @@ fn what_a_gate_takes_back_stands_behind_what_was_refused_before() {
     let up = r.up();
     assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$1|1|*3|$3|SET|$1|b|$1|2|");
     r.says(c, "SET c 3|");
-    r.answers(up, "-READONLY You can't write against a read only replica.|");
-    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    r.answers(up, READONLY);
+    r.answers(up, READONLY);
     // Where the second would end, had it been executed.
     assert_eq!((r.asked(up), r.hears(c)), (ROLE.into(), String::new()));
     r.prove();
@@ -186,7 +59,7 @@ fn nothing_is_sent_again_before_what_came_after_it_is_answered() {
     r.says(c, "SET a 1|GET b|");
     let up = r.up();
     r.asked(up);
-    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    r.answers(up, READONLY);
     r.prove();
     assert_eq!(r.asked(up), "");
     r.answers(up, "$1|B|");
@@ -203,7 +76,7 @@ fn a_refused_write_is_not_sent_again_when_the_next_may_have_been_executed() {
     r.says(c, "SET a 1|SET a 2|");
     let up = r.up();
     r.asked(up);
-    r.answers(up, "-READONLY You can't write against a read only replica.|");
+    r.answers(up, READONLY);
     r.w.gone(r.now, Dst::Up(up));
     r.effects();
     assert!(r.hears(c).starts_with("-READONLY You can't write against a read only replica.|-UNCERTAIN "));
@@ -239,12 +112,9 @@ fn what_gates_take_back_leaves_the_name_of_a_pinned_connection() {
     r.answers(probe, "+OK|");
     r.says(c, "MULTI|");
     let up = r.up();
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     assert_eq!(r.asked(up), "");
-    (r.view.writes, r.view.reads) = (Gate::Open, Gate::Open);
-    r.publish();
+    r.release();
     assert_eq!(r.asked(up), "*3|$6|CLIENT|$7|SETNAME|$2|me|*1|$5|MULTI|");
 }
 
@@ -373,15 +243,9 @@ fn a_reply_that_nobody_asked_for_is_a_sign() {
 fn an_array_is_a_reply_to_a_subscriber_of_resp3_whatever_is_in_it() {
     let mut r = Rig::new(|_| {});
     r.grant();
-    let c = r.client();
-    r.says(c, "HELLO 3|");
-    let probe = r.up();
-    r.asked(probe);
-    r.answers(probe, "%1|$2|id|:9|");
+    let c = r.resp3();
     r.says(c, "SUBSCRIBE ch|");
-    let up = *r.opened.last().expect("one was opened");
-    r.asked(up);
-    r.answers(up, "%0|*1|$6|master|");
+    let up = r.up_resp3();
     r.asked(up);
     r.answers(up, ">3|$9|subscribe|$2|ch|:1|");
     r.says(c, "LRANGE l 0 -1|PING|");

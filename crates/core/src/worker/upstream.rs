@@ -80,6 +80,8 @@ pub(super) struct Up {
     pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
+    /// Its term is over; it is only read, for what becomes of the pop that waits there (`blocked`).
+    pub(super) fenced: bool,
     ident: Option<Ident>,
     names: Names,
     state: State,
@@ -110,7 +112,7 @@ impl Up {
 pub(super) fn access(slot: &Slot) -> Access {
     match slot.entry {
         Some(e) => e.access,
-        None if slot.apply == Apply::Name || slot.apply.proves() => Access::Neither,
+        None if matches!(slot.apply, Apply::Name | Apply::Learn) || slot.apply.proves() => Access::Neither,
         None if matches!(slot.apply, Apply::LastId(_)) => Access::Read,
         None => Access::Write,
     }
@@ -260,6 +262,7 @@ impl Worker {
             starved: Vec::new(),
             withholding: None,
             wait_denied: false,
+            fenced: false,
             ident: ident.cloned(),
             names: Names::default(),
             state: State::Connecting,
@@ -269,7 +272,7 @@ impl Worker {
             deadline: now + timeout,
             used: now,
         });
-        self.coming_up.insert((now + timeout, id));
+        self.expiring.insert((now + timeout, id));
         self.effects.push_back(Effect::Connect(id, endpoint));
         Some(id)
     }
@@ -337,7 +340,7 @@ impl Worker {
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error && replica => return self.lose_up(now, id, Some(SignKind::NotMaster)),
-            _ if error => return self.setup_failed(id, frame),
+            _ if error => return self.setup_failed(now, id, frame),
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -345,7 +348,7 @@ impl Worker {
             up.state = State::Ready;
             up.setup = Vec::new();
             up.used = now;
-            self.coming_up.remove(&(up.deadline, id));
+            self.expiring.remove(&(up.deadline, id));
             if !replica {
                 self.shard(at.0, at.1).succeeded();
             }
@@ -370,7 +373,7 @@ impl Worker {
     }
 
     /// The server said why a connection cannot be set up: that is the reply to whoever waits for it.
-    fn setup_failed(&mut self, id: UpId, error: &[u8]) {
+    fn setup_failed(&mut self, now: Now, id: UpId, error: &[u8]) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, endpoint) = (up.service, up.endpoint.clone());
         let owed = up.ledger.close();
@@ -382,6 +385,7 @@ impl Worker {
         if owed.iter().any(|(slot, _, _)| slot.apply == Apply::Resubscribe) {
             self.cannot_resubscribe(id);
         }
+        self.cannot_learn(now, id);
         self.close_up(id);
         for (slot, _, _) in owed {
             if let Owner::Client(client) = slot.owner {
@@ -461,8 +465,9 @@ impl Worker {
     /// Takes a connection out of all that knows it.
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
+        self.look_up_again(id);
         let mut up = self.ups.remove(id)?;
-        self.coming_up.remove(&(up.deadline, id));
+        self.expiring.remove(&(up.deadline, id));
         let shard = self.shard(up.service, up.shard);
         let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
         if let Some(of_key) = map.get_mut(&up.key) {
@@ -500,15 +505,27 @@ impl Worker {
         }
     }
 
-    /// The earliest moment at which a connection that does not come up is given up.
-    pub(super) fn setup_deadline(&self) -> Option<Now> {
-        self.coming_up.first().map(|(deadline, _)| *deadline)
+    /// A connection is only read from now on, and given up at that moment at the latest.
+    pub(super) fn give_up_by(&mut self, id: UpId, until: Now) {
+        let Some(up) = self.ups.get_mut(id).filter(|up| !up.fenced || until < up.deadline) else { return };
+        self.expiring.remove(&(up.deadline, id));
+        (up.fenced, up.deadline) = (true, until);
+        self.expiring.insert((until, id));
     }
 
-    /// Gives up connections that did not come up in time.
+    /// The earliest moment at which a connection is given up.
+    pub(super) fn give_up_at(&self) -> Option<Now> {
+        self.expiring.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Connections are given up that did not come up in time; and those that were read on in vain.
     pub(super) fn give_up(&mut self, now: Now) {
-        while let Some(&(deadline, id)) = self.coming_up.first().filter(|(t, _)| now >= *t) {
-            self.coming_up.remove(&(deadline, id));
+        while let Some(&(deadline, id)) = self.expiring.first().filter(|(t, _)| now >= *t) {
+            self.expiring.remove(&(deadline, id));
+            if self.ups.get(id).is_some_and(|up| up.fenced) {
+                self.lose_up(now, id, None);
+                continue;
+            }
             self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
             self.up_gone(now, id);
         }

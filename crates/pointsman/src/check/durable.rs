@@ -1,7 +1,8 @@
 //! Whether durable writes of a service can be acknowledged, and are not lost: what a probe can see of the condition in
 //! docs/guide/durable-writes.md.
+use super::joined;
 use crate::client::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A replica, as a Sentinel lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,7 +11,7 @@ pub(super) struct Replica {
     port: String,
     /// `slave-priority`; 0: it is never promoted.
     priority: u64,
-    up: bool,
+    pub(super) up: bool,
 }
 
 /// The replicas in the answer to `SENTINEL REPLICAS`.
@@ -58,20 +59,32 @@ pub(super) fn judge(wanted: usize, master_host: &str, all: &[Replica]) -> (Vec<S
                 .into(),
         );
     }
-    let beside: Vec<String> = all.iter().filter(|r| r.host == master_host).map(Replica::name).collect();
-    if beside.len() >= wanted && !beside.is_empty() {
+    for (host, nodes) in hosts(master_host, all).into_iter().filter(|(_, nodes)| nodes.len() > wanted) {
+        let raise = if nodes.len() <= all.len() {
+            format!("raise durable to {}, or ", nodes.len())
+        } else {
+            "".into()
+        };
         warnings.push(format!(
-            "{} run on the master's host {master_host}: with it may go all that have a write; raise durable to {}, or move them",
-            beside.join(", "),
-            beside.len() + 1
+            "{} run on one host, {host}: if one of them is master, all that have a write may go with it; {raise}move them",
+            nodes.join(" and ")
         ));
     }
     (errors, warnings)
 }
 
+/// Which nodes run on which host.
+fn hosts<'a>(master_host: &'a str, all: &'a [Replica]) -> BTreeMap<&'a str, Vec<String>> {
+    let mut hosts = BTreeMap::from([(master_host, vec!["the master".into()])]);
+    for r in all {
+        hosts.entry(r.host.as_str()).or_insert_with(Vec::new).push(r.name());
+    }
+    hosts
+}
+
 impl Replica {
-    fn name(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+    pub(super) fn name(&self) -> String {
+        joined(&self.host, &self.port)
     }
 }
 
@@ -96,7 +109,13 @@ mod tests {
         assert!(warned(2, &[replica("h2", 100), replica("h3", 100)]).contains("all replicas that there are"));
         assert!(warned(1, &[replica("h2", 0), replica("h3", 100)]).contains("raise durable to 2"));
         assert!(warned(1, &[replica("h2", 10), replica("h3", 100)]).contains("different priorities"));
-        assert!(warned(1, &[replica("h1", 100), replica("h3", 100)]).contains("master's host"));
+        let beside = warned(1, &[replica("h1", 100), replica("h3", 100)]);
+        assert!(beside.contains("the master and h1:6379 run on one host, h1"), "{beside}");
+        assert!(beside.contains("raise durable to 2") && !beside.contains("h3"), "{beside}");
+        // After a switch one of these is the master.
+        let pair = [replica("h2", 100), Replica { port: "6380".into(), ..replica("h2", 100) }];
+        assert!(warned(1, &pair).contains("h2:6379 and h2:6380 run on one host"));
+        assert!(!warned(2, &[&pair[..], &[replica("h3", 100)]].concat()).contains("run on one host"));
         // All that there are have it, whoever is promoted.
         assert!(!warned(2, &[replica("h2", 10), replica("h3", 100)]).contains("priorities"));
     }

@@ -1,7 +1,7 @@
 //! The observers' connections: tasks that resolve, connect and move bytes, and decide nothing.
 use crate::clock;
 use pointsman_core::observe::{Do, Observer};
-use pointsman_core::topology::observation::{Gone, Observation};
+use pointsman_core::topology::observation::{Gone, Observation, Pace};
 use pointsman_core::topology::settings::HostPort;
 use pointsman_core::topology::snapshot::ServiceId;
 use std::future::Future;
@@ -28,7 +28,7 @@ pub(super) struct Received {
 /// What the loop wants of a target's observers.
 #[derive(Clone, Copy, Default)]
 struct Wish {
-    hurry: bool,
+    pace: Pace,
     /// Counts demands to ask at once.
     asks: u64,
 }
@@ -69,8 +69,8 @@ impl Link {
         self.wish.send_modify(|w| w.asks += 1);
     }
 
-    pub(super) fn hurry(&self, on: bool) {
-        self.wish.send_modify(|w| w.hurry = on);
+    pub(super) fn set_pace(&self, pace: Pace) {
+        self.wish.send_modify(|w| w.pace = pace);
     }
 }
 
@@ -119,7 +119,7 @@ impl Task {
                         return;
                     }
                     let wish = *wishes.borrow_and_update();
-                    self.observer.hurry(clock::now(), wish.hurry);
+                    self.observer.set_pace(clock::now(), wish.pace);
                     if wish.asks != asks {
                         asks = wish.asks;
                         self.observer.ask(clock::now());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  link task ──observation──▶ ┌────────────┐ ──snapshot──▶ Publisher (the workers' mailboxes)
-//!  link task ◀─ask, hurry──── │ the loop:  │ ──story─────▶ Teller (the journal)
+//!  link task ◀─ask, pace───── │ the loop:  │ ──story─────▶ Teller (the journal)
 //!     ⋮                       │ Topologies │
 //!  wire task ◀────bytes─────▶ │ errands    │ ◀─timeout
 //!  Handle ──sign, trust,────▶ └────────────┘
@@ -359,7 +359,9 @@ impl Control {
                 }
                 Act::Unwatch(target) => drop(service.links.remove(&target)),
                 Act::Ask(target) => service.links.get(&target).into_iter().for_each(Link::ask),
-                Act::Hurry(target, on) => service.links.get(&target).into_iter().for_each(|l| l.hurry(on)),
+                Act::Pace(target, pace) => {
+                    service.links.get(&target).into_iter().for_each(|l| l.set_pace(pace))
+                }
                 Act::Publish(view) => {
                     service.view = view;
                     self.dirty = true;

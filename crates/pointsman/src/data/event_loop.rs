@@ -417,6 +417,7 @@ impl EventLoop {
                         self.list(i, dst);
                     }
                 }
+                Effect::OnlyRead(id) => self.only_read(now, id),
                 Effect::Tell(event) => self.outbox.tell(event),
             }
         }
@@ -444,6 +445,15 @@ impl EventLoop {
                 tracing::debug!(%to, %error, "cannot connect");
                 self.worker.connected(now, id, false);
             }
+        }
+    }
+
+    /// What the kernel may still send again must not arrive at a master that is deposed.
+    fn only_read(&mut self, now: Now, id: UpId) {
+        let conn = self.ups.get(id).and_then(|&i| self.conns.get(i));
+        if conn.is_some_and(|c| !c.stream.has_delivered()) {
+            self.close(Dst::Up(id), How::Abort);
+            self.worker.gone(now, Dst::Up(id));
         }
     }
 

@@ -286,12 +286,16 @@ impl Deployment {
         Some(format!("{} is not in sync with {}", self.nodes[lagging].name(), self.nodes[master].name()))
     }
 
-    /// Whether the node is a replica of that master with a link that is up.
+    /// Whether the node is a replica of that master with a link that is up, and has all that the master had written when
+    /// this was asked. (After a full synchronisation the link is up before what was written meanwhile comes over it.)
     pub fn in_sync(&self, node: usize, master: usize) -> bool {
+        let offset = |n: usize, field| self.nodes[n].info("replication", field).ok()?.parse::<u64>().ok();
         let says = |field| self.nodes[node].info("replication", field).unwrap_or_default();
+        let written = offset(master, "master_repl_offset");
         self.nodes[node].alive()
             && says("master_port") == self.nodes[master].port().to_string()
             && says("master_link_status") == "up"
+            && written.is_some_and(|written| offset(node, "slave_repl_offset") >= Some(written))
     }
 
     /// What this Sentinel does not know yet, if something.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to answer us; one that is stopped takes for ever.
-const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long a server may take from its start to its first answer.
 const START: Duration = Duration::from_secs(20);
 

@@ -28,6 +28,10 @@ pub(crate) const NOT_SAID: &[(&[&str], &str)] = &[
     (&["EXPIRETIME", "PEXPIRETIME"], "tells when EXPIRE was executed"),
 ];
 
+/// Options that a command is not said with.
+pub(crate) const NOT_SAID_WITH: &[(&str, &str, &str)] =
+    &[("HELLO", "SETNAME", "until 7.2 a HELLO that fails can have set the name before")];
+
 /// Replies whose elements are in the order of a hash table.
 const UNORDERED: &[&str] = &[
     "KEYS",

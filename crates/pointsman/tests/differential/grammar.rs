@@ -1,5 +1,6 @@
 //! How commands are formed, by what the server itself says of them (`COMMAND DOCS`), and any of them at random: most as the
 //! server wants them, some not.
+use crate::exceptions::NOT_SAID_WITH;
 use crate::harness::random::Random;
 use crate::harness::twin::Command;
 use pointsman::client::Value;
@@ -39,8 +40,17 @@ fn form(name: &Value, doc: &Value, all: &mut Vec<Form>) {
     }
     let name = name.text().expect("a command has a name").to_uppercase();
     if subcommands.is_empty() {
-        all.push(Form { name, arguments: of(doc, "arguments").iter().map(argument).collect() });
+        let mut arguments = of(doc, "arguments").iter().map(argument).collect();
+        for (_, token, _) in NOT_SAID_WITH.iter().filter(|(of, ..)| *of == name) {
+            leave_out(&mut arguments, token);
+        }
+        all.push(Form { name, arguments });
     }
+}
+
+fn leave_out(arguments: &mut Vec<Argument>, token: &str) {
+    arguments.retain(|a| a.token.as_deref() != Some(token));
+    arguments.iter_mut().for_each(|a| leave_out(&mut a.parts, token));
 }
 
 fn of<'a>(doc: &'a Value, field: &str) -> &'a [Value] {

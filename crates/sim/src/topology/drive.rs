@@ -5,7 +5,7 @@ use super::world::{DOWN_AFTER, FAILOVER_TIMEOUT, TICK, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::{
-    Announced, Attached, Gone, Lineage, Listed, Observation, Peer, Report, Role, Seen, Stage, Target,
+    Announced, Attached, Gone, Lineage, Listed, Observation, Pace, Peer, Report, Role, Seen, Stage, Target,
     TargetKind, View, Vote,
 };
 use pointsman_core::topology::settings::{Fencing, HostPort, Settings, Source, Trust, WithoutLease};
@@ -19,7 +19,13 @@ use std::time::Duration;
 /// How often a target is asked, calm and hurried, and how long an answer may take.
 pub(super) const INTERVAL: u64 = 300;
 pub(super) const HURRY: u64 = 60;
+/// How often a Sentinel is asked for its flags whose events arrive, and its events' connection for a word.
+const RELAXED: u64 = 90;
+const PING_EVENTS: u64 = 600;
 pub(super) const TIMEOUT: u64 = 500;
+
+/// How many of a hundred events get lost, where there are any.
+const EVENTS_LOST: u64 = 5;
 
 /// How a run ended.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +53,7 @@ pub(super) enum Event {
     Sentinel(usize),
     Replicate,
     Poll(usize),
+    Ping(usize),
     Ask(usize, u64 /* when it was sent */, bool /* for nothing but flags */),
     Hear(usize, usize /* index into the post */),
     Fault,
@@ -58,7 +65,7 @@ pub(super) enum Event {
 #[derive(Clone, Debug)]
 struct Watched {
     target: Target,
-    hurry: bool,
+    pace: Pace,
     connected: bool,
     on: bool,
     run: u64,
@@ -307,6 +314,7 @@ impl Drive {
                 let all = 0..self.world.sentinels.len();
                 let (before, awaited) = (self.world.says(now, s), self.world.awaits(s));
                 let votes: Vec<_> = all.clone().map(|o| self.world.vote(o)).collect();
+                let epochs: Vec<u64> = all.clone().map(|o| self.world.says(now, o).epoch).collect();
                 self.world.tick(now, s);
                 let after = self.world.says(now, s);
                 let jitter = self.rng.below(10);
@@ -315,6 +323,9 @@ impl Drive {
                     for o in all {
                         if votes[o] != self.world.vote(o) {
                             self.announce_vote(o);
+                        }
+                        if epochs[o] != self.world.says(now, o).epoch {
+                            self.announce_switch(o);
                         }
                     }
                     if (before.stage, before.selected) != (after.stage, after.selected) {
@@ -333,6 +344,7 @@ impl Drive {
                 self.write();
             }
             Event::Poll(t) => self.poll(t),
+            Event::Ping(t) => self.ping_events(t),
             Event::Ask(t, sent, short) => self.answer(t, sent, short),
             Event::Fault if self.dark => self.dark_fault(),
             Event::Fault => self.fault(),
@@ -373,9 +385,11 @@ impl Drive {
         // Who sees each failover at once is seldom misled by epochs: that rule is for the others.
         let pulses = w.target.kind == TargetKind::Sentinel && self.blindfold != Blindfold::Epochs;
         let guards = w.target.kind == TargetKind::Guard;
-        let whole = w.hurry || !(pulses || guards) || (pulses && self.now >= w.asked + INTERVAL);
-        let every = match w.hurry || pulses {
+        let hurry = w.pace == Pace::Hurried;
+        let whole = hurry || !(pulses || guards) || (pulses && self.now >= w.asked + INTERVAL);
+        let every = match hurry || pulses {
             _ if guards => guard::EVERY,
+            true if w.pace == Pace::Relaxed => RELAXED,
             true => HURRY,
             false => INTERVAL,
         };
@@ -384,6 +398,20 @@ impl Drive {
             self.ask(t);
         } else if pulses {
             self.send(t, true);
+        }
+    }
+
+    /// The connection for a Sentinel's events answers, whether it brings any or not.
+    fn ping_events(&mut self, t: usize) {
+        if !self.targets[t].on {
+            return;
+        }
+        self.put(self.now + PING_EVENTS, Event::Ping(t));
+        let (at, alive, stopped, _) = self.reachable(t);
+        if self.world.reach(at, self.world.us()) && alive && !stopped {
+            self.letter(t, self.now, Seen::Listening(Ok(())), true);
+        } else if !alive || self.rng.chance(30) {
+            self.letter(t, self.now, Seen::Listening(Err("does not answer".into())), true);
         }
     }
 
@@ -541,10 +569,14 @@ impl Drive {
     }
 
     fn announce(&mut self, s: usize, stage: Stage, selected: Option<usize>) {
-        if matches!(stage, Stage::Tries | Stage::Acts) {
+        if matches!(stage, Stage::Suspects | Stage::Tries | Stage::Acts) {
             let selected = selected.map(|n| host(TargetKind::Node, n));
             self.event(s, Announced { event: "+event".into(), stage: Some(stage), selected, vote: None });
         }
+    }
+
+    fn announce_switch(&mut self, s: usize) {
+        self.event(s, Announced { event: "+switch-master".into(), stage: None, selected: None, vote: None });
     }
 
     fn announce_vote(&mut self, s: usize) {
@@ -556,7 +588,9 @@ impl Drive {
     fn event(&mut self, s: usize, a: Announced) {
         let target = Target::sentinel(host(TargetKind::Sentinel, s));
         let Some(t) = self.targets.iter().position(|w| w.on && w.target == target) else { return };
-        if self.world.reach(s, self.world.us()) {
+        // In the dark nothing but an event shows a vote that is given in sight.
+        let lost = !self.dark && self.rng.chance(EVENTS_LOST);
+        if self.world.reach(s, self.world.us()) && !lost {
             self.letter(t, self.now, Seen::Announced(a), true);
         }
     }
@@ -632,22 +666,26 @@ impl Drive {
                 Act::Watch(target) => {
                     let w = Watched {
                         target,
-                        hurry: false,
+                        pace: Pace::Usual,
                         connected: false,
                         on: true,
                         run: 0,
                         asked: 0,
                         answered: 0,
                     };
+                    let listens = w.target.kind == TargetKind::Sentinel;
                     self.targets.push(w);
                     self.put(self.now, Event::Poll(self.targets.len() - 1));
+                    if listens {
+                        self.put(self.now, Event::Ping(self.targets.len() - 1));
+                    }
                 }
                 Act::Unwatch(target) => self.of(&target).into_iter().for_each(|t| self.targets[t].on = false),
                 Act::Ask(target) => self.of(&target).into_iter().for_each(|t| self.ask(t)),
-                Act::Hurry(target, on) => {
+                Act::Pace(target, pace) => {
                     if let Some(t) = self.of(&target) {
-                        self.targets[t].hurry = on;
-                        if on || target.kind != TargetKind::Guard {
+                        self.targets[t].pace = pace;
+                        if pace == Pace::Hurried {
                             self.put(self.now, Event::Ask(t, self.now, false));
                         }
                     }

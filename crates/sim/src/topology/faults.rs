@@ -40,7 +40,9 @@ impl Drive {
             6 => self.world.sentinels[s].stopped = true,
             7 => self.world.restart_sentinel(now, s),
             8 => self.world.tilt(now, s),
-            9..=11 => self.world.force(now, s),
+            9..=11 => {
+                let _ = self.world.force(now, s);
+            }
             12 => {
                 let at = if self.rng.chance(50) { s } else { self.world.node_at(n) };
                 let also_from_us = self.rng.chance(50);

@@ -1,4 +1,6 @@
 //! Model servers. Times are in milliseconds; those of Sentinel are scaled down, their proportions kept.
+mod replicas;
+
 use crate::rng::Rng;
 use pointsman_core::topology::observation::Stage;
 
@@ -20,6 +22,8 @@ const PING: u64 = DOWN_AFTER;
 const RESET: u64 = 1500;
 /// How often a Sentinel's timer runs.
 pub const TICK: u64 = 50;
+/// The priority that a node's file gives it.
+pub const PRIORITY: u64 = 100;
 
 /// A model node.
 #[derive(Clone, Debug)]
@@ -42,6 +46,10 @@ pub struct Node {
     pub offset: u64,
     /// Until when it loads.
     pub loads_until: u64,
+    /// `replica-priority`: the lowest is chosen first, 0 never.
+    pub priority: u64,
+    /// Until when its writes are paused (`CLIENT PAUSE … WRITE`).
+    pub paused_until: u64,
 }
 
 /// Where a failover stands.
@@ -89,8 +97,14 @@ pub struct Sentinel {
     tilt_until: u64,
     hello_at: u64,
     info_at: u64,
-    /// Since when it has reached each node.
+    /// Since when it has reached each node, and when it last did.
     reaches: Vec<u64>,
+    lost: Vec<u64>,
+    /// Priority and offset of each node as its last INFO said, and when it asks again.
+    seen: Vec<(u64, u64)>,
+    seen_at: u64,
+    /// Its hello waits in the master's pause, and its PINGs behind it.
+    stuck: bool,
     /// It lies to us (not to the others).
     pub liar: bool,
 }
@@ -156,6 +170,8 @@ impl World {
             replid2: None,
             offset: 1000,
             loads_until: 0,
+            priority: PRIORITY,
+            paused_until: 0,
         };
         let sentinel = |_| Sentinel {
             alive: true,
@@ -175,6 +191,10 @@ impl World {
             hello_at: rng.below(HELLO),
             info_at: rng.below(INFO),
             reaches: vec![0; nodes],
+            lost: vec![0; nodes],
+            seen: vec![(PRIORITY, 0); nodes],
+            seen_at: 0,
+            stuck: false,
             liar: false,
         };
         let all = sentinels + nodes + 1;
@@ -255,6 +275,8 @@ impl World {
         let node = &mut self.nodes[n];
         node.run += 1;
         (node.alive, node.stopped, node.since, node.loads_until) = (true, false, now, now + loads);
+        // Neither is in its file.
+        (node.priority, node.paused_until) = (PRIORITY, 0);
         if node.of.is_none() {
             node.replid2 = keeps.then_some(node.replid);
             node.replid = id;
@@ -286,11 +308,19 @@ impl World {
         }
     }
 
-    /// `SENTINEL FAILOVER`.
-    pub fn force(&mut self, now: u64, s: usize) {
-        if self.acts(s) && self.sentinels[s].failover.is_none() {
-            self.begin(now, s, true);
+    /// `SENTINEL FAILOVER`: whether it begins.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn force(&mut self, now: u64, s: usize) -> Result<(), &'static str> {
+        if !self.acts(s) || self.sentinels[s].failover.is_some() {
+            return Err("INPROG Failover already in progress");
         }
+        if self.select(s).is_none() {
+            return Err("NOGOODSLAVE No suitable replica to promote");
+        }
+        self.begin(now, s, true);
+        Ok(())
     }
 
     /// `SENTINEL RESET`: it forgets the others until they say hello.
@@ -436,16 +466,23 @@ impl World {
             self.tilt(now, s);
         }
         self.sentinels[s].ticked = now;
-        for n in (0..self.nodes.len()).filter(|n| !self.linked(s, *n)).collect::<Vec<_>>() {
-            self.sentinels[s].reaches[n] = now;
+        for n in 0..self.nodes.len() {
+            let linked = self.linked(s, n);
+            let me = &mut self.sentinels[s];
+            let at = if linked { &mut me.lost } else { &mut me.reaches };
+            at[n] = now;
         }
         // A master that says for long that it is a replica is down (sentinelCheckSubjectivelyDown).
         let master = &self.nodes[self.sentinels[s].master];
         let wrong = master.of.is_some() && now - master.since > DOWN_AFTER + 2 * INFO;
         let m = self.sentinels[s].master;
         let refuses = !self.nodes[m].alive && self.reach(s, self.node_at(m));
-        self.ping(now, s, self.linked(s, m) && !wrong, refuses);
+        self.sentinels[s].stuck &= self.paused(now, m);
+        let answers = self.linked(s, m) && !wrong && !self.sentinels[s].stuck;
+        self.ping(now, s, answers, refuses);
         if now >= self.sentinels[s].hello_at {
+            // It is published on the master, and a publication is a write to a pause.
+            self.sentinels[s].stuck |= self.paused(now, m);
             self.hello(now, s);
         }
         if now < self.sentinels[s].tilt_until {
@@ -454,6 +491,7 @@ impl World {
         let info = now >= self.sentinels[s].info_at;
         if info {
             self.sentinels[s].info_at = now + INFO;
+            self.see(now, s);
         }
         if self.sentinels[s].failover.is_some() {
             self.go_on(now, s, info);
@@ -502,16 +540,13 @@ impl World {
                 let need = (self.others(now, s).div_ceil(2) + 1).max(self.quorum);
                 (waited <= 2 * TICK && self.votes(now, s, f.epoch) >= need).then_some(State::Select)
             }
-            State::Select => {
-                let usable = |n: &usize| *n != master && self.linked(s, *n);
-                match (0..self.nodes.len()).filter(usable).max_by_key(|n| self.nodes[*n].offset) {
-                    Some(n) => {
-                        f.selected = n;
-                        Some(State::Order)
-                    }
-                    None => return self.sentinels[s].failover = None,
+            State::Select => match self.select(s) {
+                Some(n) => {
+                    f.selected = n;
+                    Some(State::Order)
                 }
-            }
+                None => return self.sentinels[s].failover = None,
+            },
             State::Order if self.linked(s, f.selected) => {
                 self.promote(now, f.selected);
                 let (node, forced) = (f.selected, f.forced);
@@ -578,7 +613,7 @@ impl World {
             let wrong = self.nodes[n].of != Some(master) && now - self.nodes[n].since > CONVERT;
             // Nor was it down for as long (sentinelRedisInstanceNoDownFor).
             let wrong = wrong && now - self.sentinels[s].reaches[n] > CONVERT;
-            if wrong && self.linked(s, n) {
+            if wrong && self.linked(s, n) && !self.paused(now, n) {
                 self.demote(now, n, master);
             }
         }

@@ -113,13 +113,14 @@ impl Check {
             self.reads.insert(tag, (now, node));
             return;
         }
-        let first = *self.by_term.entry((near.proxy(), stamp.term)).or_insert(node);
+        let Some(p) = near.proxy() else { return };
+        let first = *self.by_term.entry((p, stamp.term)).or_insert(node);
         if first != node {
             self.breaks(format!("(1) nodes {first} and {node} execute writes of term {}", stamp.term));
         }
         let deposed = self.superseded_at(replid).filter(|t| now > *t);
         let Stamp { at: sent, term, .. } = stamp;
-        let run = Run { at: now, node, replid, deposed, sent, proxy: near.proxy(), term };
+        let run = Run { at: now, node, replid, deposed, sent, proxy: p, term };
         if let Some(before) = self.written.insert(tag, run) {
             self.breaks(format!("(6) {tag:?} was executed twice: by node {} and node {node}", before.node));
         }
@@ -229,7 +230,9 @@ impl Check {
         self.truth.grants.insert((p, view.term.0), now);
         let since = |t: Option<&u64>| t.map_or(u64::MAX, |t| now - t);
         let named = since(self.named_at.get(&n)) < PROOF_LASTS;
-        let promoted = since(self.promoted_at.get(&n)) < FAILOVER_TIMEOUT * 1000;
+        // One that was promoted already can be selected again, by Sentinels that never heard of it.
+        let selected = (0..world.sentinels.len()).any(|s| world.says(now / 1000, s).selected == Some(n));
+        let promoted = since(self.promoted_at.get(&n)) < FAILOVER_TIMEOUT * 1000 || selected;
         let node = &world.nodes[n];
         let master = node.of.is_none() || now.saturating_sub(node.since * 1000) < PROOF_LASTS;
         if !(named || promoted) || !master {

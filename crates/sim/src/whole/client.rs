@@ -47,12 +47,15 @@ pub(super) struct Client {
     pub(super) durable: bool,
     /// When it asked for the newest write that was acknowledged.
     pub(super) served: u64,
+    /// Its proxy's process is gone, and it cannot connect.
+    away: bool,
 }
 
 impl Client {
     pub(super) fn new(id: u32, proxy: usize, window: usize, pace: u64, durable: bool) -> Client {
         let (asked, input) = (VecDeque::new(), Vec::new());
-        Client { id, proxy, next: 0, asked, input, window, pace, own: None, durable, served: 0 }
+        let (own, away) = (None, false);
+        Client { id, proxy, next: 0, asked, input, window, pace, own, durable, served: 0, away }
     }
 
     /// Since when it waits.
@@ -77,7 +80,7 @@ impl Whole {
         let pace = self.clients[c].pace;
         let next = self.now + self.rng.between(pace / 4, pace * 2);
         self.put(next, Event::Speak(c));
-        if self.clients[c].asked.len() >= self.clients[c].window {
+        if self.clients[c].away || self.clients[c].asked.len() >= self.clients[c].window {
             return;
         }
         let own = self.rng.chance(50);
@@ -114,6 +117,9 @@ impl Whole {
     /// A client is told something.
     pub(super) fn hear(&mut self, c: u32, bytes: &[u8]) {
         let c = c as usize;
+        if self.clients[c].away {
+            return;
+        }
         self.clients[c].input.extend_from_slice(bytes);
         loop {
             let (value, len) = match reply(&self.clients[c].input) {
@@ -169,6 +175,7 @@ impl Whole {
         }
         let durable = client.durable;
         self.check.acknowledged(self.now, tag, durable);
+        self.planned.acknowledged(tag);
     }
 
     fn told_error(&mut self, tag: Tag, what: What, error: &str) {
@@ -214,6 +221,21 @@ impl Whole {
             } else if value.is_some_and(|v| v.client != tag.client) {
                 self.check.breaks(format!("(4) {tag:?} reads {value:?}, which nobody wrote there"));
             }
+        }
+    }
+
+    /// The process of a proxy is gone: what its clients have asked, nobody answers.
+    pub(super) fn leave_proxy(&mut self, p: usize) {
+        for client in self.clients.iter_mut().filter(|c| c.proxy == p) {
+            (client.away, client.input) = (true, Vec::new());
+            client.asked.clear();
+        }
+    }
+
+    /// They connect to the next.
+    pub(super) fn join_proxy(&mut self, from: usize, to: usize) {
+        for client in self.clients.iter_mut().filter(|c| c.proxy == from) {
+            (client.away, client.proxy) = (false, to);
         }
     }
 

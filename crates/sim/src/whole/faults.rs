@@ -1,6 +1,9 @@
 //! What goes wrong in a history.
+use super::errand::Wish;
+use super::proxy::Proxy;
 use super::{Blindfold, Event, Whole};
 use crate::rng::Rng;
+use std::time::Duration;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,6 +38,16 @@ pub(super) enum Fault {
     Deaf,
     /// Any two cannot talk.
     Pair,
+    /// A replica gets its master's stream in pieces so far apart, in milliseconds.
+    Lag(u64),
+    /// `pointsman switchover` (F4s), to the replica of this rank if one is named.
+    Switch(Option<usize>),
+    /// `pointsman pause`, for so many milliseconds, and `resume` after so many.
+    Pause(u64, u64),
+    /// A Sentinel's process is killed: the one that leads a failover, if one does.
+    Leader,
+    /// A proxy's process is killed (F9); another is started after so many milliseconds.
+    Crash(u64),
 }
 
 impl Fault {
@@ -56,19 +69,37 @@ impl Fault {
             Fault::Suspend(_) => "suspend",
             Fault::Deaf => "deaf",
             Fault::Pair => "pair",
+            Fault::Lag(_) => "lag",
+            Fault::Switch(None) => "switchover",
+            Fault::Switch(Some(_)) => "switchover to",
+            Fault::Pause(..) => "pause",
+            Fault::Leader => "a leader dies",
+            Fault::Crash(_) => "crash",
         }
     }
 
-    /// Whether clients may not notice it, but for a pause.
-    pub(super) fn is_mild(self) -> bool {
-        use Fault::{Deaf, Force, Replicas, Sentinels, Stall, StopSentinel, Suspend, Unfollowed};
-        matches!(self, Force | Sentinels { .. } | StopSentinel | Replicas { .. } | Unfollowed)
-            || matches!(self, Stall(_) | Suspend(_) | Deaf)
+    /// Whether clients may not notice it, but for a pause. (Of another proxy's switchover they may: its pause may end
+    /// before theirs has seen the promotion.)
+    pub(super) fn is_mild(self, proxies: usize) -> bool {
+        use Fault::{Deaf, Force, Lag, Leader, Pause, Replicas, Sentinels};
+        use Fault::{Stall, StopSentinel, Suspend, Switch, Unfollowed};
+        match self {
+            Switch(_) => proxies == 1,
+            Force | Sentinels { .. } | StopSentinel | Replicas { .. } | Unfollowed => true,
+            Stall(_) | Suspend(_) | Deaf | Lag(_) | Pause(..) | Leader => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it brings nobody to promote another node, but for a switchover that does.
+    pub(super) fn is_gentle(self) -> bool {
+        use Fault::{Crash, Deaf, Lag, Leader, Pause, Stall, Suspend, Switch};
+        matches!(self, Switch(_) | Crash(_) | Deaf | Lag(_) | Leader | Pause(..) | Stall(_) | Suspend(_))
     }
 }
 
 fn any(rng: &mut Rng) -> Fault {
-    match rng.below(16) {
+    match rng.below(19) {
         0 => Fault::Kill,
         1 => Fault::Stop,
         2 => Fault::Aside,
@@ -82,8 +113,47 @@ fn any(rng: &mut Rng) -> Fault {
         11 => stall(rng),
         12 => Fault::Suspend(rng.between(50, 2500)),
         13 => Fault::Deaf,
-        14 => Fault::Unfollowed,
-        _ => Fault::Pair,
+        14 => Fault::Pair,
+        15 => Fault::Lag(rng.between(20, 400)),
+        16 => pause(rng),
+        17 => Fault::Unfollowed,
+        _ => Fault::Crash(rng.between(50, 600)),
+    }
+}
+
+fn pause(rng: &mut Rng) -> Fault {
+    Fault::Pause(rng.between(100, 1500), rng.between(50, 2000))
+}
+
+fn switch(rng: &mut Rng) -> Fault {
+    Fault::Switch(if rng.chance(40) { Some(rng.index(2)) } else { None })
+}
+
+/// A switchover, and what may go wrong in the middle of it.
+fn planned(rng: &mut Rng, first: u64) -> Vec<(u64, Fault)> {
+    let switch = (first, switch(rng));
+    let until = match switch.1 {
+        // The steps up to the order take a few milliseconds,
+        _ if rng.chance(30) => 6_000,
+        // and with a node that is named it waits for the Sentinel's INFO before.
+        Fault::Switch(Some(_)) => 1_400_000,
+        _ => 400_000,
+    };
+    let then = first + rng.below(until);
+    match rng.below(10) {
+        0..3 => vec![switch],
+        3 => vec![(first.saturating_sub(rng.below(150_000)), Fault::Lag(rng.between(20, 400))), switch],
+        4 => vec![switch, (then, if rng.chance(60) { Fault::Leader } else { Fault::StopSentinel })],
+        5 => vec![switch, (then, Fault::Crash(rng.between(50, 600)))],
+        6 => vec![
+            switch,
+            (then, if rng.chance(50) { stall(rng) } else { Fault::Suspend(rng.between(50, 2500)) }),
+        ],
+        7 => vec![switch, (then, if rng.chance(50) { Fault::Kill } else { Fault::Restart })],
+        8 if rng.chance(50) => vec![switch, (then, pause(rng))],
+        // By both of two proxies at once, if there are two.
+        8 => vec![switch, (first + rng.below(1_500), self::switch(rng))],
+        _ => vec![switch, (then, any(rng))],
     }
 }
 
@@ -104,6 +174,10 @@ pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
         Blindfold::Vouched => vec![(first, Fault::Unfollowed), (soon + 1_000_000, Fault::Aside)],
         Blindfold::Withheld => vec![(first, Fault::Stop), (soon, Fault::Suspend(rng.between(800, 2500)))],
         Blindfold::Lease => vec![(first, Fault::Aside), (soon, stall(rng))],
+        Blindfold::UnpauseFirst | Blindfold::PauseBound => vec![(first, Fault::Switch(None))],
+        Blindfold::Offsets => vec![(first, Fault::Lag(rng.between(100, 400))), (soon, Fault::Switch(None))],
+        Blindfold::Restore => vec![(first, Fault::Switch(Some(rng.index(2))))],
+        _ if rng.chance(20) => planned(rng, first),
         _ if rng.chance(50) => vec![(first, any(rng))],
         _ => {
             let second = if rng.chance(50) { soon } else { late };
@@ -139,7 +213,11 @@ impl Whole {
         let at = self.world.node_at(m);
         // The Sentinel on the master's host.
         let s = m % self.desks.len();
-        let p = self.rng.index(self.proxies.len());
+        let living: Vec<usize> = (0..self.proxies.len()).filter(|p| !self.proxies[*p].dead).collect();
+        if living.is_empty() {
+            return;
+        }
+        let p = living[self.rng.index(living.len())];
         match fault {
             Fault::Kill => self.kill_node(m),
             Fault::Stop => self.world.nodes[m].stopped = true,
@@ -155,7 +233,7 @@ impl Whole {
             }
             Fault::Force => {
                 let s = self.rng.index(self.desks.len());
-                self.world.force(self.now / 1000, s);
+                let _ = self.world.force(self.now / 1000, s);
             }
             Fault::Sentinels { all } => {
                 (usize::from(!all)..self.desks.len()).for_each(|s| self.kill_sentinel(s))
@@ -185,6 +263,21 @@ impl Whole {
                 let us = self.world.us();
                 (0..self.desks.len()).for_each(|s| self.world.set_cut(s, us, true));
             }
+            Fault::Lag(ms) => {
+                let r = (m + 1 + self.rng.index(self.stores.len() - 1)) % self.stores.len();
+                self.stores[r].lag = ms * 1000;
+            }
+            Fault::Switch(to) => self.put(self.now, Event::Wish(p, Wish::Switch(to))),
+            Fault::Pause(ms, resumed) => {
+                self.put(self.now, Event::Wish(p, Wish::Pause(Duration::from_millis(ms))));
+                self.put(self.now + resumed * 1000, Event::Wish(p, Wish::Resume));
+            }
+            Fault::Leader => {
+                let leads = (0..self.desks.len()).find(|s| self.world.leads(*s));
+                let s = leads.unwrap_or(self.rng.index(self.desks.len()));
+                self.kill_sentinel(s);
+            }
+            Fault::Crash(ms) => self.crash(p, ms),
             Fault::Pair => {
                 let all = self.world.us() + 1;
                 let (a, b) = (self.rng.index(all), self.rng.index(all));
@@ -195,12 +288,35 @@ impl Whole {
         }
     }
 
+    /// The process of a proxy is killed.
+    fn crash(&mut self, p: usize, ms: u64) {
+        if self.proxies[p].dead {
+            return;
+        }
+        (self.proxies[p].dead, self.proxies[p].stopped_until) = (true, u64::MAX);
+        self.leave_proxy(p);
+        self.drop_errands(p);
+        self.drop_conns(p);
+        self.put(self.now + ms * 1000, Event::Start(p));
+    }
+
+    /// … and another is started in its place.
+    pub(super) fn start_proxy(&mut self, dead: usize) {
+        let (next, replicas) = (self.proxies.len(), self.stores.len() as u32 - 1);
+        self.proxies.push(Proxy::new(self.at(), next, self.desks.len(), replicas, self.guards()));
+        self.join_proxy(dead, next);
+        self.put_right(dead, next);
+        self.obey(next);
+        self.wake_control(next, self.now + 1);
+    }
+
     /// All is well again.
     pub(super) fn heal(&mut self) {
         self.note(|| "everything heals".into());
         self.healed = Some(self.now);
         self.world.heal();
         for n in 0..self.stores.len() {
+            (self.stores[n].lag, self.stores[n].fed_at) = (0, 0);
             if !self.world.nodes[n].alive {
                 self.world.restart_node(self.now / 1000, n);
                 self.look(n);

@@ -6,6 +6,7 @@
 //! | excuse | its bound |
 //! |---|---|
 //! | what was written did not reach the one that was promoted: cut off, dead, stopped, not following yet | by the truth about just these two, at just that moment |
+//! | … or it was still on its way, on a slow link | for as long as such a link takes |
 //! | … and besides, where there is a guard, no replica at all received anything any more | [`UNNOTICED`] from then on, and the time in which the control plane stood still: the guard |
 //! | … no replica had yet followed under this grant, or all others were dead | none: nobody acknowledges that could fall silent |
 //! | … enough Sentinels had had an answer of the master since | until their last answer is too old |
@@ -140,10 +141,14 @@ impl Check {
 
     /// What was written did not reach the one that was promoted.
     fn behind(&self, p: &Promotion, run: &Run) -> Result<&'static str, String> {
-        let soon = (run.at + REPLICATED_AFTER).min(p.at);
-        if !self.truth.apart(run.node, p.node, run.at, soon) {
+        let lag = self.truth.lag(p.node, run.at, run.at + REPLICATED_AFTER);
+        let reaches = run.at + REPLICATED_AFTER + lag;
+        if !self.truth.apart(run.node, p.node, run.at, reaches.min(p.at)) {
+            if lag > 0 && reaches >= p.at {
+                return Ok("on a slow link");
+            }
             // Its reply is withheld by those who could know of the failover.
-            let late = run.at + REPLICATED_AFTER >= p.at;
+            let late = reaches >= p.at;
             return match self.unheard(p, run) {
                 Some(why) if late => Ok(why),
                 _ => Err(format!("node {}, promoted at {} us, could have it", p.node, p.at)),

@@ -3,25 +3,32 @@
 //!
 //! ```text
 //!   clients ─▶ Worker ⇄ net ⇄ nodes (logs, histories, WAIT, pauses) ◀─ promote, demote ─┐
-//!                ▲ snapshots                                                          Sentinels
+//!                ▲ snapshots         ▲                                                Sentinels
 //!             Topology ◀─ Observers ⇄ net ⇄ nodes and Sentinels (MASTER, events …) ◀────┘
+//!                ▲ hold, release     ▲
+//!  operators ─▶ Switchover, Demotion ⇄ net ⇄ nodes and Sentinels ◀─ net ⇄ clients that pass the proxies by
 //! ```
 //! A history is short: a few clients write values that are theirs alone, one or two things go wrong (processes are killed
-//! or stopped, hosts cut off, failovers ordered, a control plane or a whole proxy stalls), all heals, and whoever is
-//! master then must have what was acknowledged. The model Sentinels are those of [`crate::topology`], with its times.
+//! or stopped, hosts cut off, failovers ordered, a control plane or a whole proxy stalls, dies, or switches over), all
+//! heals, and whoever is master then must have what was acknowledged. The model Sentinels are those of
+//! [`crate::topology`], with its times.
 //!
 //! What is checked carries the number of the invariant in product.md: (1) one node executes a term's writes, terms grow,
 //! and nothing is acknowledged by a node whose successor has been promoted; (2) nothing is sent through a closed gate
 //! or after the lease, and nothing queued arrives on a closed connection; (3) whoever is granted was named by a majority or
 //! promoted by a Sentinel; (4) replies go to their owners; (6) no write is executed twice, out of order, or after its
 //! client was told that it was not; what was acknowledged is lost only if something kept it from the one that was promoted;
-//! (8) everybody is served again in the end.
+//! (8) everybody is served again in the end. What must hold of planned changes of master is in `planned`.
 mod check;
 mod client;
+mod direct;
+mod errand;
 mod faults;
 mod loss;
 mod net;
 mod node;
+mod orders;
+mod planned;
 mod proxy;
 mod sentinel;
 mod truth;
@@ -32,9 +39,12 @@ use crate::topology::drive::{host, id_of};
 use crate::topology::world::World;
 use check::Check;
 use client::Client;
+use direct::Direct;
+use errand::Wish;
 use faults::Fault;
 use net::{Conn, ConnId, Packet};
 use node::Store;
+use planned::Planned;
 use pointsman_core::Now;
 use pointsman_core::topology::observation::TargetKind;
 use pointsman_core::topology::snapshot::ShardView;
@@ -86,6 +96,14 @@ pub enum Blindfold {
     Once,
     /// A reply sometimes goes to another client.
     Owner,
+    /// A switchover unpauses before the old master follows.
+    UnpauseFirst,
+    /// … does not wait until the replicas have what the master has.
+    Offsets,
+    /// … pauses for longer than the Sentinels bear.
+    PauseBound,
+    /// … does not put priorities back.
+    Restore,
 }
 
 /// What happened, summed up.
@@ -131,7 +149,6 @@ enum Event {
     Acknowledge(usize, usize),
     Waited(usize),
     Runs(usize),
-    Resume(usize, ConnId),
     Arrive(ConnId, bool, Packet),
     Turn(usize),
     Control(usize),
@@ -139,6 +156,10 @@ enum Event {
     Speak(usize),
     Hear(u32, Vec<u8>),
     Closed(u32),
+    Write(usize),
+    Wish(usize, Wish),
+    Count(usize, u64),
+    Start(usize),
     Fault(Fault),
     Heal,
     Look,
@@ -156,7 +177,9 @@ struct Whole {
     conns: Vec<Conn>,
     proxies: Vec<Proxy>,
     clients: Vec<Client>,
+    directs: Vec<Direct>,
     check: Check,
+    planned: Planned,
     report: Report,
     queue: BTreeMap<(u64, u64), Event>,
     posted: u64,
@@ -205,7 +228,9 @@ impl Whole {
             })
             .collect();
         let plan = faults::plan(&mut rng, blindfold);
-        let truth = Truth::new(nodes, sentinels, proxies.len());
+        let truth = Truth::new(nodes, sentinels);
+        let switches = plan.iter().any(|(_, f)| matches!(f, Fault::Switch(_)));
+        let directs = (0..usize::from(switches)).map(|_| Direct::new(rng.between(5_000, 20_000))).collect();
         let names = (0..nodes).map(|n| host(TargetKind::Node, n).host);
         let names = names.chain((0..sentinels).map(|s| host(TargetKind::Sentinel, s).host)).collect();
         Whole {
@@ -218,7 +243,9 @@ impl Whole {
             conns: Vec::new(),
             proxies,
             clients,
+            directs,
             check: Check::new(truth, quorum, guarded),
+            planned: Planned::default(),
             report: Report::default(),
             queue: BTreeMap::new(),
             posted: 0,
@@ -229,6 +256,11 @@ impl Whole {
             announces: rng.chance(70),
             rng,
         }
+    }
+
+    /// Whether the proxies are told to have a guard.
+    fn guards(&self) -> bool {
+        self.check.guarded && !self.is(Blindfold::Guard)
     }
 
     fn is(&self, blindfold: Blindfold) -> bool {
@@ -264,6 +296,9 @@ impl Whole {
         for c in 0..self.clients.len() {
             self.put(self.now + 1, Event::Speak(c));
         }
+        for d in 0..self.directs.len() {
+            self.put(self.now + 1, Event::Write(d));
+        }
         let plan = self.plan.clone();
         for (at, fault) in &plan {
             self.put(self.now + at, Event::Fault(*fault));
@@ -289,7 +324,12 @@ impl Whole {
             }
             let late = self.healed.is_some_and(|t| self.now > t + RECOVERED_WITHIN);
             if late {
-                return self.check.breaks(format!("(8) not everybody is served again: {}", self.state()));
+                let what = if self.is_put_back() {
+                    "(8) not everybody is served again"
+                } else {
+                    "(switchover) not all is put back"
+                };
+                return self.check.breaks(format!("{what}: {}", self.state()));
             }
         }
         self.finish();
@@ -300,10 +340,10 @@ impl Whole {
             Event::Sentinel(s) => self.sentinel_ticks(s),
             Event::Cron(n) => self.node_cron(n),
             Event::Feed(n) => self.feed(n),
+            Event::Acknowledge(_, n) if self.is_paused(n) => {}
             Event::Acknowledge(r, n) => self.acknowledge(r, n),
             Event::Waited(n) => self.waited(n),
             Event::Runs(n) => self.node_resumes(n),
-            Event::Resume(n, conn) => self.node_resume(n, conn),
             Event::Arrive(conn, out, packet) => self.arrive(conn, out, packet),
             Event::Turn(p) => self.turn(p),
             Event::Control(p) => self.control(p),
@@ -315,6 +355,13 @@ impl Whole {
             Event::Speak(c) => self.speak(c),
             Event::Hear(c, bytes) => self.hear(c, &bytes),
             Event::Closed(c) => self.client_closed(c),
+            Event::Write(d) => self.write_directly(d),
+            Event::Wish(p, wish) => {
+                self.proxies[p].notes.push_back(proxy::Note::Wish(wish));
+                self.wake_control(p, self.now);
+            }
+            Event::Count(p, number) => self.count(p, number),
+            Event::Start(p) => self.start_proxy(p),
             Event::Fault(fault) => self.fault(fault),
             Event::Heal => self.heal(),
             Event::Look => self.look_at_waits(),
@@ -333,7 +380,11 @@ impl Whole {
             };
             let serves = proxy.serves().filter(works);
             let well = self.healed.is_some_and(|t| self.now > t + PATIENCE);
-            if well && waits.is_some() && serves.is_some() && self.now > proxy.stopped_until + PATIENCE {
+            if well
+                && waits.is_some()
+                && serves.is_some()
+                && self.now > proxy.stopped_until.saturating_add(PATIENCE)
+            {
                 let text = format!("(8) client {c} waits since {waits:?}: {}", self.state());
                 self.check.breaks(text);
             }
@@ -346,7 +397,8 @@ impl Whole {
         let truth = self.world.truth(self.now / 1000).map(|(n, _)| n);
         let right =
             |p: &Proxy| p.serves().is_some_and(|n| Some(n) == truth && self.world.nodes[n].of.is_none());
-        self.clients.iter().all(|c| c.served > healed) && self.proxies.iter().all(right)
+        let right = |p: &Proxy| p.dead || right(p);
+        self.is_put_back() && self.clients.iter().all(|c| c.served > healed) && self.proxies.iter().all(right)
     }
 
     fn state(&self) -> String {
@@ -358,8 +410,9 @@ impl Whole {
     fn finish(&mut self) {
         let Some(n) = self.world.truth(self.now / 1000).map(|(n, _)| n) else { return };
         let has: BTreeSet<Tag> = self.stores[n].log.iter().filter_map(|e| e.tag).collect();
-        let calm = self.plan.len() == 1 && self.plan[0].1.is_mild();
+        let calm = self.plan.len() == 1 && self.plan[0].1.is_mild(self.proxies.len());
         self.check.finish(&has, calm, &mut self.report);
+        self.finish_planned();
         self.report.count("seeds", 1);
         self.report.count("virtual ms", self.now / 1000 - 100);
         if let [(_, fault)] = self.plan[..] {

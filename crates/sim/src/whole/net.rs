@@ -1,6 +1,7 @@
 //! The network between the proxies and the servers: connections whose bytes take a moment, wait while the two hosts
 //! cannot talk, and stand in a kernel while a process is stopped.
 use super::{Event, Whole};
+use pointsman_core::switchover::LineId;
 
 /// A connection, from a proxy (or a client of its own) to a server.
 pub(super) type ConnId = usize;
@@ -21,13 +22,18 @@ pub(super) enum Near {
     Worker(usize),
     /// An observer of this proxy, by its index.
     Observer(usize, usize),
+    /// An errand of this proxy, by its number, and its line.
+    Errand(usize, u64, LineId),
+    /// A client that passes the proxies by.
+    Direct(usize),
 }
 
 impl Near {
-    /// The proxy's index.
-    pub(super) fn proxy(self) -> usize {
+    /// The proxy's index, if it is one.
+    pub(super) fn proxy(self) -> Option<usize> {
         match self {
-            Near::Worker(p) | Near::Observer(p, _) => p,
+            Near::Worker(p) | Near::Observer(p, _) | Near::Errand(p, ..) => Some(p),
+            Near::Direct(_) => None,
         }
     }
 }
@@ -57,9 +63,9 @@ pub(super) enum Packet {
 }
 
 #[derive(Debug, Default)]
-struct Pipe {
+pub(super) struct Pipe {
     /// When the last packet arrives: they keep their order.
-    last: u64,
+    pub(super) last: u64,
     /// What cannot be sent for now.
     stuck: Vec<Packet>,
 }
@@ -74,7 +80,7 @@ pub(super) struct Conn {
     pub(super) closed_at: u64,
     lingers: bool,
     /// To the server, and back.
-    pipes: [Pipe; 2],
+    pub(super) pipes: [Pipe; 2],
 }
 
 impl Whole {
@@ -154,7 +160,16 @@ impl Whole {
                 Server::Sentinel(s) => self.sentinel_hears(s, id, packet),
             },
             (false, _) if conn.closed => {}
-            (false, packet) => self.proxy_hears(id, packet),
+            (false, packet) => self.near_hears(id, packet),
+        }
+    }
+
+    /// All connections of a process that died, with what stands in their kernel: its host is gone as well.
+    pub(super) fn drop_conns(&mut self, p: usize) {
+        for id in 0..self.conns.len() {
+            if self.conns[id].near.proxy() == Some(p) && !self.conns[id].closed {
+                self.close(id, false);
+            }
         }
     }
 

@@ -54,26 +54,26 @@ pub(super) struct Store {
     /// How much of it was of the history before (`second_repl_offset`).
     second: usize,
     /// The role and history when it was last looked at.
-    of: Option<usize>,
+    pub(super) of: Option<usize>,
     replid: u64,
     run: u64,
     /// It follows its master: the replication link stands.
     pub(super) synced: bool,
     /// How far each replica has acknowledged.
-    acked: BTreeMap<usize, usize>,
+    pub(super) acked: BTreeMap<usize, usize>,
     pub(super) links: BTreeMap<ConnId, Link>,
-    /// Writes are paused until then (`CLIENT PAUSE … WRITE`).
-    paused_until: u64,
-    pub(super) priority: u64,
+    /// A slow link to its master: what comes over it comes so far apart, and when next.
+    pub(super) lag: u64,
+    pub(super) fed_at: u64,
 }
 
 impl Store {
     pub(super) fn new(of: Option<usize>, replid: u64) -> Store {
-        Store { of, replid, synced: of.is_some(), priority: 100, ..Store::default() }
+        Store { of, replid, synced: of.is_some(), ..Store::default() }
     }
 }
 
-fn error(text: &str) -> Vec<u8> {
+pub(super) fn error(text: &str) -> Vec<u8> {
     format!("-{text}\r\n").into_bytes()
 }
 
@@ -83,7 +83,7 @@ fn text(text: &str) -> Vec<u8> {
     out
 }
 
-const OK: &[u8] = b"+OK\r\n";
+pub(super) const OK: &[u8] = b"+OK\r\n";
 
 /// Whether a command is refused by a replica.
 fn writes(name: &[u8]) -> bool {
@@ -91,7 +91,7 @@ fn writes(name: &[u8]) -> bool {
 }
 
 impl Whole {
-    fn works(&self, n: usize) -> bool {
+    pub(super) fn works(&self, n: usize) -> bool {
         self.world.nodes[n].alive && !self.world.nodes[n].stopped
     }
 
@@ -134,13 +134,9 @@ impl Whole {
             let Some((args, stamp)) = link.queue.pop_front() else { break };
             link.stamp = stamp;
             let name = args[0].to_ascii_uppercase();
-            if self.now < self.stores[n].paused_until
-                && (writes(&name) || name == b"PUBLISH" || name == b"EXEC")
-            {
-                let at = self.stores[n].paused_until;
+            if self.waits_in_pause(n, conn, &name) {
                 let link = self.stores[n].links.get_mut(&conn).expect("found above");
                 link.queue.push_front((args, stamp));
-                self.put(at, Event::Resume(n, conn));
                 break;
             }
             out.extend(self.command(n, conn, &name, &args));
@@ -153,16 +149,23 @@ impl Whole {
         }
     }
 
-    /// A process runs again: it reads what came meanwhile.
+    /// A process runs again, or takes writes again: it reads what came meanwhile.
     pub(super) fn node_resumes(&mut self, n: usize) {
         let links: Vec<ConnId> = self.stores[n].links.keys().copied().collect();
         for conn in links {
             self.node_reads(n, conn);
         }
+        if self.stores[n].links.values().any(|l| l.waiting.is_some()) {
+            self.getack(n);
+        }
     }
 
-    pub(super) fn node_resume(&mut self, n: usize, conn: ConnId) {
-        self.node_reads(n, conn);
+    /// Whether a command waits for the end of a pause: what writes or may be replicated (`processCommand` in `server.c`).
+    fn waits_in_pause(&self, n: usize, conn: ConnId, name: &[u8]) -> bool {
+        let held = |name: &[u8]| writes(name) || name == b"PUBLISH";
+        let tx = || self.stores[n].links.get(&conn).and_then(|l| l.tx.as_ref());
+        let queued = || tx().is_some_and(|tx| tx.iter().any(|args| held(&args[0].to_ascii_uppercase())));
+        self.is_paused(n) && (held(name) || name == b"EXEC" && queued())
     }
 
     fn command(&mut self, n: usize, conn: ConnId, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
@@ -247,32 +250,9 @@ impl Whole {
             b"ROLE" => self.say_role(n),
             b"INFO" => self.say_info(n, &args[1]),
             b"PING" => b"+PONG\r\n".to_vec(),
-            b"REPLICAOF" | b"SLAVEOF" => {
-                let of = std::str::from_utf8(&args[1]).ok().and_then(|h| h.rsplit('.').next()?.parse().ok());
-                if let Some(m) = of {
-                    self.replica_of(n, m);
-                }
-                OK.to_vec()
-            }
-            b"CLIENT" => self.client_command(n, args),
-            b"CONFIG" if args[1].eq_ignore_ascii_case(b"SET") => {
-                let value = args.get(3).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
-                self.stores[n].priority = value.unwrap_or(100);
-                OK.to_vec()
-            }
+            b"REPLICAOF" | b"CLIENT" | b"CONFIG" => self.node_ordered(n, conn, name, args),
             _ => error("ERR unknown command"),
         }
-    }
-
-    fn client_command(&mut self, n: usize, args: &[Vec<u8>]) -> Vec<u8> {
-        if args[1].eq_ignore_ascii_case(b"PAUSE") {
-            let ms: u64 = std::str::from_utf8(&args[2]).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-            self.stores[n].paused_until = self.now + ms * 1000;
-        } else if args[1].eq_ignore_ascii_case(b"UNPAUSE") {
-            self.stores[n].paused_until = 0;
-            self.put(self.now + 1, Event::Runs(n));
-        }
-        OK.to_vec()
     }
 
     /// Takes down that a tagged command was executed.
@@ -280,6 +260,12 @@ impl Whole {
         let near = self.conns[conn].near;
         let stamp = self.stores[n].links.get(&conn).and_then(|l| l.stamp);
         let replid = self.world.nodes[n].replid;
+        if write && !self.directs.is_empty() {
+            self.planned.executed(self.now, n, replid, tag);
+        }
+        if let Near::Direct(_) = near {
+            return;
+        }
         self.check.executed(self.now, n, replid, near, stamp, tag, write);
     }
 
@@ -319,16 +305,34 @@ impl Whole {
         }
         let until = if ms == 0 { u64::MAX } else { self.now + ms * 1000 };
         self.stores[n].links.get_mut(&conn).expect("it is read").waiting = Some(Waiting { need, len, until });
-        for r in 0..self.stores.len() {
-            if self.world.nodes[r].of == Some(n) {
-                let delay = self.rng.between(100, 500);
-                self.put(self.now + delay, Event::Acknowledge(r, n));
-            }
-        }
+        self.getack(n);
         if until < u64::MAX {
             self.put(until, Event::Waited(n));
         }
         Vec::new()
+    }
+
+    /// A master asks its replicas how far they are (`REPLCONF GETACK`): not in a pause, but behind it.
+    fn getack(&mut self, n: usize) {
+        for r in 0..self.stores.len() {
+            if self.world.nodes[r].of == Some(n) && !self.is_paused(n) {
+                let delay = self.rng.between(100, 500);
+                self.put(self.now + delay, Event::Acknowledge(r, n));
+            }
+        }
+    }
+
+    /// Who waits for replicas on a node that becomes one is told so, and closed (`disconnectAllBlockedClients`).
+    pub(super) fn unblock(&mut self, n: usize) {
+        let store = &mut self.stores[n];
+        let (blocked, rest): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut store.links).into_iter().partition(|(_, l)| l.waiting.is_some());
+        store.links = rest;
+        for conn in blocked.into_keys() {
+            let why = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
+            self.send(conn, false, Packet::Data(error(why), None));
+            self.send(conn, false, Packet::Reset);
+        }
     }
 
     fn acked(&self, n: usize, len: usize) -> usize {
@@ -388,6 +392,9 @@ impl Whole {
         if loads || self.world.nodes[m].of.is_some() && !self.stores[m].synced {
             return;
         }
+        if self.now < self.stores[r].fed_at {
+            return self.put(self.stores[r].fed_at, Event::Feed(r));
+        }
         let has = self.stores[r].log.len();
         let same = ours == theirs.0 && has <= self.stores[m].log.len();
         let continues = Some(ours) == theirs.1 && has <= self.stores[m].second;
@@ -402,6 +409,7 @@ impl Whole {
         store.log.truncate(keep);
         store.log.extend(more);
         (store.synced, store.second, store.replid) = (true, second, theirs.0);
+        store.fed_at = self.now + store.lag;
         let len = store.log.len();
         let node = &mut self.world.nodes[r];
         (node.replid, node.replid2, node.offset) = (theirs.0, theirs.1, BASE + len as u64);
@@ -415,7 +423,8 @@ impl Whole {
         if store.run != node.run {
             let kept = node.of.is_some() || node.replid2.is_some();
             let (log, old) = (std::mem::take(&mut store.log), store.replid);
-            *store = Store { run: node.run, synced: false, ..Store::new(node.of, node.replid) };
+            let lag = store.lag;
+            *store = Store { run: node.run, synced: false, lag, ..Store::new(node.of, node.replid) };
             if kept {
                 (store.second, store.log) = (log.len(), log);
             } else {
@@ -434,6 +443,7 @@ impl Whole {
                 let claimed: Vec<u64> = others.map(|(_, c)| c.replid).collect();
                 self.check.promoted(self.now, n, old, &claimed);
                 self.note_promotion(n, old, &claimed);
+                self.note_missing(n, old);
                 self.note(|| format!("node {n} is promoted, out of history {old}"));
             } else {
                 self.note(|| format!("node {n} is told to follow {:?}", node.of));
@@ -449,33 +459,6 @@ impl Whole {
     fn disconnect_clients(&mut self, n: usize) {
         for conn in std::mem::take(&mut self.stores[n].links).into_keys() {
             self.send(conn, false, Packet::Reset);
-        }
-    }
-
-    /// A proxy tells a deposed master whom to follow. (Its shell is left out: it is told at once, or cannot be.)
-    pub(super) fn tell_to_follow(&mut self, n: usize, m: usize) -> Result<String, String> {
-        let us = self.world.us();
-        if !self.works(n) || !self.world.reach(us, self.world.node_at(n)) {
-            return Err("it does not answer".into());
-        }
-        self.report.count("deposed masters told whom to follow", 1);
-        self.replica_of(n, m);
-        Ok("it follows".into())
-    }
-
-    /// `REPLICAOF` by somebody else than a Sentinel.
-    fn replica_of(&mut self, n: usize, m: usize) {
-        if m == n {
-            return;
-        }
-        let now = self.now / 1000;
-        let node = &mut self.world.nodes[n];
-        if node.of != Some(m) {
-            (node.of, node.since) = (Some(m), now);
-            let store = &mut self.stores[n];
-            (store.of, store.synced) = (Some(m), false);
-            store.acked.clear();
-            self.put(self.now + 5_000, Event::Feed(n));
         }
     }
 
@@ -528,7 +511,7 @@ impl Whole {
                     "role:slave\r\nmaster_host:{}\r\nmaster_port:6379\r\nmaster_link_status:{link}\r\nslave_repl_offset:{}\r\nslave_priority:{}\r\n",
                     host(TargetKind::Node, m).host,
                     node.offset,
-                    self.stores[n].priority,
+                    node.priority,
                 );
             }
             None => {

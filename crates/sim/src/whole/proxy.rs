@@ -1,4 +1,5 @@
 //! One Pointsman: a real worker, a real topology machine and real observers, and the shells that move their bytes.
+use super::errand::{Errand, Wish};
 use super::net::{ConnId, Near, Packet, Server, Stamp};
 use super::sentinel::NAME;
 use super::{Blindfold, Event, Whole};
@@ -6,6 +7,7 @@ use crate::topology::drive::{host, index_of, node_of};
 use pointsman_core::Now;
 use pointsman_core::observe::{Do, Observer};
 use pointsman_core::policy::{Durable, Policy};
+use pointsman_core::switchover::Demotion;
 use pointsman_core::topology::observation::{Gone, Observation, Seen, Stage, Target, TargetKind};
 use pointsman_core::topology::settings::{Settings, Source};
 use pointsman_core::topology::snapshot::{Gate, Kept, ServiceId, ServiceView, ShardView, Sign, Snapshot};
@@ -27,17 +29,23 @@ pub(super) enum Mail {
     Client(u32, Vec<u8>),
     /// What the control plane says.
     Snapshot(Arc<ShardView>),
+    /// An errand asks how many commands are in flight.
+    Count(u64),
 }
 
 /// What waits for the control plane.
 #[derive(Debug)]
 pub(super) enum Note {
-    /// Of an observer's connection.
-    Observed(ConnId, Packet),
+    /// Of an observer's connection, or an errand's.
+    Heard(ConnId, Packet),
     /// A worker's sign.
     Sign(Sign),
     /// A worker has sent writes.
     Writes,
+    /// What an errand asked the worker for.
+    Counted(u64, Option<u64>),
+    /// An operator's.
+    Wish(Wish),
 }
 
 struct Watching {
@@ -70,6 +78,12 @@ pub(super) struct Proxy {
     pub(super) stopped_until: u64,
     /// The control plane does not run until then.
     pub(super) stalled_until: u64,
+    /// Its process was killed; another came in its place.
+    pub(super) dead: bool,
+    pub(super) errands: BTreeMap<u64, Errand>,
+    errands_made: u64,
+    /// What a switchover would leave behind now, by its account.
+    pub(super) left_behind: Vec<Arc<str>>,
 }
 
 impl Proxy {
@@ -110,7 +124,16 @@ impl Proxy {
             wake_at: u64::MAX,
             stopped_until: 0,
             stalled_until: 0,
+            dead: false,
+            errands: BTreeMap::new(),
+            errands_made: 0,
+            left_behind: Vec::new(),
         }
+    }
+
+    pub(super) fn next_errand(&mut self) -> u64 {
+        self.errands_made += 1;
+        self.errands_made
     }
 
     /// Whether writes are open as it sees it, and to which node.
@@ -129,17 +152,16 @@ impl Whole {
         Now::from_micros(self.now)
     }
 
-    /// Something came to a proxy's host.
-    pub(super) fn proxy_hears(&mut self, conn: ConnId, packet: Packet) {
-        let near = self.conns[conn].near;
-        let p = near.proxy();
-        match near {
-            Near::Worker(_) => {
+    /// Something came to a proxy's host, or a direct client's.
+    pub(super) fn near_hears(&mut self, conn: ConnId, packet: Packet) {
+        match self.conns[conn].near {
+            Near::Direct(d) => self.direct_hears(d, conn, packet),
+            Near::Worker(p) => {
                 self.proxies[p].mail.push_back(Mail::Up(conn, packet));
                 self.turn_soon(p, self.now + 20);
             }
-            Near::Observer(..) => {
-                self.proxies[p].notes.push_back(Note::Observed(conn, packet));
+            Near::Observer(p, _) | Near::Errand(p, ..) => {
+                self.proxies[p].notes.push_back(Note::Heard(conn, packet));
                 self.wake_control(p, self.now);
             }
         }
@@ -237,6 +259,11 @@ impl Whole {
                     Packet::Connect => {}
                 }
             }
+            Mail::Count(number) => {
+                let of = proxy.worker.counters().into_iter().find(|(id, _)| *id == SERVICE);
+                proxy.notes.push_back(Note::Counted(number, of.map(|(_, c)| c.in_flight_now)));
+                self.wake_control(p, self.now + 20);
+            }
         }
     }
 
@@ -304,7 +331,8 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                Effect::Resume(_) => {}
+                // Nobody waits for something to pop here.
+                Effect::Resume(_) | Effect::OnlyRead(_) => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));
@@ -339,7 +367,12 @@ impl Whole {
         let now = self.at();
         while let Some(note) = self.proxies[p].notes.pop_front() {
             match note {
-                Note::Observed(conn, packet) => self.observer_hears(p, conn, packet),
+                Note::Heard(conn, packet) => match self.conns[conn].near {
+                    Near::Errand(_, number, line) => self.errand_hears(p, number, line, conn, packet),
+                    _ => self.observer_hears(p, conn, packet),
+                },
+                Note::Counted(number, commands) => self.counted(p, number, commands),
+                Note::Wish(wish) => self.wished(p, wish),
                 Note::Sign(sign) => {
                     self.proxies[p].topology.sign(now, &sign);
                     self.obey(p);
@@ -361,9 +394,11 @@ impl Whole {
             self.proxies[p].topology.timeout(now);
         }
         self.obey(p);
+        self.run_errands(p);
         let proxy = &self.proxies[p];
         let observers = proxy.watching.iter().filter(|w| w.on).filter_map(|w| w.observer.next_timeout());
-        if let Some(at) = observers.chain(proxy.topology.next_timeout()).min() {
+        let errands = proxy.errands.values().filter_map(Errand::next_timeout);
+        if let Some(at) = observers.chain(errands).chain(proxy.topology.next_timeout()).min() {
             self.wake_control(p, at.as_micros().max(self.now + 1));
         }
     }
@@ -467,14 +502,14 @@ impl Whole {
                     }
                 }
                 Act::Ask(target) => self.tell_observers(p, &target, |o| o.ask(now)),
-                Act::Hurry(target, on) => self.tell_observers(p, &target, |o| o.hurry(now, on)),
+                Act::Pace(target, pace) => self.tell_observers(p, &target, |o| o.set_pace(now, pace)),
                 Act::Publish(view) => self.publish(p, view),
                 Act::Demote { node, to } => {
-                    let told = self.tell_to_follow(index_of(&node), index_of(&to));
-                    self.proxies[p].topology.demoted(now, &node, told);
+                    let demotion = Demotion::new(now, node.clone(), to, None);
+                    let number = self.proxies[p].next_errand();
+                    self.proxies[p].errands.insert(number, Errand::demotion(demotion, node));
                 }
-                // It was told at once.
-                Act::Spare(_) => {}
+                Act::Spare(node) => self.proxies[p].errands.retain(|_, e| !e.demotes(&node)),
                 Act::Story(e) => {
                     self.note(|| format!("proxy {p}: {} {}: {}", e.term.0, e.kind.label(), e.text));
                     self.report.count(e.kind.label(), 1);

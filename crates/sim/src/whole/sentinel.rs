@@ -6,7 +6,7 @@ use crate::topology::drive::{host, id_of};
 use crate::topology::world::{DOWN_AFTER, FAILOVER_TIMEOUT, Says, TICK};
 use Value::{Number, Text};
 use pointsman_core::topology::observation::{Stage, TargetKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The master's name.
 pub(super) const NAME: &str = "mymaster";
@@ -16,6 +16,8 @@ pub(super) const NAME: &str = "mymaster";
 pub(super) struct Desk {
     /// What stands in the kernel, and whether it listens to events.
     links: BTreeMap<ConnId, (Vec<u8>, bool)>,
+    /// Closed by the other end while the process was stopped: what stands before that is still read.
+    over: BTreeSet<ConnId>,
 }
 
 fn error(text: &str) -> Vec<u8> {
@@ -53,7 +55,7 @@ impl Whole {
 
     /// Something came to a Sentinel's host.
     pub(super) fn sentinel_hears(&mut self, s: usize, conn: ConnId, packet: Packet) {
-        let alive = self.world.sentinels[s].alive;
+        let (alive, attends) = (self.world.sentinels[s].alive, self.attends(s));
         let link = self.desks[s].links.get_mut(&conn);
         match (packet, link) {
             (Packet::Connect, _) if alive => {
@@ -66,7 +68,8 @@ impl Whole {
                 self.sentinel_reads(s, conn);
             }
             (Packet::Data(..), None) => self.send(conn, false, Packet::Reset),
-            (Packet::Reset, _) => drop(self.desks[s].links.remove(&conn)),
+            (Packet::Reset, _) if attends => drop(self.desks[s].links.remove(&conn)),
+            (Packet::Reset, _) => drop(self.desks[s].over.insert(conn)),
             _ => {}
         }
     }
@@ -105,13 +108,21 @@ impl Whole {
             }
             (b"SENTINEL", b"SENTINELS") => self.say_sentinels(s),
             (b"SENTINEL", b"SLAVES" | b"REPLICAS") => self.say_replicas(s),
-            (b"SENTINEL", b"FAILOVER") => {
-                let calm = self.says(s).stage == Stage::Calm;
-                if calm {
-                    self.world.force(self.now / 1000, s);
-                    return b"+OK\r\n".to_vec();
-                }
-                error("INPROG Failover already in progress")
+            (b"SENTINEL", b"FAILOVER") if args.len() != 3 => {
+                error("ERR wrong number of arguments for 'sentinel|failover' command")
+            }
+            (b"SENTINEL", b"FAILOVER") if args[2] != NAME.as_bytes() => {
+                error("ERR No such master with that name")
+            }
+            (b"SENTINEL", b"FAILOVER") => match self.world.force(self.now / 1000, s) {
+                Ok(()) => b"+OK\r\n".to_vec(),
+                Err(why) => error(why),
+            },
+            (b"INFO", _) => {
+                let tilt = u8::from(self.world.tilts(self.now / 1000, s));
+                let mut out = Vec::new();
+                bulk(&mut out, format!("# Sentinel\r\nsentinel_tilt:{tilt}\r\n").as_bytes());
+                out
             }
             _ => error("ERR unknown command"),
         }
@@ -196,12 +207,17 @@ impl Whole {
         let mut out = Vec::with_capacity(150 * replicas.len() + 8);
         head(&mut out, b'*', replicas.len());
         for n in replicas {
-            let promoted = if says.selected == Some(n) { "slave,promoted" } else { "slave" };
+            let (priority, down) = self.world.shows(self.now / 1000, s, n);
+            let flags = match (says.selected == Some(n), down) {
+                (true, _) => "slave,promoted",
+                (false, true) => "s_down,slave,disconnected",
+                (false, false) => "slave",
+            };
             let fields = [
                 ("ip", Text(&self.names[n])),
                 ("port", Number(6379)),
-                ("flags", Text(promoted)),
-                ("slave-priority", Number(self.stores[n].priority)),
+                ("flags", Text(flags)),
+                ("slave-priority", Number(priority)),
             ];
             flat(&mut out, &fields);
         }
@@ -222,6 +238,9 @@ impl Whole {
             if (after.stage, after.selected) != (before[o].stage, before[o].selected) {
                 self.note(|| format!("Sentinel {o} {after:?}"));
                 self.announce(o, &after);
+            }
+            if after.epoch != before[o].epoch {
+                self.announce_switch(o, before[o].master, after.master);
             }
             let (epoch, leader) = self.world.vote(o);
             if votes[o] != (epoch, leader) {
@@ -249,6 +268,11 @@ impl Whole {
         }
     }
 
+    fn announce_switch(&mut self, s: usize, from: usize, to: usize) {
+        let [from, to] = [from, to].map(|n| host(TargetKind::Node, n).host);
+        self.publish_event(s, "+switch-master", &format!("{NAME} {from} 6379 {to} 6379"));
+    }
+
     fn publish_event(&mut self, s: usize, channel: &str, payload: &str) {
         if !self.announces || !self.attends(s) {
             return;
@@ -264,7 +288,7 @@ impl Whole {
     /// A Sentinel's process is killed.
     pub(super) fn kill_sentinel(&mut self, s: usize) {
         self.world.sentinels[s].alive = false;
-        self.desks[s].links.clear();
+        self.desks[s] = Desk::default();
         self.hang_up(Server::Sentinel(s));
     }
 
@@ -273,6 +297,9 @@ impl Whole {
         let links: Vec<ConnId> = self.desks[s].links.keys().copied().collect();
         for conn in links {
             self.sentinel_reads(s, conn);
+        }
+        for conn in std::mem::take(&mut self.desks[s].over) {
+            self.desks[s].links.remove(&conn);
         }
     }
 }

@@ -52,6 +52,8 @@ pub(super) struct Truth {
     pub(super) pongs: Vec<Vec<(u64, usize)>>,
     /// Whether a proxy's control plane stands still.
     pub(super) stalls: Vec<Track>,
+    /// How far apart the pieces came in which a replica got its master's stream, and since when.
+    lags: Vec<Vec<(u64, u64)>>,
     /// When a node came back without its data.
     pub(super) wipes: Vec<(u64, usize)>,
     /// When each proxy granted each term.
@@ -59,7 +61,7 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    pub(super) fn new(nodes: usize, sentinels: usize, proxies: usize) -> Truth {
+    pub(super) fn new(nodes: usize, sentinels: usize) -> Truth {
         let tracks = |n: usize| vec![Track::default(); n];
         Truth {
             receives: vec![tracks(nodes); nodes],
@@ -69,7 +71,8 @@ impl Truth {
             votes: tracks(sentinels),
             heard: tracks(sentinels),
             pongs: vec![Vec::new(); sentinels],
-            stalls: tracks(proxies),
+            stalls: Vec::new(),
+            lags: vec![vec![(0, 0)]; nodes],
             wipes: Vec::new(),
             grants: HashMap::new(),
         }
@@ -78,6 +81,14 @@ impl Truth {
     /// Whether what the one wrote then may not have reached the other within the time that it takes when nothing is wrong.
     pub(super) fn apart(&self, node: usize, replica: usize, from: u64, until: u64) -> bool {
         self.receives[node][replica].ever(false, from, until) || self.runs[node].ever(false, from, until)
+    }
+
+    /// How long what was written in that time may have taken to reach a replica over a slow link.
+    pub(super) fn lag(&self, replica: usize, from: u64, until: u64) -> u64 {
+        let lags = &self.lags[replica];
+        let ends = lags.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
+        let within = lags.iter().zip(ends).filter(|((since, _), end)| *since <= until && *end > from);
+        within.map(|((_, lag), _)| *lag).max().unwrap_or(0)
     }
 
     /// Since when and until when, at the latest until then, some replica received what a node wrote.
@@ -131,6 +142,12 @@ impl Whole {
                 truth.pongs[s].push((pong, sentinel.master));
             }
         }
+        for (lags, store) in truth.lags.iter_mut().zip(&self.stores) {
+            if lags.last().is_none_or(|(_, lag)| *lag != store.lag) {
+                lags.push((now, store.lag));
+            }
+        }
+        truth.stalls.resize_with(self.proxies.len(), Track::default);
         for (p, proxy) in self.proxies.iter().enumerate() {
             truth.stalls[p].set(now, now < proxy.stopped_until.max(proxy.stalled_until));
         }

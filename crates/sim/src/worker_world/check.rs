@@ -9,6 +9,10 @@ use pointsman_core::Now;
 use pointsman_core::topology::snapshot::{Endpoint, Gate, ShardView, Sign, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What is owed on a connection of an older term is waited for no longer than this (and a turn).
+const READ_ON_MAX: Duration = Duration::from_secs(4);
 
 /// A request that was sent (at least its first byte).
 #[derive(Debug)]
@@ -31,6 +35,8 @@ struct Up {
     ready: bool,
     /// `MONITOR` was sent.
     relays: bool,
+    /// Since when it is only read.
+    only_read: Option<Now>,
     sent: VecDeque<Sent>,
     /// So many of `sent` the server has executed.
     consumed: usize,
@@ -105,9 +111,14 @@ impl Check {
     pub(super) fn reads(&mut self, now: Now, link: LinkId, from: u64, to: u64) {
         let (Some(v), Some(up)) = (&self.view, self.ups.get(&link)) else { return };
         let leased = v.writes_until.is_none_or(|t| now < t);
-        if self.signed.is_some() || v.writes != Gate::Open || !leased {
-            let read = |s: &&Sent| s.reply_end.is_some_and(|end| from < end && end <= to);
-            self.after_sign.extend(up.sent.iter().filter(read).filter_map(|s| Some((s.tag?, up.term))));
+        let shut = self.signed.is_some() || v.writes != Gate::Open || !leased;
+        let read = |s: &&Sent| s.reply_end.is_some_and(|end| from < end && end <= to);
+        for tag in up.sent.iter().filter(read).filter_map(|s| s.tag) {
+            // What was refused after a sign, and asked again, may be answered when there is none.
+            match shut {
+                true => self.after_sign.insert(tag, up.term),
+                false => self.after_sign.remove(&tag),
+            };
         }
     }
 
@@ -137,13 +148,28 @@ impl Check {
         Ok(())
     }
 
-    /// (2) What belongs to an older term is closed before anything else happens.
-    pub(super) fn fenced(&self) -> Result<(), String> {
+    /// (2) What belongs to an older term is closed before anything else happens, but for what is only read.
+    pub(super) fn fenced(&self, now: Now) -> Result<(), String> {
         let Some(view) = &self.view else { return Ok(()) };
-        match self.ups.iter().find(|(_, up)| up.term < view.term) {
+        let open = |up: &Up| {
+            let deposed = view.master.as_ref() != Some(&up.endpoint);
+            up.term < view.term && !(deposed && up.only_read.is_some_and(|at| now.since(at) < READ_ON_MAX))
+        };
+        match self.ups.iter().find(|(_, up)| open(up)) {
             Some((link, up)) => Err(format!("(2) {link}, of {:?}, is open in {:?}", up.term, view.term)),
             None => Ok(()),
         }
+    }
+
+    /// (2) A connection is only read from now on: all that it owes is the reply to a pop.
+    pub(super) fn only_read(&mut self, link: LinkId, now: Now) -> Result<(), String> {
+        let Some(up) = self.ups.get_mut(&link) else { return Ok(()) };
+        let owed: Vec<&Sent> = up.sent.iter().skip(up.answered).filter(|s| s.tag.is_some()).collect();
+        if owed.len() > 1 || !up.part.is_empty() {
+            return Err(format!("(2) {link} is read on, and owes {owed:?}"));
+        }
+        up.only_read = Some(now);
+        Ok(())
     }
 
     /// The worker told a sign.
@@ -164,6 +190,7 @@ impl Check {
             judged: false,
             ready: false,
             relays: false,
+            only_read: None,
             sent: VecDeque::new(),
             consumed: 0,
             answered: 0,
@@ -212,7 +239,7 @@ impl Check {
         let Some(up) = self.ups.get_mut(&link) else {
             return Err(format!("(2) sent on {link}, which is gone"));
         };
-        if up.term != term {
+        if up.term != term || up.only_read.is_some() {
             return Err(format!("(2) sent on a connection of {:?} in {term:?}", up.term));
         }
         let mut all = std::mem::take(&mut up.part);

@@ -203,7 +203,9 @@ impl Client {
             && self.pending.len() < self.manner.window
             && self.outbox.len() < 4096
         {
-            if rng.chance(20) {
+            // As most do, some say nothing behind a pop before it has been answered.
+            let pops = self.pending.back().is_some_and(|(cmd, _)| cmd.what == What::Blpop { forever: false });
+            if pops && self.id % 2 == 0 || rng.chance(20) {
                 break;
             }
             let cmd = self.script[self.next].clone();

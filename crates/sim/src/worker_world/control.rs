@@ -26,6 +26,8 @@ enum Job {
     Grant { to: usize },
     /// The old master learns that it is none.
     Demote { who: usize, kill: bool },
+    /// The control plane sees that it has.
+    Demoted { who: usize },
     /// A node answers again.
     Up { who: usize },
     /// The lease is renewed, or not any longer.
@@ -193,10 +195,17 @@ impl World {
             Job::Grant { to } => self.grant(to),
             Job::Demote { who, kill } => {
                 if who != self.control.master {
+                    let seen = self.in_ms(0, 60);
+                    self.control.later(seen, Job::Demoted { who });
                     self.servers[who].become_role(now, Role::Replica);
                     if kill {
                         self.kill_connections(who);
                     }
+                }
+            }
+            Job::Demoted { who } => {
+                if self.control.view.deposed == Some(endpoint(who)) {
+                    self.publish(|v| v.deposed = None);
                 }
             }
             Job::Up { who } => {
@@ -265,7 +274,11 @@ impl World {
         let kept = self.rng.chance(90).then_some(self.control.kept_of_last_term);
         // What comes after the next master is not known yet.
         self.control.kept_of_last_term = self.servers[to].replication.offset;
+        let still_master = |at: &Endpoint| self.servers[server_at(at)].role == Role::Master;
+        let former = self.control.view.master.clone().filter(|at| *at != endpoint(to));
+        let deposed = former.filter(|at| still_master(at)).filter(|_| self.rng.chance(80));
         self.publish(|v| {
+            v.deposed = deposed;
             v.kept = kept.map(|offset| Kept { term: v.term, offset });
             v.term = Term(v.term.0 + 1);
             v.master = Some(endpoint(to));

@@ -205,6 +205,11 @@ impl Net {
         Some(n)
     }
 
+    /// Whether all that the worker wrote has come to the peer's kernel.
+    pub(super) fn has_delivered(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|l| l.to_peer.sent.is_empty())
+    }
+
     /// The worker closes.
     pub(super) fn close(&mut self, id: LinkId, how: How) {
         let Some(link) = self.links.get_mut(&id) else { return };

@@ -1,5 +1,6 @@
 //! What a model client says: phrases of commands, each with a tag where its arguments allow one.
 use super::resp::{Tag, encode};
+use super::server::RENAMED;
 use crate::rng::Rng;
 
 /// What a command is, as far as its reply must be understood.
@@ -228,7 +229,8 @@ impl Writer<'_> {
             5..=7 => {
                 let mut value = tag;
                 value.resize(value.len() + self.rng.below(60) as usize, b'v');
-                self.push(What::Set, &[b"SET", &key, &value]);
+                let name = if self.rng.chance(10) { RENAMED } else { b"SET" };
+                self.push(What::Set, &[name, &key, &value]);
             }
             8 => self.push(What::Append, &[b"APPEND", &key, &tag]),
             9 => self.push(What::Incr, &[b"INCR", &tag]),
@@ -256,7 +258,8 @@ impl Writer<'_> {
         }
         value.resize(value.len() + size as usize, b'V');
         let key = self.key();
-        self.push(What::Set, &[b"SET", &key, &value]);
+        let name = if self.rng.chance(20) { RENAMED } else { b"SET" };
+        self.push(What::Set, &[name, &key, &value]);
         let tag = self.tag();
         self.push(What::Mget, &[b"MGET", &key, &tag]);
         if self.rng.chance(50) {
@@ -295,7 +298,8 @@ impl Writer<'_> {
     fn blpop(&mut self) {
         let (list, tag) = (self.name("l", 2), self.tag());
         let forever = !self.style.private && self.rng.chance(20);
-        let timeout: &[u8] = if forever { b"0" } else { [&b"0.01"[..], b"0.1", b"0.5"][self.rng.index(3)] };
+        let timeout: &[u8] =
+            if forever { b"0" } else { [&b"0.01"[..], b"0.1", b"0.5", b"2"][self.rng.index(4)] };
         self.push(What::Blpop { forever }, &[b"BLPOP", &list, &tag, timeout]);
         // Behind what never ends more is said than anybody wants to keep.
         for _ in 0..if forever { self.rng.between(20, 80) } else { 0 } {

@@ -310,7 +310,10 @@ impl Server {
         self.answer(conn, &reply);
     }
 
-    fn command(&mut self, now: Now, conn: usize, args: Vec<Vec<u8>>) -> Vec<u8> {
+    fn command(&mut self, now: Now, conn: usize, mut args: Vec<Vec<u8>>) -> Vec<u8> {
+        if args[0].eq_ignore_ascii_case(RENAMED) {
+            args[0] = b"SET".to_vec();
+        }
         let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
         let master = self.role == Role::Master;
         let loading = now < self.loading_until;
@@ -322,6 +325,7 @@ impl Server {
             || matches!(
                 &name[..],
                 "SELECT"
+                    | "COMMAND"
                     | "MULTI"
                     | "DISCARD"
                     | "WATCH"
@@ -438,6 +442,9 @@ impl Server {
     }
 }
 
+/// What the servers were told to call SET, too (`rename-command`); only they know it.
+pub(super) const RENAMED: &[u8] = b"PUT";
+
 fn is_known(name: &str) -> bool {
     matches!(
         name,
@@ -470,6 +477,7 @@ fn is_known(name: &str) -> bool {
             | "AUTH"
             | "HELLO"
             | "CLIENT"
+            | "COMMAND"
     )
 }
 

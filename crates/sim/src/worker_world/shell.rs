@@ -204,7 +204,7 @@ impl World {
                 }
             }
             self.effects()?;
-            self.check.fenced()?;
+            self.check.fenced(now)?;
         }
         Ok(())
     }
@@ -411,6 +411,7 @@ impl World {
                         self.list(link, dst);
                     }
                 }
+                Effect::OnlyRead(id) => self.only_read(id)?,
                 Effect::Tell(Event::Sign(sign)) => {
                     self.note(|| format!("{sign:?}"));
                     self.check.signed(&sign);
@@ -422,6 +423,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn only_read(&mut self, id: UpId) -> Result<(), String> {
+        let Some(link) = self.link_of(Dst::Up(id)) else { return Ok(()) };
+        if !self.net.has_delivered(link) {
+            self.failed(link, Dst::Up(id));
+            return Ok(());
+        }
+        self.note(|| format!("{link} is only read from now on"));
+        self.report.count("connections that are read on", 1);
+        self.check.only_read(link, self.now)
     }
 
     fn connect(&mut self, id: UpId, to: &Endpoint) {

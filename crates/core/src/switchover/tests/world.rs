@@ -57,6 +57,14 @@ pub(super) struct World {
     pub(super) fail: Option<(usize, Fail)>,
     /// Sentinels that were ordered to do something never do it.
     pub(super) lazy: bool,
+    /// The topology learns nothing.
+    pub(super) stalled: bool,
+    /// Another switchover of the same deployment is ahead of ours: what it has paused, and its failover.
+    pub(super) rival: bool,
+    /// Commands with this in them are not answered.
+    pub(super) mute: Option<&'static str>,
+    /// Nobody answers any more.
+    pub(super) silent: bool,
     lines: BTreeMap<LineId, u16>,
     pub(super) commands: Vec<(Now, u16, String)>,
     promotion: Option<(Now, u16)>,
@@ -87,6 +95,7 @@ impl World {
             service: "cache".into(),
             monitored: Some("mymaster".into()),
             master: Some(at(1)),
+            proven_at: Now::ZERO,
             holds: None,
             nodes: nodes.keys().map(known).collect(),
             sentinels: (11..14).map(at).collect(),
@@ -107,6 +116,10 @@ impl World {
             denied: None,
             fail: None,
             lazy: false,
+            stalled: false,
+            rival: false,
+            mute: None,
+            silent: false,
             lines: BTreeMap::new(),
             commands: Vec::new(),
             promotion: None,
@@ -136,6 +149,11 @@ impl World {
 
     pub(super) fn order(&mut self, order: Order) -> Result<String, String> {
         self.begin(order);
+        self.finish()
+    }
+
+    /// Goes on to its end.
+    pub(super) fn finish(&mut self) -> Result<String, String> {
         let end = self.now + Duration::from_secs(120);
         while self.outcome.is_none() {
             self.step();
@@ -173,6 +191,9 @@ impl World {
         }
         if let Some((_, new)) = self.proof.take_if(|p| self.now >= p.0) {
             (self.outlook.master, self.outlook.holds) = (Some(at(new)), None);
+        }
+        if !self.stalled && self.outlook.holds.is_none() {
+            self.outlook.proven_at = self.now;
         }
         if self.shown_at.take_if(|t| self.now >= *t).is_some() {
             self.shown = self.nodes.iter().map(|(port, n)| (*port, n.priority)).collect();
@@ -232,6 +253,7 @@ impl World {
             let reply = match fail {
                 Some(Fail::Error) => "-ERR it fails\r\n".into(),
                 Some(Fail::Silent) => continue,
+                None if self.silent || self.mute.is_some_and(|m| command.contains(m)) => continue,
                 Some(Fail::Lost | Fail::LostAfter) => {
                     if fail == Some(Fail::LostAfter) {
                         self.answer(port, &command);
@@ -285,6 +307,9 @@ impl World {
 
     /// The leader promotes the first replica that it believes to have a priority.
     fn failover(&mut self) -> String {
+        if self.rival {
+            return "-INPROG Failover already in progress\r\n".into();
+        }
         let able = |port: &u16, n: &Node| n.follows == Some(1) && self.shown[port] > 0;
         let new = self.nodes.iter().find(|(port, n)| able(port, n)).map(|(port, _)| *port);
         let Some(new) = new else { return "-NOGOODSLAVE No suitable replica to promote\r\n".into() };
@@ -335,6 +360,13 @@ impl World {
             ["FAILOVER", "ABORT"] | ["CONFIG", "REWRITE"] => "+OK\r\n".into(),
             _ => "-ERR unknown command\r\n".into(),
         }
+    }
+
+    /// A node does now what it was asked while all were silent.
+    pub(super) fn obey_late(&mut self, port: u16, command: &str) {
+        let reply = self.node(port, command);
+        self.s.bytes(self.now, LineId(port - 1), reply.as_bytes());
+        self.drain();
     }
 
     /// Whatever happened: nothing of ours is left.

@@ -4,7 +4,7 @@ use super::*;
 
 const OLD: Duration = Duration::from_secs(20);
 
-fn guarded(list: &[(u16, u64)], offset: u64) -> Seen {
+pub(super) fn guarded(list: &[(u16, u64)], offset: u64) -> Seen {
     let Seen::Report(mut r) = master("r11", lineage("A", None)) else { unreachable!() };
     r.attached = list
         .iter()
@@ -29,7 +29,7 @@ impl Bench {
 
     fn wants_probes(&mut self) -> Option<bool> {
         let told = self.acts.iter().rev().find_map(|a| match a {
-            Act::Hurry(t, on) if *t == Target::guard(at(11)) => Some(*on),
+            Act::Pace(t, pace) if *t == Target::guard(at(11)) => Some(*pace == Pace::Hurried),
             _ => None,
         });
         self.acts.clear();
@@ -177,7 +177,7 @@ fn where_it_is_turned_off_it_does_nothing() {
     b.t.writes_flow(b.now);
     b.pass(MS);
     assert_eq!(b.guard(), GuardState::Off);
-    assert!(!b.acts.iter().any(|a| matches!(a, Act::Watch(_) | Act::Hurry(..))));
+    assert!(!b.acts.iter().any(|a| matches!(a, Act::Watch(_) | Act::Pace(..))));
     b.probed(Seen::Acknowledged(false));
     assert!(b.serves(11));
 }

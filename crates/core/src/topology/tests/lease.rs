@@ -352,18 +352,10 @@ fn flags_between_two_views_renew_the_lease_and_are_no_vote() {
 #[test]
 fn while_a_sentinel_is_out_of_sight_the_nodes_are_asked_often_and_the_sentinels_are_not() {
     let mut b = with(CALM);
-    let hurried = |b: &mut Bench| {
-        let acts = core::mem::take(&mut b.acts).into_iter();
-        let all = acts.filter_map(|a| match a {
-            Act::Hurry(t, on) => Some((t.kind, on)),
-            _ => None,
-        });
-        all.collect::<Vec<_>>()
-    };
     b.hear(1500 * MS, &[(1, CALM), (2, CALM)]);
-    assert_eq!(hurried(&mut b), [(TargetKind::Node, true)]);
+    assert_eq!(b.paces(), [(TargetKind::Node, Pace::Hurried)]);
     b.hear(100 * MS, &[(1, CALM), (2, CALM), (3, CALM)]);
-    assert_eq!(hurried(&mut b), [(TargetKind::Node, false)]);
+    assert_eq!(b.paces(), [(TargetKind::Node, Pace::Usual)]);
 }
 
 #[test]

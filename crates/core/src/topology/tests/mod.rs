@@ -11,6 +11,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod events;
+mod followers;
 mod guard;
 mod holds;
 mod known;
@@ -33,22 +35,7 @@ fn end(port: u16) -> Option<Endpoint> {
 }
 
 fn settings(source: Source) -> Settings {
-    Settings {
-        id: ServiceId(0),
-        name: "cache".into(),
-        source,
-        sentinel_credential: None,
-        node_credential: None,
-        interval: 200 * MS,
-        timeout: 1000 * MS,
-        hold_max: None,
-        hold_reads: true,
-        replica_reads: false,
-        trust: Trust::Promotion,
-        demote: true,
-        guard: Some(Guarding::default()),
-        fencing: Fencing { without_lease: WithoutLease::HoldWrites, refused_is_dead: true },
-    }
+    Settings { interval: 200 * MS, ..Settings::new(ServiceId(0), "cache", source) }
 }
 
 fn sentinels(n: u16) -> Source {
@@ -222,6 +209,16 @@ impl Bench {
             _ => None,
         });
         told.collect()
+    }
+
+    /// How often whom it wants asked, as far as that changed.
+    fn paces(&mut self) -> Vec<(TargetKind, Pace)> {
+        let acts = core::mem::take(&mut self.acts).into_iter();
+        let all = acts.filter_map(|a| match a {
+            Act::Pace(t, pace) => Some((t.kind, pace)),
+            _ => None,
+        });
+        all.collect()
     }
 
     fn asked(&self, t: &Target) -> bool {

@@ -229,6 +229,40 @@ fn a_leader_that_was_away_after_its_promotion_is_believed_again_when_it_shows_th
 }
 
 #[test]
+fn a_leader_that_stands_still_after_its_promotion_holds_until_it_or_a_majority_goes_on() {
+    let tilt = |event: &str| {
+        Seen::Announced(Announced { event: event.into(), stage: None, selected: None, vote: None })
+    };
+    let mut b = promoted();
+    b.sentinel(2, tilt("+tilt"));
+    b.ordered(2, 11, 5);
+    assert!(!b.view().writes.is_open() && b.view().why.contains("TILT"), "{}", b.view().why);
+    let sentinels = b.t.status().sentinels;
+    assert!(sentinels[1].problem.as_ref().is_some_and(|p| p.contains("TILT")), "{sentinels:?}");
+    b.sentinel(2, tilt("-tilt"));
+    b.ordered(2, 11, 5);
+    b.promoted();
+    assert!(b.serves(12), "{}", b.view().why);
+    b.sentinel(2, Seen::Tilt(true));
+    b.ordered(2, 11, 5);
+    assert!(!b.view().writes.is_open());
+    // Another was elected; the one that stands still hears of it as all do.
+    (1..=3).for_each(|s| b.names(s, 12, 9));
+    b.node(12, master("r12", lineage("B", Some("A"))));
+    assert!(b.serves(12), "{}", b.view().why);
+}
+
+#[test]
+fn the_promotion_by_a_leader_that_stands_still_is_no_proof() {
+    let mut b = ordered();
+    b.sentinel(2, Seen::Tilt(true));
+    b.promoted();
+    b.ordered(2, 11, 5);
+    b.promoted();
+    assert!(!b.serves(12), "{}", b.view().why);
+}
+
+#[test]
 fn a_promoted_node_that_turns_replica_again_loses_its_grant_and_the_old_master_has_to_be_proven() {
     let mut b = promoted();
     b.node(12, replica("r12", 11, "A"));

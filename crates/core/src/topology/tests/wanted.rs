@@ -130,6 +130,34 @@ fn a_deposed_master_is_told_as_soon_as_a_majority_names_the_new_one() {
 }
 
 #[test]
+fn workers_know_a_deposed_master_as_long_as_it_answers_and_is_to_be_told() {
+    let mut b = switched();
+    assert_eq!(b.published().last().map(|v| v.deposed.clone()), Some(end(11)));
+    b.node(11, replica("r11", 12, "B"));
+    assert_eq!(b.published().last().map(|v| v.deposed.clone()), Some(None), "it was told");
+
+    let mut b = switched();
+    b.pass_with(2000 * MS, |b| {
+        b.all_name(12, 6);
+        b.node(12, master("r12", lineage("B", Some("A"))));
+    });
+    assert_eq!(b.view().deposed, None, "it does not answer");
+
+    let mut b = switched();
+    b.t.demoted(b.now, &at(11), Err("NOPERM".into()));
+    assert_eq!(b.view().deposed, None, "it cannot be told");
+
+    let mut b = calm();
+    assert_eq!(b.view().deposed, None);
+    b.t.reconfigure(b.now, Settings { demote: false, ..settings(sentinels(3)) });
+    for _ in 0..5 {
+        still_two(&mut b);
+        b.pass(40 * MS);
+    }
+    assert!(b.serves(12) && b.view().deposed.is_none(), "nobody tells it");
+}
+
+#[test]
 fn one_that_cannot_be_told_is_tried_thrice_and_left_to_the_sentinels() {
     let mut b = switched();
     for n in 1..=5 {

@@ -58,18 +58,25 @@ fn a_write_is_acknowledged_when_so_many_replicas_have_it() {
 
 #[test]
 fn whatever_a_wait_is_refused_with_the_write_is_not_known_to_be_replicated() {
-    for (said, signs) in [
-        ("-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", 1),
-        ("-ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 …", 1),
-        ("-NOPERM User x has no permissions to run the 'wait' command", 0),
-        ("+QUEUED", 0),
+    for (said, sign) in [
+        (
+            "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            Some(SignKind::Unblocked),
+        ),
+        ("-UNBLOCKED client unblocked via CLIENT UNBLOCK", None),
+        (
+            "-ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 …",
+            Some(SignKind::NotMaster),
+        ),
+        ("-NOPERM User x has no permissions to run the 'wait' command", None),
+        ("+QUEUED", None),
     ] {
         let mut r = durable();
         let (c, up) = r.waits();
         r.answers(up, &format!("+OK|{said}|"));
         let heard = r.hears(c);
         assert!(heard.starts_with(NOT_DURABLE) && heard.contains(&said[..20.min(said.len())]), "{heard}");
-        assert_eq!(r.signs.len(), signs, "{said}");
+        assert_eq!(r.signs, Vec::from_iter(sign), "{said}");
     }
 }
 
@@ -155,6 +162,9 @@ fn a_transaction_waits_on_its_own_connection_behind_its_end() {
     r.answers(up, "+OK|+QUEUED|");
     assert_eq!((r.hears(c), r.turn(up)), ("+OK|+QUEUED|".into(), String::new()));
     r.says(c, "NOSUCH a|");
+    let probe = r.up();
+    assert_eq!(r.asked(probe), "*3|$7|COMMAND|$4|INFO|$6|NOSUCH|");
+    r.answers(probe, "*1|*-1|");
     assert_eq!(r.turn(up), "*2|$6|NOSUCH|$1|a|");
     r.answers(up, "-ERR unknown command|");
     assert_eq!((r.hears(c), r.turn(up)), ("-ERR unknown command|".into(), String::new()));
@@ -220,9 +230,7 @@ fn what_is_under_way_when_the_gates_close_is_still_waited_for() {
     r.says(c, "SET a 1|");
     let up = r.up();
     assert_eq!(r.asked(up), SET, "the turn has not ended");
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     r.says(c, "SET a 1|");
     assert_eq!(r.turn(up), WAIT);
     r.answers(up, "+OK|:2|");
@@ -237,9 +245,7 @@ fn a_wait_that_a_closing_gate_takes_back_comes_again() {
     let up = r.up();
     while r.w.next_dirty(Side::Ups).is_some() {}
     r.w.wrote(r.now, Dst::Up(up), SET.replace('|', "\r\n").len());
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     assert_eq!(r.turn(up), WAIT);
     r.answers(up, "+OK|:2|");
     assert_eq!(r.hears(c), "+OK|");

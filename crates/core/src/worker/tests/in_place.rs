@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 impl Rig {
     /// Reads of a client what comes, as the shell does; returns how many times in place.
-    fn says_bytes(&mut self, c: ClientId, mut bytes: &[u8]) -> usize {
+    pub(super) fn says_bytes(&mut self, c: ClientId, mut bytes: &[u8]) -> usize {
         let mut in_place = 0;
         while !bytes.is_empty() {
             let dst = Dst::Client(c);

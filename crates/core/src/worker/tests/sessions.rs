@@ -2,46 +2,8 @@
 use super::*;
 use crate::policy::Retry;
 
-/// The requests of a text, as they go out.
-pub(super) fn requests(text: &str) -> String {
-    let mut all = Vec::new();
-    for request in text.split('|') {
-        crate::resp::reply::request(&mut all, &request.split(' ').collect::<Vec<_>>());
-    }
-    shown(&all)
-}
-
-pub(super) fn confirmed(word: &str, name: &str, n: usize) -> String {
-    format!("*3|${}|{word}|${}|{name}|:{n}|", word.len(), name.len())
-}
-
 fn message(channel: &str, text: &str) -> String {
     format!("*3|$7|message|${}|{channel}|${}|{text}|", channel.len(), text.len())
-}
-
-impl Rig {
-    /// The newest connection breaks.
-    pub(super) fn loses(&mut self, up: UpId) {
-        self.w.gone(self.now, Dst::Up(up));
-        self.effects();
-    }
-
-    fn is_closed(&self, c: ClientId) -> bool {
-        self.closed.contains(&Dst::Client(c))
-    }
-
-    /// A client that is subscribed to these channels, and its connection.
-    pub(super) fn subscriber(&mut self, channels: &[&str]) -> (ClientId, UpId) {
-        let c = self.client();
-        self.says(c, &format!("SUBSCRIBE {}|", channels.join(" ")));
-        let up = self.up();
-        self.asked(up);
-        for (i, channel) in channels.iter().enumerate() {
-            self.answers(up, &confirmed("subscribe", channel, i + 1));
-        }
-        self.hears(c);
-        (c, up)
-    }
 }
 
 #[test]
@@ -87,15 +49,9 @@ fn a_subscriber_whose_connection_merely_breaks_is_subscribed_again_before_it_goe
 fn a_subscriber_of_resp3_is_subscribed_again_by_pushes() {
     let mut r = Rig::new(|_| {});
     r.grant();
-    let c = r.client();
-    r.says(c, "HELLO 3|");
-    let probe = r.up();
-    r.asked(probe);
-    r.answers(probe, "%1|$2|id|:9|");
+    let c = r.resp3();
     r.says(c, "SUBSCRIBE ch|SET a 1|GET a|");
-    let up = *r.opened.last().expect("one was opened");
-    r.asked(up);
-    r.answers(up, "%0|*1|$6|master|");
+    let up = r.up_resp3();
     r.asked(up);
     r.answers(up, ">3|$9|subscribe|$2|ch|:1|");
     r.hears(c);
@@ -103,9 +59,7 @@ fn a_subscriber_of_resp3_is_subscribed_again_by_pushes() {
     // What is known already is said at once; the rest waits behind the subscription.
     assert!(r.hears(c).starts_with("-UNCERTAIN"));
     r.prove();
-    let up = *r.opened.last().expect("one was opened");
-    r.asked(up);
-    r.answers(up, "%0|*1|$6|master|");
+    let up = r.up_resp3();
     assert_eq!(r.asked(up), requests("SUBSCRIBE ch|GET a"));
     r.answers(up, ">3|$9|subscribe|$2|ch|:1|>3|$7|message|$2|ch|$1|x|$1|1|");
     assert_eq!(r.hears(c), ">3|$7|message|$2|ch|$1|x|$1|1|");
@@ -138,13 +92,10 @@ fn gates_that_close_do_not_take_a_subscription_back() {
     let (c, _) = r.subscriber(&["news"]);
     r.grant();
     r.says(c, "PING|");
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     let up = r.up();
     assert_eq!(r.asked(up), "");
-    (r.view.writes, r.view.reads) = (Gate::Open, Gate::Open);
-    r.publish();
+    r.release();
     assert_eq!(r.asked(up), requests("SUBSCRIBE news|PING"));
 }
 
@@ -202,20 +153,14 @@ fn a_pop_that_a_demotion_unblocked_waits_for_the_rest_of_its_time() {
     let up = r.up();
     r.asked(up);
     r.pass(1_000);
-    r.answers(
-        up,
-        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|",
-    );
+    r.answers(up, UNBLOCKED);
     assert_eq!((r.hears(c), &r.signs[..]), (String::new(), &[SignKind::Unblocked][..]));
     r.pass(499);
     r.grant();
     let up = r.up();
     assert_eq!(r.asked(up), requests("BLPOP l 3.500"));
     r.pass(1_000);
-    r.answers(
-        up,
-        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|",
-    );
+    r.answers(up, UNBLOCKED);
     r.prove();
     assert_eq!(r.asked(up), requests("BLPOP l 2.499"));
     r.answers(up, "*2|$1|l|$1|x|");
@@ -240,10 +185,8 @@ fn a_pop_whose_connection_broke_is_uncertain_and_an_unblocked_wait_is_shown() {
     r.says(c, "WAIT 1 0|");
     let up = r.up();
     r.asked(up);
-    let unblocked =
-        "-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)|";
-    r.answers(up, &format!(":0|{unblocked}"));
-    assert_eq!(r.hears(c), format!("+OK|{unblocked}"));
+    r.answers(up, &format!(":0|{UNBLOCKED}"));
+    assert_eq!(r.hears(c), format!("+OK|{UNBLOCKED}"));
 }
 
 #[test]
@@ -386,32 +329,12 @@ fn an_idempotent_write_is_not_sent_again_behind_a_write_that_may_have_been_execu
     assert_eq!(r.w.counters()[0].1.uncertain, 2);
 }
 
-impl Rig {
-    /// There is no master, but a replica for reads.
-    pub(super) fn holds_with_replica(&mut self) {
-        let hold = Gate::Hold { since: self.now, until: self.now + Duration::from_secs(5) };
-        (self.view.writes, self.view.reads) = (hold, hold);
-        self.view.reads_from = Some(Endpoint::Unix("r".into()));
-        self.publish();
-    }
-
-    /// The newest connection is set up by a replica.
-    pub(super) fn up_replica(&mut self) -> UpId {
-        let up = *self.opened.last().expect("one was opened");
-        assert!(self.asked(up).ends_with(ROLE));
-        self.answers(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");
-        up
-    }
-}
-
 #[test]
 fn reads_that_wait_are_served_by_a_replica_and_writes_and_what_is_behind_them_are_not() {
     let mut r = Rig::new(|_| {});
     r.grant();
     let all: Vec<ClientId> = (0..4).map(|_| r.client()).collect();
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     for (c, text) in all.iter().zip(["GET a|", "SET b 1|GET b|", "WATCH c|GET c|", "PING|SET d 1|"]) {
         r.says(*c, text);
     }

@@ -1,6 +1,6 @@
 //! What the model server does for each command.
 use super::super::resp::{bulk, tag_of};
-use super::{Blocked, Conn, DATABASES, Data, OK, Role, Server, error, int};
+use super::{Blocked, Conn, DATABASES, Data, OK, RENAMED, Role, Server, error, int};
 use pointsman_core::Now;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,6 +42,7 @@ impl Server {
             "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => self.transaction(now, conn, name, args),
             "SUBSCRIBE" | "UNSUBSCRIBE" => self.subscription(conn, name, args),
             "ROLE" => self.say_role(),
+            "COMMAND" => described(args),
             "MONITOR" => {
                 self.conn(conn).monitor = true;
                 OK.to_vec()
@@ -449,4 +450,14 @@ fn hello(c: &mut Conn, id: usize, args: &[Vec<u8>], locked: bool) -> Vec<u8> {
     bulk(&mut out, b"id");
     out.extend(int(id as i64));
     out
+}
+
+/// `COMMAND INFO name`: a command that was renamed tells its own name.
+fn described(args: &[Vec<u8>]) -> Vec<u8> {
+    match args.get(2) {
+        Some(name) if name.eq_ignore_ascii_case(RENAMED) => {
+            b"*1\r\n*7\r\n$3\r\nset\r\n:-3\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n*0\r\n".to_vec()
+        }
+        _ => b"*1\r\n*-1\r\n".to_vec(),
+    }
 }

@@ -1,0 +1,64 @@
+//! What is answered without asking the server, once nothing is owed.
+use super::client::Place;
+use super::intake::Routed;
+use super::{ClientId, How, Worker};
+use crate::command::Access;
+use crate::resp::reply;
+use crate::route::Here;
+use crate::session::{Ident, Tx, Watch};
+
+impl Worker {
+    pub(super) fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        let service = c.service;
+        let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        let text: &[u8] = match here {
+            Here::Quit => {
+                c.closing = true;
+                reply::OK
+            }
+            Here::Hangup => {
+                c.closing = true;
+                if c.unwritten().is_empty() {
+                    self.close_client(id, How::Gently);
+                }
+                return Routed::Taken;
+            }
+            Here::Reset => {
+                let place = core::mem::take(&mut c.place);
+                c.session.reset(upstream_user);
+                if let Place::Pinned(up) = place {
+                    self.close_up(up);
+                }
+                reply::RESET
+            }
+            Here::ExecLost => {
+                c.session.tx = Tx::None;
+                c.session.watch = Watch::None;
+                reply::EXECABORT_SWITCH
+            }
+            Here::DiscardLost => {
+                c.session.tx = Tx::None;
+                c.session.watch = Watch::None;
+                reply::OK
+            }
+            Here::QueuedLost => reply::QUEUED,
+            Here::WaitLost => reply::WAIT_LOST,
+        };
+        self.service(service).count(Access::Neither);
+        self.deliver(id, text);
+        Routed::Taken
+    }
+
+    pub(super) fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        if let Tx::Open(tx) = &mut c.session.tx {
+            tx.refused = true;
+        }
+        let service = c.service;
+        self.service(service).counters.refused += 1;
+        self.deliver(id, text);
+        Routed::Taken
+    }
+}

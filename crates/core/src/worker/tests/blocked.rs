@@ -1,0 +1,166 @@
+//! Pops that wait on a master that is deposed.
+use super::*;
+
+impl Rig {
+    /// Another node is granted; the present master answers, and is to be told to follow.
+    fn depose(&mut self) {
+        self.view.deposed = self.view.master.clone();
+        self.switch_to("n");
+    }
+}
+
+/// A client that waits for something to pop when another node is granted.
+fn deposed() -> (Rig, ClientId, UpId) {
+    let mut r = Rig::new(|p| p.upstream_idle = Duration::from_secs(100));
+    r.view.hold_max = Duration::from_secs(3);
+    let (c, up) = r.under_way("BLPOP l 5|");
+    r.depose();
+    (r, c, up)
+}
+
+#[test]
+fn a_pop_that_waits_on_a_deposed_master_is_asked_of_the_new_one_when_the_old_one_is_demoted() {
+    let (mut r, c, up) = deposed();
+    assert_eq!((r.hears(c), r.closed.contains(&Dst::Up(up))), (String::new(), false));
+    assert_eq!(r.only_read, [up]);
+    r.pass(998);
+    r.answers(up, UNBLOCKED);
+    let new = r.up();
+    assert_eq!((r.hears(c), r.asked(new)), (String::new(), requests("BLPOP l 4.001")));
+    assert!(r.closed.contains(&Dst::Up(up)));
+    r.answers(new, "*2|$1|l|$1|x|");
+    assert_eq!((r.hears(c), &r.signs[..]), ("*2|$1|l|$1|x|".into(), &[][..]));
+    assert_eq!(r.w.counters()[0].1.uncertain, 0);
+}
+
+#[test]
+fn so_is_one_for_which_nothing_came_there_in_its_time() {
+    for nothing in ["*-1|", "$-1|", "_|"] {
+        let (mut r, c, up) = deposed();
+        r.pass(2_000);
+        r.answers(up, nothing);
+        let new = r.up();
+        assert_eq!((r.hears(c), r.asked(new)), (String::new(), requests("BLPOP l 2.999")));
+    }
+}
+
+#[test]
+fn what_was_popped_from_a_deposed_master_is_not_shown() {
+    for answer in ["*2|$1|l|$1|x|", "-ERR something|", "+nonsense|"] {
+        let (mut r, c, up) = deposed();
+        r.answers(up, answer);
+        assert!(r.hears(c).starts_with("-UNCERTAIN the connection"), "{answer}");
+        assert!(r.closed.contains(&Dst::Up(up)));
+    }
+}
+
+#[test]
+fn nor_is_a_long_answer_while_it_arrives() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "BLMOVE a b LEFT LEFT 5|");
+    let up = r.up();
+    r.asked(up);
+    r.depose();
+    r.answers(up, &format!("$100000|{}", "x".repeat(90_000)));
+    assert_eq!(r.hears(c), "");
+    r.answers(up, &format!("{}|", "x".repeat(10_000)));
+    assert!(r.hears(c).starts_with("-UNCERTAIN the connection"));
+}
+
+#[test]
+fn nothing_more_is_sent_on_the_connection_of_a_pop_that_waits_on_a_deposed_master() {
+    let (mut r, c, up) = deposed();
+    r.says(c, "SET a 1|");
+    assert_eq!(r.asked(up), "");
+    r.pass(1_000);
+    r.answers(up, UNBLOCKED);
+    let new = r.up();
+    assert_eq!(r.asked(new), requests("BLPOP l 3.999|SET a 1"));
+}
+
+#[test]
+fn a_demotion_is_not_waited_for_for_ever_nor_past_the_next_switch() {
+    let (mut r, c, up) = deposed();
+    r.pass(2_999);
+    assert_eq!(r.hears(c), "");
+    r.pass(1);
+    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+
+    // The next switch changes nothing, unless it makes the same node master: its pops are its new term's.
+    let (mut r, c, up) = deposed();
+    r.pass(2_000);
+    r.switch_to("o");
+    assert_eq!(r.hears(c), "");
+    r.switch_to("m");
+    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+}
+
+#[test]
+fn a_deposed_master_that_is_lost_leaves_its_pops_uncertain() {
+    let (mut r, c, up) = deposed();
+    r.loses(up);
+    assert!(r.hears(c).starts_with("-UNCERTAIN"));
+    assert_eq!(r.signs, [], "it says nothing of the new one");
+}
+
+#[test]
+fn a_client_that_leaves_waits_for_no_demotion() {
+    let (mut r, c, up) = deposed();
+    r.w.eof(r.now, Dst::Client(c));
+    r.effects();
+    assert!(r.closed.contains(&Dst::Up(up)));
+    assert_eq!(r.w.clients(), 0);
+}
+
+#[test]
+fn only_a_pop_that_waits_alone_is_waited_for() {
+    for (says, uncertain) in [("BLPOP l 5|SET a 1|", 2), ("SET a 1|", 1), ("EVAL x 0|", 1), ("WAIT 1 0|", 1)]
+    {
+        let mut r = Rig::new(|_| {});
+        r.grant();
+        let c = r.client();
+        r.says(c, says);
+        let up = r.up();
+        r.asked(up);
+        r.depose();
+        assert!(r.closed.contains(&Dst::Up(up)), "{says}");
+        assert_eq!(r.w.counters()[0].1.uncertain, uncertain, "{says}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
+    // It does not answer when the next one is granted.
+    let mut r = Rig::new(|_| {});
+    let (c, up) = r.under_way("BLPOP l 5|");
+    r.switch_to("n");
+    r.pass(99);
+    assert_eq!(r.hears(c), "");
+    r.pass(1);
+    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+
+    // Later it does not answer any more, or has been demoted.
+    let (mut r, c, up) = deposed();
+    r.pass(500);
+    r.view.deposed = None;
+    r.publish();
+    r.pass(99);
+    assert_eq!(r.hears(c), "", "its last words may be on their way");
+    r.pass(1);
+    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+}
+
+#[test]
+fn what_a_demoted_master_has_said_of_a_pop_counts_although_its_role_was_seen_first() {
+    let mut r = Rig::new(|_| {});
+    let (c, up) = r.under_way("BLPOP l 5|");
+    r.view.master = None;
+    r.publish();
+    r.answers(up, UNBLOCKED);
+    assert_eq!(r.hears(c), "");
+    r.switch_to("n");
+    let new = r.up();
+    assert!(r.asked(new).starts_with("*3|$5|BLPOP|$1|l|$5|4.9"));
+}
