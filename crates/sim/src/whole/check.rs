@@ -11,6 +11,9 @@
 //! | 7 as if directly connected | `client`: nobody is closed; [`Check::finish`]: reads see their own session's writes | `worker_world/check`, and the differential tests |
 //! | 8 bounded | in time: everybody is served again, nobody waits behind open gates | in room: `worker_world` (`Worker::audit`); holds: `topology/check` |
 //! | 9 it explains itself | [`Check::explained`], [`Check::tells`]: whenever a gate or the grant changes an event is told, with a story that fits | `topology/stories` |
+//!
+//! Those who write past the proxies are asked of by `planned` alone: they carry no grant, and only a planned change of master
+//! must not lose what they wrote.
 use super::Report;
 use super::loss::Promotion;
 use super::net::{Near, Stamp};
