@@ -68,7 +68,11 @@ fn commands(forms: &[Form], talker: &Talker, random: &mut Random) -> Vec<usize> 
             3 => find("WATCH"),
             4..9 => find("EXEC"),
             9..30 if many => find("EXEC"),
-            _ => random.below(forms.len()),
+            _ => {
+                let n = random.below(forms.len());
+                // A server looks for what has waited long enough ten times a second only.
+                if forms[n].blocks() && random.percent(90) { random.below(forms.len()) } else { n }
+            }
         });
     }
     out

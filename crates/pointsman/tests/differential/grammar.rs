@@ -73,6 +73,11 @@ fn argument(doc: &Value) -> Argument {
 }
 
 impl Form {
+    /// Whether it may wait for others.
+    pub(crate) fn blocks(&self) -> bool {
+        self.arguments.iter().any(Argument::blocks)
+    }
+
     /// Says it somehow.
     pub(crate) fn say(&self, random: &mut Random) -> Command {
         let mut words: Vec<String> = self.name.split('|').map(str::to_owned).collect();
@@ -80,7 +85,7 @@ impl Form {
         Saying { random, keys: None }.all(&self.arguments, &mut words);
         if random.percent(12) {
             // What blocks is not told to block for long by mistake.
-            let odd = if self.arguments.iter().any(Argument::blocks) { &ODD[..3] } else { &ODD };
+            let odd = if self.blocks() { &ODD[..3] } else { &ODD };
             spoil(random, &mut words, fixed, odd);
         }
         if random.percent(10) {
