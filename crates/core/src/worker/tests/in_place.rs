@@ -74,13 +74,10 @@ fn small_requests_are_read_as_ever() {
 #[test]
 fn what_was_read_in_place_waits_at_a_closed_gate_like_all() {
     let (mut r, c, up) = Rig::with_large(|p| p.limits.in_place_from = 10);
-    let hold = Gate::Hold { since: r.now, until: r.now + Duration::from_secs(1) };
-    (r.view.writes, r.view.reads) = (hold, hold);
-    r.publish();
+    r.hold(true);
     assert_eq!(r.says_bytes(c, &wire("*3|$3|SET|$1|k|$6|second|")), 1);
     assert_eq!((r.asked(up), r.hears(c)), (String::new(), String::new()));
-    (r.view.writes, r.view.reads) = (Gate::Open, Gate::Open);
-    r.prove();
+    r.release();
     assert_eq!(r.asked(up), "*3|$3|SET|$1|k|$6|second|");
 }
 
