@@ -4,10 +4,13 @@ DEMO ?= --chaos --for 60s
 # What `make faults` plays: make faults FAULTS="--row F4 --rounds 5"
 FAULTS ?=
 
+# Which scripts `make test-clients` runs: make test-clients CLIENTS="--only redis_py,ioredis"
+CLIENTS ?=
+
 # With which servers `make test-servers` tests, as PACKAGE/SUITE of Debian; without, with Valkey 8 and 9 and Redis 8
 SERVERS ?=
 
-.PHONY: demo soak test test-servers bench faults lint
+.PHONY: demo soak test test-clients test-servers bench faults lint
 
 demo:
 	@scripts/need-redis
@@ -21,6 +24,12 @@ soak:
 test:
 	@scripts/need-redis
 	cargo test --workspace
+
+# Real client libraries, directly and through Pointsman; they are installed into target/clients.
+test-clients:
+	@scripts/need-redis
+	cargo build -p pointsman -p pointsman-clients
+	cargo run -q -p pointsman-clients -- $(CLIENTS)
 
 # The command table, the switches, and that replies are equal, with other servers than the installed one; each is fetched from Debian.
 test-servers:
@@ -36,4 +45,5 @@ faults:
 
 lint:
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path crates/clients/rust/Cargo.toml -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
