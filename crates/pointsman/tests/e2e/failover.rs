@@ -1,11 +1,10 @@
 //! Switches with real servers and Sentinels: planned, after a death, after a freeze, without Sentinels in sight, at start.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{
+    DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, role_and_increments, until,
+};
 use pointsman::client::Value;
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
-use scene::load::Load;
-use scene::{DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, role_and_increments, until};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
