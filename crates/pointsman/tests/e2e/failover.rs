@@ -94,13 +94,15 @@ fn masters_that_die_one_after_the_other_are_followed_and_so_is_a_new_count_of_ep
     tally.assert_sound();
     assert!(tally.uncertain <= 2 * WRITERS as u64 && tally.lost <= 2 * WRITERS as u64, "{tally:?}");
 
-    // As when the Sentinels are deployed anew: they begin again at epoch 0.
+    // As when the Sentinels are deployed anew: they begin again at epoch 0. All forget before the first begins again, or it would be
+    // told the old epoch.
     let (name, port) = (deployment.master_name(), deployment.nodes[third].port().to_string());
     let load = Load::start(proxy.listen, WRITERS, READERS);
     let term = proxy.term();
-    for sentinel in &deployment.sentinels {
-        sentinel.ask(&["SENTINEL", "REMOVE", name]).unwrap();
-        sentinel.ask(&["SENTINEL", "MONITOR", name, "127.0.0.1", &port, "2"]).unwrap();
+    for command in
+        [&["SENTINEL", "REMOVE", name][..], &["SENTINEL", "MONITOR", name, "127.0.0.1", &port, "2"]]
+    {
+        deployment.sentinels.iter().for_each(|sentinel| assert_eq!(sentinel.ask(command).unwrap(), ok()));
     }
     eventually("the new era is accepted", || proxy.count_events("era") > 0);
     proxy.wait_master(&deployment.nodes[third]);
