@@ -422,6 +422,8 @@ impl Worker {
         if let Place::Pinned(up) = c.place {
             let unclear = match route {
                 Route::Relay => true,
+                // Behind something, it may not be answered (`LaneKey::signs_in`).
+                Route::Probe { authenticates: true, .. } if c.session.tx == Tx::None => true,
                 // It will be lost.
                 _ if self.ups.get(up).is_some_and(|u| u.fenced) => true,
                 // Its time begins when it is sent.
@@ -496,11 +498,11 @@ impl Worker {
         }
     }
 
-    /// Whether a connection's ring takes another request.
+    /// Whether a connection takes another request: its ring has room, and nothing stands before an `AUTH`.
     pub(super) fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
         let Some(u) = self.ups.get(up) else { return Err(Routed::Blocked(Wait::Owed)) };
         let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
-        if u.ledger.len() >= most {
+        if u.ledger.len() >= most || u.key.signs_in() && !u.ledger.is_empty() {
             self.starve(id, up);
             return Err(Routed::Blocked(Wait::Room));
         }

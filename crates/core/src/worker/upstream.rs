@@ -42,6 +42,18 @@ pub struct LaneKey {
     pub db: u32,
 }
 
+impl LaneKey {
+    /// It carries nothing but `AUTH`, and `HELLO` with it. One at a time: behind another reply that is still to be sent, servers
+    /// since Redis 7.2 (and Valkey to 8) do not answer it when it fails, and all replies after that would be someone else's (acl.c,
+    /// `addAuthErrReply`; redis/redis#15640).
+    pub(super) fn signs_in(&self) -> bool {
+        self.class == Class::Probe && self.ident == IdentId::ANYBODY
+    }
+}
+
+/// So many connections that carry `AUTH` each worker opens at most.
+const SIGN_INS_MAX: usize = 16;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Connecting,
@@ -128,11 +140,18 @@ impl Worker {
         ident: Option<&Ident>,
         turn: u64,
     ) -> Option<UpId> {
-        let s = self.service(at.0);
-        let most = if key.class == Class::Probe { 1 } else { usize::from(s.policy.lanes_per_node.max(1)) };
-        let shard = &s.shards[usize::from(at.1.0)];
-        let there = shard.lanes.get(&key).map_or(&[][..], |v| &v[..]);
-        let i = (turn % most as u64) as usize;
+        let s = self.service_ref(at.0);
+        let there = s.shards[usize::from(at.1.0)].lanes.get(&key).map_or(&[][..], |v| &v[..]);
+        let of = |most: usize| (turn % most as u64) as usize;
+        let i = match key.class {
+            _ if key.signs_in() => {
+                let idle = |id: &UpId| self.ups.get(*id).is_some_and(|up| up.ledger.is_empty());
+                let full = there.len() >= SIGN_INS_MAX;
+                there.iter().position(idle).unwrap_or(if full { of(SIGN_INS_MAX) } else { there.len() })
+            }
+            Class::Probe => 0,
+            _ => of(usize::from(s.policy.lanes_per_node.max(1))),
+        };
         if i < there.len() {
             return Some(there[i]);
         }

@@ -389,3 +389,50 @@ fn a_replica_that_fails_is_no_sign_and_is_left_alone_for_a_while() {
     let up = r.up();
     assert_eq!(r.asked(up), requests("GET a"));
 }
+
+#[test]
+fn nothing_stands_before_an_auth_on_its_connection_because_it_would_not_be_answered_there() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let auth = "AUTH u p|";
+    let mut ups = Vec::new();
+    for n in 1..=16 {
+        let c = r.client();
+        r.says(c, auth);
+        assert_eq!(r.opened.len(), n, "each has a connection");
+        let up = r.up();
+        assert_eq!(r.asked(up), requests("AUTH u p"));
+        ups.push((c, up));
+    }
+    let more: Vec<ClientId> = (0..32).map(|_| r.client()).collect();
+    more.iter().for_each(|c| r.says(*c, auth));
+    assert_eq!(r.opened.len(), 16, "their number is bounded");
+    assert!(ups.iter().all(|(_, up)| r.w.gather(r.now, Dst::Up(*up)).is_empty()));
+    for _ in 0..3 {
+        for (_, up) in &ups {
+            r.answers(*up, "-WRONGPASS no|");
+            let next = r.asked(*up);
+            assert!(next.is_empty() || next == requests("AUTH u p"), "one at a time: {next}");
+        }
+    }
+    for c in ups.iter().map(|(c, _)| c).chain(&more) {
+        assert_eq!(r.hears(*c), "-WRONGPASS no|");
+    }
+    let c = r.client();
+    r.says(c, auth);
+    assert_eq!(r.opened.len(), 16, "one that owes nothing is taken");
+}
+
+#[test]
+fn an_auth_of_a_session_with_a_connection_of_its_own_waits_for_what_was_asked_before() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "WATCH k|AUTH u p|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("WATCH k"));
+    r.answers(up, "+OK|");
+    assert_eq!(r.asked(up), requests("AUTH u p"));
+    r.answers(up, "-WRONGPASS no|");
+    assert_eq!(r.hears(c), "+OK|-WRONGPASS no|");
+}
