@@ -154,6 +154,13 @@ fn random_limits(rng: &mut Rng) -> Limits {
     if rng.chance(10) {
         limits.client_output_hard = limits.client_output_soft + rng.between(100, 3000) as usize;
     }
+    if rng.chance(20) {
+        limits.subscriber_output_hard = rng.between(100, 3000) as usize;
+    }
+    if rng.chance(20) {
+        limits.subscriber_output_soft = rng.between(50, 1000) as usize;
+        limits.subscriber_output_time = Duration::from_millis(rng.between(1, 2000));
+    }
     if rng.chance(60) {
         limits.in_flight_max = rng.between(1, 20) as u32;
     }
@@ -168,7 +175,13 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     policy.connect_timeout = Duration::from_millis(rng.between(30, 500));
     policy.retry = [Retry::Reads, Retry::Reads, Retry::None][rng.index(3)];
     if kind == Kind::Calm {
-        policy.limits.client_output_hard = Limits::default().client_output_hard;
+        // Nobody is closed for what it does not read.
+        let Limits { client_output_hard, subscriber_output_hard, subscriber_output_soft, .. } =
+            Limits::default();
+        let limits = &mut policy.limits;
+        limits.client_output_hard = client_output_hard;
+        limits.subscriber_output_hard = subscriber_output_hard;
+        limits.subscriber_output_soft = subscriber_output_soft;
         return policy;
     }
     policy.pass_readonly = rng.chance(10);
