@@ -1,50 +1,13 @@
 //! What sessions cost upstream, and that those who leave, or do not read, are nobody else's trouble.
 mod harness;
 
+use harness::observer::{Observer, said, undisturbed};
 use harness::raw::{Raw, request, shown};
 use harness::{Proxy, Server, eventually};
-use pointsman::client::{Client, Value};
+use pointsman::client::Value;
 use pointsman::sandbox::deployment::Options;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-/// A connection to the server that counts the others.
-struct Observer(Client);
-
-impl Observer {
-    fn of(server: &Server) -> Observer {
-        Observer(server.connect())
-    }
-
-    fn ask(&mut self, args: &[&str]) -> String {
-        self.0.ask(args).expect("an answer").text().unwrap_or_default()
-    }
-
-    fn field(&mut self, section: &str, field: &str) -> u64 {
-        let text = self.ask(&["INFO", section]);
-        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value.expect("the field").trim().parse().expect("a number")
-    }
-
-    /// Connections that the server has accepted since it began.
-    fn accepted(&mut self) -> u64 {
-        self.field("stats", "total_connections_received")
-    }
-
-    /// Connections that there are, without this one.
-    fn connections(&mut self) -> usize {
-        self.ask(&["CLIENT", "LIST"]).lines().count() - 1
-    }
-
-    fn blocked(&mut self) -> u64 {
-        self.field("clients", "blocked_clients")
-    }
-
-    fn get(&mut self, key: &str) -> String {
-        self.ask(&["GET", key])
-    }
-}
+use std::time::Duration;
 
 /// A server, the proxy with one worker before it, and who counts.
 fn start(options: &Options) -> (Server, Proxy, Observer) {
@@ -52,47 +15,6 @@ fn start(options: &Options) -> (Server, Proxy, Observer) {
     let proxy = Proxy::start(&server, &["--workers", "1"]);
     let observer = Observer::of(&server);
     (server, proxy, observer)
-}
-
-fn said(client: &mut Raw, line: &str) -> String {
-    shown(&client.call(&line.split(' ').collect::<Vec<_>>()))
-}
-
-/// Uses the proxy while others misbehave: each reply must be its own, and none may take long.
-fn undisturbed(proxy: &Proxy, misbehave: impl FnOnce()) {
-    let (over, slowest) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for i in 0..2 {
-            let (over, slowest) = (&over, &slowest);
-            scope.spawn(move || {
-                let mut client = Raw::connect(proxy.addr());
-                let mut round = 0;
-                loop {
-                    let begin = Instant::now();
-                    assert_eq!(said(&mut client, &format!("SET by:{i} {round}")), "+OK\\r\\n");
-                    let value = format!("{round}");
-                    let want = format!("${}\\r\\n{value}\\r\\n", value.len());
-                    assert_eq!(said(&mut client, &format!("GET by:{i}")), want);
-                    slowest.fetch_max(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
-                    round += 1;
-                    if over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                }
-            });
-        }
-        // However this ends, the others must.
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _end = End(&over);
-        misbehave();
-    });
-    let slowest = slowest.load(Ordering::Relaxed);
-    assert!(slowest < 2_000, "a bystander waited {slowest} ms");
 }
 
 #[test]
