@@ -253,7 +253,8 @@ impl Check {
             let up = self.ups.get_mut(&link).expect("looked up above");
             let first = !std::mem::take(&mut up.judged);
             let setup = !up.ready;
-            up.relays |= name == b"MONITOR";
+            up.relays |= name == b"MONITOR"
+                || name == b"CLIENT" && all[at..(at + len).min(all.len())].windows(5).any(|w| w == b"REPLY");
             up.ready |= name == b"ROLE" && whole && at + len <= end;
             if first {
                 up.sent.push_back(Sent { tag: t, reply_end: None });

@@ -654,6 +654,8 @@ impl World {
                 self.check.transaction(tx)?;
             }
             self.report.count("commands answered", c.heard.len() as u64);
+            self.report.count("messages for patterns", c.by_pattern);
+            self.report.count("clients that turn replies off", u64::from(c.counts_none()));
         }
         self.check.finish(&mut self.report)?;
         if self.kind == Kind::Calm {
