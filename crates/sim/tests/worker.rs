@@ -57,6 +57,7 @@ fn without_faults_the_worker_answers_as_the_server_does() {
         &report,
         &[
             "clients that move",
+            "clients that turn them on again",
             "commands answered",
             "executed",
             "executed in transactions",

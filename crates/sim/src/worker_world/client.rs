@@ -97,6 +97,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 struct OpenTx {
     queued: Vec<(u32, What, State)>,
+    /// A command of it was no command, or refused: it must not be executed.
+    bad: bool,
     /// The database that the next queued command runs in.
     db: u32,
 }
@@ -130,6 +132,8 @@ pub(super) struct Client {
     pub(super) subs: BTreeSet<Vec<u8>>,
     session_id: Option<i64>,
     monitors: bool,
+    /// What it got that it does not count.
+    pub(super) uncounted: Vec<u8>,
     /// Messages that it got for a pattern.
     pub(super) by_pattern: u64,
     half_closed: bool,
@@ -175,6 +179,7 @@ impl Client {
             subs: BTreeSet::new(),
             session_id: None,
             monitors: false,
+            uncounted: Vec::new(),
             by_pattern: 0,
             half_closed: false,
             unsure_to: 0,
@@ -283,6 +288,7 @@ impl Client {
         while at < self.input.len() {
             if self.monitors && self.pending.is_empty() {
                 // From here on bytes are not counted.
+                self.uncounted.extend_from_slice(&self.input[at..]);
                 at = self.input.len();
                 break;
             }
@@ -442,12 +448,16 @@ impl Client {
             What::Eval | What::Evalsha => v.is_bulk(&tag),
             What::Get => matches!(v, Value::Bulk(_) | Value::Nil),
             What::Lrange => matches!(v, Value::Array(_)),
-            What::Set | What::Multi | What::Watch | What::Unwatch | What::Quit | What::Monitor => ok,
+            What::Set | What::Multi | What::Watch | What::Unwatch | What::Quit => ok,
+            // Garbage that comes before it was sent is passed on uncounted, too.
+            What::Monitor => ok || self.faults,
             What::Select(_) | What::Auth(..) | What::Setname(_) => ok,
             What::Incr => v == Value::Int(1),
             What::Append | What::Rpush | What::Publish | What::Wait => matches!(v, Value::Int(_)),
             What::Blpop { .. } => matches!(&v, Value::Array(a) if a.len() == 2) || v == Value::Nil,
-            What::Exec => matches!(v, Value::Array(_) | Value::Nil) && self.tx.is_some(),
+            What::Exec => {
+                matches!(v, Value::Array(_) | Value::Nil) && self.tx.as_ref().is_some_and(|tx| !tx.bad)
+            }
             What::Discard => ok && self.tx.is_some(),
             What::Hello { .. } => matches!(v, Value::Array(_) | Value::Map(_)),
             What::ClientId => matches!(&v, Value::Int(n) if self.session_id.is_none_or(|id| id == *n)),
@@ -500,7 +510,7 @@ impl Client {
                 }
             }
             What::Setname(n) => self.state.name = n.clone(),
-            What::Multi => self.tx = Some(OpenTx { queued: Vec::new(), db: self.state.db }),
+            What::Multi => self.tx = Some(OpenTx { queued: Vec::new(), bad: false, db: self.state.db }),
             What::Watch => self.watching.push(Tag { client: self.id, seq: cmd.seq }),
             What::Unwatch => self.watching.clear(),
             What::Exec | What::Discard => return self.end_tx(v),
@@ -619,6 +629,9 @@ impl Client {
         if !legit {
             return Err(self.told(&format!("got -{text} for command {} {:?}", cmd.seq, cmd.what)));
         }
+        if let Some(tx) = &mut self.tx {
+            tx.bad |= matches!(cmd.what, What::Unknown | What::Refused) && !is("UNCERTAIN ");
+        }
         if matches!(cmd.what, What::Exec) && in_tx {
             if is("MASTERDOWN no master") {
                 return Err(self.told("is told MASTERDOWN for EXEC, which leaves the transaction open"));
@@ -653,7 +666,7 @@ impl Client {
         // How many replicas there are, a server that is alone does not know.
         matches!(
             self.script[seq as usize].what,
-            What::ClientId | What::Hello { .. } | What::Exec | What::Wait
+            What::ClientId | What::Hello { .. } | What::Exec | What::Wait | What::Publish
         )
     }
 }

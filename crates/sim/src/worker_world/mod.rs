@@ -204,7 +204,7 @@ fn random_manner(rng: &mut Rng, kind: Kind) -> Manner {
         attention: [5, 50, 100][rng.index(3)],
         leaves_after: (!calm && rng.chance(15)).then(|| rng.between(1, 30) as u32),
         half_closes: !calm && rng.chance(10),
-        lingers_to: Now::from_millis(if calm { 0 } else { rng.between(500, 6_000) }),
+        lingers_to: Now::from_millis(if calm { 200 } else { rng.between(500, 6_000) }),
     }
 }
 
@@ -656,6 +656,10 @@ impl World {
             self.report.count("commands answered", c.heard.len() as u64);
             self.report.count("messages for patterns", c.by_pattern);
             self.report.count("clients that turn replies off", u64::from(c.counts_none()));
+            self.report.count(
+                "clients that turn them on again",
+                u64::from(c.counts_none() && !c.uncounted.is_empty()),
+            );
         }
         self.check.finish(&mut self.report)?;
         if self.kind == Kind::Calm {
@@ -710,6 +714,11 @@ impl World {
                 server.tick(now);
                 let (out, _) = server.output(0);
                 alone.hear(now, &out)?;
+            }
+            // Unless it stopped before.
+            if alone.next == alone.script.len() && !alone.uncounted.starts_with(&c.uncounted) {
+                let (got, want) = (c.uncounted.escape_ascii(), alone.uncounted.escape_ascii());
+                return Err(format!("(4) client {} got {got} uncounted, directly {want}", c.id));
             }
             for ((seq, got), (same, want)) in c.heard.iter().zip(&alone.heard) {
                 if seq != same || got != want && !c.is_own(*seq) {

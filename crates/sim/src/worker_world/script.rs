@@ -111,7 +111,7 @@ pub(super) const SHA: &[u8] = b"a0f1490a20d0211c997b44bc357e1972deab8ae3";
 /// What a script may contain.
 #[derive(Clone, Debug)]
 pub(super) struct Style {
-    /// Keys, lists and channels are the client's own.
+    /// Keys and lists are the client's own.
     pub(super) private: bool,
     /// The default user needs a password.
     pub(super) locked: bool,
@@ -147,7 +147,7 @@ pub(super) fn script(rng: &mut Rng, client: u32, style: &Style) -> Vec<Cmd> {
         }
         3 if !style.private => w.push(What::Monitor, &[b"MONITOR"]),
         4..=8 if !style.private => drop(w.subscribe()),
-        9 | 10 if !style.private => w.without_replies(),
+        9 | 10 => w.without_replies(),
         11..=13 => {
             // It ends in the middle of whatever it does.
             let most = w.out.len() as u64;
@@ -187,6 +187,11 @@ impl Writer<'_> {
         let n = self.rng.below(of);
         let owner = if self.style.private { format!("c{}:", self.client) } else { String::new() };
         format!("{owner}{kind}{n}").into_bytes()
+    }
+
+    /// A channel, which is everybody's.
+    fn channel(&mut self, of: u64) -> Vec<u8> {
+        format!("ch{}", self.rng.below(of)).into_bytes()
     }
 
     fn key(&mut self) -> Vec<u8> {
@@ -260,7 +265,7 @@ impl Writer<'_> {
                 self.push(What::Rpush, &[b"RPUSH", &list, &tag]);
             }
             _ => {
-                let channel = self.name("ch", 2);
+                let channel = self.channel(2);
                 self.push(What::Publish, &[b"PUBLISH", &channel, &tag]);
             }
         }
@@ -290,6 +295,8 @@ impl Writer<'_> {
             self.push(What::Reply, &[b"CLIENT", b"REPLY", how]);
             for _ in 0..self.rng.below(6) {
                 self.simple();
+                // How many hear it depends on others.
+                self.out.pop_if(|cmd| self.style.private && cmd.what == What::Publish);
             }
         }
     }
@@ -411,7 +418,7 @@ impl Writer<'_> {
 
     fn subscribe(&mut self) -> Vec<Vec<u8>> {
         let patterns = self.rng.chance(30);
-        let mut channels: Vec<Vec<u8>> = (0..self.rng.between(1, 3)).map(|_| self.name("ch", 3)).collect();
+        let mut channels: Vec<Vec<u8>> = (0..self.rng.between(1, 3)).map(|_| self.channel(3)).collect();
         if patterns {
             channels.iter_mut().for_each(|name| *name = [PATTERN, &name[..]].concat());
         }
