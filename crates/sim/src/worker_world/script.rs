@@ -454,7 +454,11 @@ impl Writer<'_> {
         }
         let all = self.rng.chance(50);
         let (patterns, channels): (Vec<_>, Vec<_>) = channels.into_iter().partition(|name| is_pattern(name));
-        for (word, mut names) in [(&b"UNSUBSCRIBE"[..], channels), (b"PUNSUBSCRIBE", patterns)] {
+        let mut both = [(&b"UNSUBSCRIBE"[..], channels), (b"PUNSUBSCRIBE", patterns)];
+        if self.rng.chance(50) {
+            both.reverse();
+        }
+        for (word, mut names) in both {
             if names.is_empty() {
                 continue;
             }
