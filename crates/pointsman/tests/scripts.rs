@@ -58,6 +58,21 @@ fn who_comes_while_a_script_runs_is_told_that_the_server_is_busy() {
     assert_eq!(said(&mut other, "GET k"), "$3\\r\\nnew\\r\\n");
 }
 
+/// A node that runs a script answers Pointsman's own questions no more than others', so commands wait. The script can be ended.
+#[test]
+fn a_script_can_be_ended_when_commands_wait_because_of_it() {
+    let (_server, proxy) = start();
+    let mut runner = Raw::connect(proxy.addr());
+    assert_eq!(said(&mut runner, "SET k v"), "+OK\\r\\n");
+    runner.send(&request(&["EVAL", "while true do end", "0"]));
+    eventually("commands wait", || proxy.said().contains("event=\"hold\""));
+    let (mut reader, mut killer) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+    reader.send(b"GET k\r\n");
+    assert_eq!(said(&mut killer, "SCRIPT KILL"), "+OK\\r\\n");
+    assert!(shown(&runner.reply()).contains("killed by user"));
+    assert_eq!(reader.reply(), b"$1\r\nv\r\n");
+}
+
 #[test]
 fn scripts_that_fail_or_wait_answer_as_directly() {
     script::hold(

@@ -501,3 +501,35 @@ fn long_arrays_on_a_pinned_connection_are_passed_on_while_they_arrive() {
     r.says(c, "MULTI|");
     assert_eq!(r.asked(up), requests("MULTI"), "the connection was given back");
 }
+
+#[test]
+fn a_script_can_be_ended_while_commands_wait_but_not_on_a_master_of_an_older_term() {
+    for reads in [false, true] {
+        let mut r = Rig::new(|_| {});
+        r.grant();
+        let (runs, kills) = (r.client(), r.client());
+        r.says(runs, "EVAL s 0|");
+        let lane = r.up();
+        r.asked(lane);
+        r.hold(reads);
+        r.says(kills, "SCRIPT KILL|SET a 1|");
+        let probe = r.up();
+        assert_eq!(r.asked(probe), requests("SCRIPT KILL"));
+        r.answers(probe, "+OK|");
+        assert_eq!((r.hears(kills), r.asked(lane)), ("+OK|".into(), ROLE.into()));
+        r.says(runs, "FUNCTION KILL|");
+        r.answers(lane, "-ERR killed|");
+        assert_eq!(r.asked(probe), requests("FUNCTION KILL"));
+        r.answers(probe, "-NOTBUSY no|");
+        // Once the hold has run out, too; but not once the grant has ended.
+        r.pass(1_500);
+        r.says(runs, "SCRIPT KILL|");
+        let probe = if reads { r.up() } else { probe };
+        assert_eq!(r.asked(probe), requests("SCRIPT KILL"));
+        r.view.master = None;
+        r.publish();
+        let late = r.client();
+        r.says(late, "SCRIPT KILL|");
+        assert_eq!(r.hears(late).split(' ').next(), Some("-MASTERDOWN"));
+    }
+}
