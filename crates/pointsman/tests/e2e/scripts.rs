@@ -46,14 +46,17 @@ fn who_comes_while_a_script_runs_is_told_that_the_server_is_busy() {
     assert_eq!(said(&mut runner, "SET k old"), "+OK\\r\\n");
     let script =
         "redis.call('SET', 'k', 'new') while redis.call('TIME')[1] - ARGV[1] < 4 do end return 'done'";
-    let time = observer.0.ask(&["TIME"]).expect("TIME").items()[0].text().expect("seconds");
-    runner.send(&request(&["EVAL", script, "0", &time]));
     // In a database of its own: over a connection on which the script does not run.
     let mut other = Raw::connect(proxy.addr());
-    eventually("the server is busy", || said(&mut other, "SELECT 1").starts_with("-BUSY "));
+    assert_eq!(said(&mut other, "SELECT 1"), "+OK\\r\\n");
+    assert_eq!(said(&mut other, "SET k other"), "+OK\\r\\n");
+    let time = observer.0.ask(&["TIME"]).expect("TIME").items()[0].text().expect("seconds");
+    runner.send(&request(&["EVAL", script, "0", &time]));
+    eventually("the server is busy", || said(&mut other, "GET k").starts_with("-BUSY "));
     assert!(said(&mut other, "SCRIPT KILL").starts_with("-UNKILLABLE "));
     assert_eq!(runner.reply(), b"$4\r\ndone\r\n");
-    assert_eq!(said(&mut other, "GET k"), "$3\\r\\nnew\\r\\n");
+    assert_eq!(said(&mut runner, "GET k"), "$3\\r\\nnew\\r\\n");
+    assert_eq!(said(&mut other, "GET k"), "$5\\r\\nother\\r\\n");
 }
 
 /// A node that runs a script answers Pointsman's own questions no more than others', so commands wait. The script can be ended.

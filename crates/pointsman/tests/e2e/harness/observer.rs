@@ -1,6 +1,6 @@
 //! Who looks on: a connection to the server that counts the others, and clients of the proxy that must not notice what others do.
 use super::raw::{Raw, shown};
-use super::{Proxy, Server};
+use super::{DEADLINE, Proxy, Server};
 use pointsman::client::Client;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -86,5 +86,6 @@ pub fn undisturbed(proxy: &Proxy, misbehave: impl FnOnce()) {
         misbehave();
     });
     let slowest = slowest.load(Ordering::Relaxed);
-    assert!(slowest < 2_000, "a bystander waited {slowest} ms");
+    // A machine that does other things as well takes its time; whoever waits for others waits until the deadline.
+    assert!(slowest < DEADLINE.as_millis() as u64 / 2, "a bystander waited {slowest} ms");
 }
