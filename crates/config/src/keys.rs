@@ -444,6 +444,15 @@ pub const KEYS: &[Key] = &[
     Key::new(Limits, "client_output_hard", Size(16 * KIB, 16 * GIB), "\"32MiB\"",
         "A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`). The default is room for one reply of the largest size.")
         .default("\"640MiB\""),
+    Key::new(Limits, "subscriber_output_hard", Size(16 * KIB, 16 * GIB), "\"64MiB\"",
+        "A subscriber that leaves this much unread is closed (Redis: `client-output-buffer-limit pubsub`, whose defaults these three are).")
+        .default("\"32MiB\""),
+    Key::new(Limits, "subscriber_output_soft", Size(16 * KIB, 16 * GIB), "\"16MiB\"",
+        "A subscriber that leaves more than this unread for `subscriber_output_time`, or when its connection to its server is lost, is closed. At most `subscriber_output_hard`.")
+        .default("\"8MiB\""),
+    Key::new(Limits, "subscriber_output_time", Duration(S, H), "\"10s\"",
+        "For so long a subscriber may leave more than `subscriber_output_soft` unread.")
+        .default("\"60s\""),
     Key::new(Limits, "in_flight", Count(1, 1_000_000), "256",
         "Most commands of one client that are sent and not answered. Its further ones wait.")
         .default("1024"),

@@ -384,6 +384,9 @@ fn read_limits(table: &Table<'_>, limits: &mut Limits) {
     table.number("client_input", &mut limits.client_input_max);
     table.number("client_output_soft", &mut limits.client_output_soft);
     table.number("client_output_hard", &mut limits.client_output_hard);
+    table.number("subscriber_output_hard", &mut limits.subscriber_output_hard);
+    table.number("subscriber_output_soft", &mut limits.subscriber_output_soft);
+    table.duration("subscriber_output_time", &mut limits.subscriber_output_time);
     table.number("in_flight", &mut limits.in_flight_max);
     table.number("upstream_queue", &mut limits.ring_max);
     table.number("subscriptions", &mut limits.subs_max);
@@ -395,6 +398,12 @@ fn read_limits(table: &Table<'_>, limits: &mut Limits) {
         ("stream_from", limits.stream_from, "client_input", limits.client_input_max),
         ("stream_from", limits.stream_from, "upstream_queue", limits.ring_max),
         ("client_output_soft", limits.client_output_soft, "client_output_hard", limits.client_output_hard),
+        (
+            "subscriber_output_soft",
+            limits.subscriber_output_soft,
+            "subscriber_output_hard",
+            limits.subscriber_output_hard,
+        ),
     ];
     for (small, lower, large, upper) in ordered {
         if lower > upper {

@@ -67,7 +67,8 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
         (
             "[service.limits]\nfoo = 1",
             "p.toml:6:1: unknown key \"foo\" in [service.limits]; there are bulk, args, inline, depth, stream_from, \
-             client_input, client_output_soft, client_output_hard, in_flight, upstream_queue, subscriptions, scripts",
+             client_input, client_output_soft, client_output_hard, subscriber_output_hard, subscriber_output_soft, \
+             subscriber_output_time, in_flight, upstream_queue, subscriptions, scripts",
         ),
         (
             "hold = \"3\"",
@@ -97,6 +98,11 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
             "limits = { client_output_soft = \"2MiB\", client_output_hard = \"1MiB\" }",
             "p.toml:5:12: `limits.client_output_soft` (2MiB) is larger than `limits.client_output_hard` (1MiB); \
              write `client_output_soft` and `client_output_hard` in that order of size",
+        ),
+        (
+            "limits.subscriber_output_hard = \"1MiB\"",
+            "p.toml:5:8: `limits.subscriber_output_soft` (8MiB) is larger than `limits.subscriber_output_hard` (1MiB); \
+             write `subscriber_output_soft` and `subscriber_output_hard` in that order of size",
         ),
         (
             "limits.client_input = \"64KiB\"",

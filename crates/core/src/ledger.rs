@@ -122,6 +122,13 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Whether it ends a script, or a function.
+    pub fn kills(&self) -> bool {
+        self.entry.is_some_and(|e| e.act == Act::Kill)
+    }
+}
+
 /// How much of a request was given to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sent {

@@ -69,6 +69,13 @@ pub struct Limits {
     pub client_output_soft: usize,
     /// A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`).
     pub client_output_hard: usize,
+    /// A subscriber that leaves this much unread is closed: unlike others it is sent more whether it asks or not (Redis:
+    /// `client-output-buffer-limit pubsub`).
+    pub subscriber_output_hard: usize,
+    /// So is one that leaves more than this much unread …
+    pub subscriber_output_soft: usize,
+    /// … for so long.
+    pub subscriber_output_time: Duration,
     /// Most commands of one client that are sent and not answered.
     pub in_flight_max: u32,
     /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent), before the
@@ -95,6 +102,9 @@ impl Default for Limits {
             client_input_max: 1 << 20,
             client_output_soft: 1 << 20,
             client_output_hard: 640 << 20,
+            subscriber_output_hard: 32 << 20,
+            subscriber_output_soft: 8 << 20,
+            subscriber_output_time: Duration::from_secs(60),
             in_flight_max: 1024,
             ring_max: 16 << 20,
             subs_max: 1 << 20,

@@ -57,6 +57,7 @@ fn without_faults_the_worker_answers_as_the_server_does() {
         &report,
         &[
             "clients that move",
+            "clients that turn them on again",
             "commands answered",
             "executed",
             "executed in transactions",
@@ -82,6 +83,7 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "clients that half-close",
             "clients that leave in the middle",
             "clients lost",
+            "clients that turn replies off",
             "clients that are to move",
             "clients that move",
             "commands answered",
@@ -102,6 +104,7 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "masters that cannot be reached",
             "masters that load",
             "masters that stop",
+            "messages for patterns",
             "not durable",
             "no master",
             "reads held back",

@@ -98,7 +98,9 @@ impl Worker {
             if replica && shard.view.reads_from.as_ref() != Some(&up.endpoint) {
                 return Err(format!("{id:?} goes to a replica that serves no reads"));
             }
-            let ours = |s: &Slot| matches!(s.apply, Apply::Name | Apply::Resubscribe) || s.apply.proves();
+            let ours = |s: &Slot| {
+                matches!(s.apply, Apply::Name | Apply::Resubscribe) || s.apply.proves() || s.kills()
+            };
             let kept_back = |s: &&Slot| !replica && !shard.was_open(access(s)) && !ours(s);
             // What has begun to stream cannot be taken back, nor what passes uncounted.
             let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);

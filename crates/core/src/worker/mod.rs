@@ -122,6 +122,17 @@ pub enum Event {
     Sign(Sign),
     /// Commands that may write were sent to the master of this service; told again as long as it goes on.
     Writes(ServiceId),
+    /// A client was closed for what it left unread.
+    Overrun {
+        /// The name of its service.
+        service: Arc<str>,
+        /// Its session's id.
+        session: u64,
+        /// How many bytes.
+        unread: usize,
+        /// What it may leave.
+        limit: OutputLimit,
+    },
     /// A server refused to set a connection up (a password, a permission, too many connections …).
     SetupFailed {
         /// The name of its service.
@@ -131,6 +142,36 @@ pub enum Event {
         /// What it said.
         error: Box<str>,
     },
+}
+
+/// A limit on what a client leaves unread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutputLimit {
+    /// `client_output_hard`.
+    Client,
+    /// `subscriber_output_hard`.
+    Subscriber,
+    /// `subscriber_output_soft`, for `subscriber_output_time`.
+    SubscriberForLong,
+    /// `subscriber_output_soft`, when the connection to its server was lost: it would go on without what it missed, and a
+    /// server may have closed it for being slow.
+    SubscriberLost,
+}
+
+impl OutputLimit {
+    /// What the client did, for a person.
+    pub fn label(self) -> &'static str {
+        match self {
+            OutputLimit::Client => "more than `limits.client_output_hard`",
+            OutputLimit::Subscriber => "more than `limits.subscriber_output_hard`",
+            OutputLimit::SubscriberForLong => {
+                "more than `limits.subscriber_output_soft` for `limits.subscriber_output_time`"
+            }
+            OutputLimit::SubscriberLost => {
+                "more than `limits.subscriber_output_soft`, when the connection to its server was lost"
+            }
+        }
+    }
 }
 
 /// Why a client is not accepted: what to tell it before it is closed.

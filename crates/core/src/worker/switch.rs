@@ -88,9 +88,15 @@ impl Shard {
 
     /// Whether a connection of `term` may still be asked how far its node has come, although commands wait.
     pub(super) fn may_ask(&self, term: Term, now: Now) -> bool {
-        let leased = self.view.writes_until.is_none_or(|t| now < t);
         let waits = self.last[0] == Pass::Wait && self.gates(now) == self.last;
-        term == self.view.term && self.view.master.is_some() && leased && waits
+        waits && self.may_kill(term, now)
+    }
+
+    /// Whether a script may be ended over a connection of `term`, although commands wait: it may be what the node does instead of
+    /// answering, and nobody else can end it.
+    pub(super) fn may_kill(&self, term: Term, now: Now) -> bool {
+        let leased = self.view.writes_until.is_none_or(|t| now < t);
+        term == self.view.term && self.view.master.is_some() && leased
     }
 
     /// What the gate for writes was at the last look.

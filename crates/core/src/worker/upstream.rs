@@ -428,15 +428,17 @@ impl Worker {
                         }
                     }
                     [true, true] => up.ledger.unsent(),
-                    [false, false] if shard.may_ask(up.term, now) && !up.relay => {
-                        up.ledger.unsent_while(|slot| slot.apply.proves())
-                    }
-                    [false, false] => &[],
                     _ if up.relay => &[],
-                    [writes, reads] => up.ledger.unsent_while(|slot| match access(slot) {
-                        Access::Write => writes,
-                        _ => reads,
-                    }),
+                    [writes, reads] => {
+                        let asks = shard.may_ask(up.term, now);
+                        let kills = shard.may_kill(up.term, now);
+                        up.ledger.unsent_while(|slot| match access(slot) {
+                            _ if slot.apply.proves() => asks || reads,
+                            _ if slot.kills() => kills,
+                            Access::Write => writes,
+                            _ => reads,
+                        })
+                    }
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_error, ok};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use redis::{Commands, ConnectionInfo, IntoConnectionInfo, Msg, PubSub};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn start(options: Options, rest: &str) -> (Deployment, Proxy) {
@@ -223,6 +224,39 @@ fn a_blocked_read_of_new_entries_misses_none_that_were_added_before_it_was_asked
     let entries = read.items()[0].items()[1].items();
     assert_eq!(entries.len(), 1, "{read:?}");
     assert_eq!(entries[0].items()[1].items()[1], bulk("in between"));
+}
+
+/// A cursor is of one server's tables. Another takes it without an error, as it takes any number; that nothing is missed holds only
+/// of a scan that begins anew.
+#[test]
+fn a_cursor_of_the_old_master_is_taken_by_the_new_one_and_a_new_scan_finds_all() {
+    const KEYS: usize = 1_000;
+    let (deployment, proxy) = start(Options::default(), "");
+    let mut client = proxy.client();
+    let fill = "for i = 1, ARGV[1] do redis.call('SET', 'key:' .. i, i) end";
+    client.call(&["EVAL", fill, "0", &KEYS.to_string()]).unwrap();
+    let mut page = |cursor: &str| {
+        let reply = client.ask(&["SCAN", cursor, "COUNT", "100"]).unwrap();
+        let keys: Vec<String> = reply.items()[1].items().iter().filter_map(Value::text).collect();
+        (reply.items()[0].text().unwrap(), keys)
+    };
+    let (old_cursor, _) = page("0");
+    assert_ne!(old_cursor, "0");
+    eventually("the replicas have it", || (1..3).all(|n| deployment.in_sync(n, 0)));
+    planned_failover(&deployment, &proxy, 0);
+    for begin in [&*old_cursor, "0"] {
+        let (mut cursor, mut found) = (begin.to_owned(), BTreeSet::new());
+        loop {
+            let (next, keys) = page(&cursor);
+            found.extend(keys);
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert!(found.iter().all(|key| key.starts_with("key:")));
+        assert!(begin != "0" || found.len() == KEYS, "{} of {KEYS}", found.len());
+    }
 }
 
 #[test]

@@ -342,7 +342,10 @@ impl Whole {
                     self.proxies[p].notes.push_back(Note::Writes);
                     self.wake_control(p, self.now + 20);
                 }
-                Effect::Tell(pointsman_core::worker::Event::SetupFailed { .. }) => {}
+                Effect::Tell(
+                    pointsman_core::worker::Event::SetupFailed { .. }
+                    | pointsman_core::worker::Event::Overrun { .. },
+                ) => {}
             }
         }
     }

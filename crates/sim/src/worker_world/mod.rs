@@ -154,6 +154,13 @@ fn random_limits(rng: &mut Rng) -> Limits {
     if rng.chance(10) {
         limits.client_output_hard = limits.client_output_soft + rng.between(100, 3000) as usize;
     }
+    if rng.chance(20) {
+        limits.subscriber_output_hard = rng.between(100, 3000) as usize;
+    }
+    if rng.chance(20) {
+        limits.subscriber_output_soft = rng.between(50, 1000) as usize;
+        limits.subscriber_output_time = Duration::from_millis(rng.between(1, 2000));
+    }
     if rng.chance(60) {
         limits.in_flight_max = rng.between(1, 20) as u32;
     }
@@ -168,7 +175,13 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     policy.connect_timeout = Duration::from_millis(rng.between(30, 500));
     policy.retry = [Retry::Reads, Retry::Reads, Retry::None][rng.index(3)];
     if kind == Kind::Calm {
-        policy.limits.client_output_hard = Limits::default().client_output_hard;
+        // Nobody is closed for what it does not read.
+        let Limits { client_output_hard, subscriber_output_hard, subscriber_output_soft, .. } =
+            Limits::default();
+        let limits = &mut policy.limits;
+        limits.client_output_hard = client_output_hard;
+        limits.subscriber_output_hard = subscriber_output_hard;
+        limits.subscriber_output_soft = subscriber_output_soft;
         return policy;
     }
     policy.pass_readonly = rng.chance(10);
@@ -191,7 +204,7 @@ fn random_manner(rng: &mut Rng, kind: Kind) -> Manner {
         attention: [5, 50, 100][rng.index(3)],
         leaves_after: (!calm && rng.chance(15)).then(|| rng.between(1, 30) as u32),
         half_closes: !calm && rng.chance(10),
-        lingers_to: Now::from_millis(if calm { 0 } else { rng.between(500, 6_000) }),
+        lingers_to: Now::from_millis(if calm { 200 } else { rng.between(500, 6_000) }),
     }
 }
 
@@ -641,6 +654,12 @@ impl World {
                 self.check.transaction(tx)?;
             }
             self.report.count("commands answered", c.heard.len() as u64);
+            self.report.count("messages for patterns", c.by_pattern);
+            self.report.count("clients that turn replies off", u64::from(c.counts_none()));
+            self.report.count(
+                "clients that turn them on again",
+                u64::from(c.counts_none() && !c.uncounted.is_empty()),
+            );
         }
         self.check.finish(&mut self.report)?;
         if self.kind == Kind::Calm {
@@ -695,6 +714,11 @@ impl World {
                 server.tick(now);
                 let (out, _) = server.output(0);
                 alone.hear(now, &out)?;
+            }
+            // Unless it stopped before.
+            if alone.next == alone.script.len() && !alone.uncounted.starts_with(&c.uncounted) {
+                let (got, want) = (c.uncounted.escape_ascii(), alone.uncounted.escape_ascii());
+                return Err(format!("(4) client {} got {got} uncounted, directly {want}", c.id));
             }
             for ((seq, got), (same, want)) in c.heard.iter().zip(&alone.heard) {
                 if seq != same || got != want && !c.is_own(*seq) {

@@ -66,6 +66,23 @@ struct Blocked {
     wait: Option<(usize, u64)>,
 }
 
+/// Which replies a connection is given (`CLIENT_REPLY_*` in `server.h`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replies {
+    On,
+    Off,
+    /// Not the next one.
+    SkipNext,
+}
+
+/// Names of patterns begin so; such a one matches the channels that end as it does.
+pub(super) const PATTERN: &[u8] = b"p*";
+
+/// Whether a name is a pattern's.
+pub(super) fn is_pattern(name: &[u8]) -> bool {
+    name.starts_with(PATTERN)
+}
+
 /// One connection of a server.
 #[derive(Debug)]
 struct Conn {
@@ -76,7 +93,10 @@ struct Conn {
     tx: Option<Vec<Vec<Vec<u8>>>>,
     tx_bad: bool,
     watched: Vec<(u32, Vec<u8>, u64)>,
+    /// Channels, and patterns ([`is_pattern`]).
     subs: BTreeSet<Vec<u8>>,
+    /// What `CLIENT REPLY` said.
+    replies: Replies,
     blocked: Option<Blocked>,
     monitor: bool,
     /// What its next `WAIT` is about (`woff`).
@@ -178,6 +198,7 @@ impl Server {
             tx_bad: false,
             watched: Vec::new(),
             subs: BTreeSet::new(),
+            replies: Replies::On,
             blocked: None,
             monitor: false,
             wrote_to: 0,
@@ -221,8 +242,17 @@ impl Server {
                 Ok(Some((args, len))) => {
                     c.input.drain(..len);
                     done += 1;
+                    let replies = c.replies;
                     let reply = if args.is_empty() { Vec::new() } else { self.command(now, conn, args) };
-                    self.answer(conn, &reply);
+                    match (replies, self.conns.get_mut(&conn).map(|c| &mut c.replies)) {
+                        (Replies::SkipNext, Some(next)) => {
+                            if *next == Replies::SkipNext {
+                                *next = Replies::On;
+                            }
+                        }
+                        (_, Some(Replies::Off | Replies::SkipNext)) => {}
+                        _ => self.answer(conn, &reply),
+                    }
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -334,6 +364,8 @@ impl Server {
                     | "ROLE"
                     | "SUBSCRIBE"
                     | "UNSUBSCRIBE"
+                    | "PSUBSCRIBE"
+                    | "PUNSUBSCRIBE"
                     | "PUBLISH"
                     | "EXEC"
                     | "MONITOR"
@@ -349,7 +381,10 @@ impl Server {
             Some("READONLY You can't write against a read only replica.".into())
         } else if c.proto == 2
             && !c.subs.is_empty()
-            && !matches!(&name[..], "SUBSCRIBE" | "UNSUBSCRIBE" | "PING" | "QUIT" | "RESET")
+            && !matches!(
+                &name[..],
+                "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "PING" | "QUIT" | "RESET"
+            )
         {
             Some(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
@@ -407,7 +442,12 @@ impl Server {
         let Some(c) = self.conns.get(&conn) else { return };
         let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
         let names = args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(b"SETNAME"));
-        if names || matches!(&name[..], "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "SUBSCRIBE") {
+        if names
+            || matches!(
+                &name[..],
+                "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "SUBSCRIBE" | "PSUBSCRIBE"
+            )
+        {
             self.state_commands.push((conn, name.clone()));
         }
         let Some(tag) = tag(args).filter(|_| !proves_nothing_ran(reply)) else { return };
@@ -469,6 +509,8 @@ fn is_known(name: &str) -> bool {
             | "UNWATCH"
             | "SUBSCRIBE"
             | "UNSUBSCRIBE"
+            | "PSUBSCRIBE"
+            | "PUNSUBSCRIBE"
             | "ROLE"
             | "MONITOR"
             | "QUIT"

@@ -22,6 +22,8 @@ pub(super) struct Rig {
     /// How often it was told that writes flow.
     pub(super) writes_told: u32,
     pub(super) closed: Vec<Dst>,
+    /// Limits for which clients were closed.
+    pub(super) overrun: Vec<OutputLimit>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
     /// Whether connections can be made.
@@ -43,7 +45,7 @@ impl Rig {
         let mut w = Worker::new(1, 1);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
-        let (opened, signs, closed, only_read) = Default::default();
+        let (opened, signs, closed, overrun, only_read) = Default::default();
         Rig {
             w,
             now: Now::from_millis(1),
@@ -53,6 +55,7 @@ impl Rig {
             signs,
             writes_told: 0,
             closed,
+            overrun,
             only_read,
             reachable: true,
         }
@@ -101,6 +104,7 @@ impl Rig {
                 }
                 Effect::Tell(Event::Sign(sign)) => self.signs.push(sign.kind),
                 Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
+                Effect::Tell(Event::Overrun { limit, .. }) => self.overrun.push(limit),
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
                 _ => {}

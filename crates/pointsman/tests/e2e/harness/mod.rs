@@ -2,8 +2,10 @@
 //!
 //! - [`Server`]: one node, and [`Proxy`]: the program before it
 //! - [`raw`]: a connection that knows nothing but where a reply ends
+//! - [`observer`]: who counts at the server, and who must not notice what others do
 //! - [`script`]: the same conversation held with a server and with the proxy before an equal one
 //! - [`twin`]: one client at both; [`random`]: what it says at random, from a seed
+pub mod observer;
 pub mod random;
 pub mod raw;
 pub mod script;
@@ -147,6 +149,19 @@ impl Proxy {
         let asked = Client::connect(self.addr, DEADLINE).and_then(|mut c| c.call(&["PING"]));
         assert!(asked.is_ok(), "{asked:?}");
         self
+    }
+
+    /// The most memory that it has had since it was last [told to forget](Proxy::forget_peak), in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// From now on a new peak of its memory counts.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("it is ours");
     }
 
     /// Its log.
