@@ -204,6 +204,25 @@ fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
     assert_eq!(proxy.service("cache")["uncertain"], 0);
 }
 
+#[test]
+fn a_client_whose_pop_waits_when_the_master_dies_loses_its_connection_and_pops_on_the_next() {
+    let (deployment, proxy) = start(Options::default(), "");
+    let (mut popper, mut other) = (proxy.client(), proxy.client());
+    popper.send(&["BLPOP", "l", "0"]).unwrap();
+    blocks(&deployment.nodes[0]);
+    assert_eq!(other.call(&["SET", "k", "1"]).unwrap(), ok());
+    deployment.nodes[0].kill9();
+    assert!(scene::is_end(&popper.read().unwrap_err()));
+    popper = proxy.client();
+    popper.send(&["BLPOP", "l", "0"]).unwrap();
+    let new = proxy.follow(&deployment, 0);
+    blocks(&deployment.nodes[new]);
+    assert_eq!(other.call(&["RPUSH", "l", "x"]).unwrap(), Value::Integer(1));
+    assert_eq!(popper.read().unwrap().items()[1], bulk("x"));
+    let service = proxy.service("cache");
+    assert_eq!((&service["uncertain"], &service["statistics"]["errors"]["cut"]), (&0.into(), &1.into()));
+}
+
 fn added(node: &mut Client, text: &str) -> String {
     node.ask(&["XADD", "s", "*", "f", text]).unwrap().text().unwrap()
 }

@@ -30,6 +30,8 @@ pub(super) struct Blocked {
     at: Now,
     /// For each `$` the last id of that stream then, once it is known.
     ids: Vec<Option<Box<[u8]>>>,
+    /// With which batch what it took is withheld.
+    pub(super) batch: Option<u64>,
 }
 
 impl Blocked {
@@ -53,7 +55,12 @@ impl Blocked {
             let slot = Slot::new(Owner::Nobody, None, Apply::LastId(i as u32));
             ledger.push(&question, Slot { seq, ..slot });
         }
-        Some(Box::new(Blocked { seq, at: now, ids: alloc::vec![None; streams.len()] }))
+        Some(Box::new(Blocked { seq, at: now, ids: alloc::vec![None; streams.len()], batch: None }))
+    }
+
+    /// Whether this request of its client is it, and takes what comes.
+    pub(super) fn pops(&self, slot: &Slot) -> bool {
+        self.seq == slot.seq && slot.entry.is_some_and(|e| e.proves && e.access == Access::Write)
     }
 
     /// What a request would be if it were asked again: with an id for each `$`. `None`: it still has one.
@@ -98,9 +105,8 @@ impl Worker {
     fn only_pops(&self, up: &Up) -> bool {
         let client = up.pinned_by.and_then(|c| self.clients.get(c)).filter(|c| c.tx_free());
         let Some(blocked) = client.and_then(|c| c.blocked.as_ref()) else { return false };
-        let pops = |e: &Entry| e.proves && e.access == Access::Write;
         let mut slots = up.ledger.slots();
-        let first = slots.next().filter(|s| s.seq == blocked.seq && !s.begun && s.entry.is_some_and(pops));
+        let first = slots.next().filter(|s| !s.begun && blocked.pops(s));
         first.is_some() && slots.all(|s| s.apply.proves()) && up.ledger.unsent().is_empty()
     }
 

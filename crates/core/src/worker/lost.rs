@@ -150,6 +150,10 @@ impl Worker {
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
+            if c.blocked.as_ref().is_some_and(|b| b.pops(&slot)) {
+                // As on a direct connection: who pops in a loop knows a lost connection, and no error of ours.
+                return self.cut_client(id);
+            }
             s.counters.uncertain += 1 + c.overtaken(slot.seq);
             if slot.entry.is_none_or(|e| e.access == Access::Write) {
                 c.session.last_write = Some(loss.term);

@@ -369,7 +369,8 @@ impl Worker {
         let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
         if given {
-            self.close_client(id, How::Abort);
+            // What was written to it may be on its way yet.
+            self.close_client(id, How::Gently);
         }
     }
 }
