@@ -115,6 +115,7 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "masters that cannot be reached",
             "masters that load",
             "masters that stop",
+            "masters whose writes are paused",
             "not durable",
             "no master",
             "reads held back",

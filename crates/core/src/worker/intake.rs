@@ -423,7 +423,7 @@ impl Worker {
             let unclear = match route {
                 Route::Relay => true,
                 // It will be lost.
-                _ if self.ups.get(up).is_some_and(|u| u.fenced) => true,
+                _ if self.ups.get(up).is_some_and(|u| u.fenced.is_some()) => true,
                 // Its time begins when it is sent, and it does not block in a transaction.
                 Route::Pin { .. } if entry.is_none_or(may_block) && !self.queues_in_tx(c, up) => true,
                 _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
@@ -448,7 +448,7 @@ impl Worker {
         {
             // What a session asks behind a durable write goes the same way.
             let behind = c.owed > 0 && u.key == LaneKey { class: Class::Durable, ..key };
-            if u.key == key || behind && class == Class::Plain {
+            if u.fenced.is_none() && (u.key == key || behind && class == Class::Plain) {
                 return self.room(id, up);
             }
             if c.owed > 0 {

@@ -7,6 +7,7 @@
 //!   gate (what waits, and in which line)
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   deposed (what the last master still says of what it was sent)
 //!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
 //!   learning (asks the server about commands that the table does not have)
 //!   replica (reads while there is no master)
@@ -23,6 +24,7 @@ mod audit;
 mod blocked;
 mod client;
 mod counters;
+mod deposed;
 mod durable;
 mod gate;
 mod here;

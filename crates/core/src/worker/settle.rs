@@ -112,7 +112,7 @@ impl Worker {
     /// how many bytes are done with.
     fn pass_on(&mut self, id: UpId, part: &[u8]) -> usize {
         let Some(up) = self.ups.get_mut(id) else { return part.len() };
-        if !up.ledger.expects() || !up.is_ready() || up.fenced {
+        if !up.ledger.expects() || !up.is_ready() || up.fenced.is_some() {
             return 0;
         }
         let part = &part[..up.scan.passed(part.len())];
@@ -166,7 +166,7 @@ impl Worker {
                 None => self.lose_up(now, id, Some(SignKind::Garbage)),
             };
         }
-        if up.fenced {
+        if up.fenced.is_some() {
             return self.told_by_deposed(now, id, frame, kind);
         }
         let Some(slot) = up.ledger.front() else { return };

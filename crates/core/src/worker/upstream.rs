@@ -1,5 +1,6 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
 use super::client::{Place, Stream};
+use super::lost::Loss;
 use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
@@ -80,8 +81,9 @@ pub(super) struct Up {
     pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
-    /// Its term is over; it is only read, for what becomes of the pop that waits there (`blocked`).
-    pub(super) fenced: bool,
+    /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`). What would be known
+    /// of it if it were lost.
+    pub(super) fenced: Option<Loss>,
     ident: Option<Ident>,
     names: Names,
     state: State,
@@ -262,7 +264,7 @@ impl Worker {
             starved: Vec::new(),
             withholding: None,
             wait_denied: false,
-            fenced: false,
+            fenced: None,
             ident: ident.cloned(),
             names: Names::default(),
             state: State::Connecting,
@@ -466,17 +468,11 @@ impl Worker {
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
         self.look_up_again(id);
+        self.unlist(id);
         let mut up = self.ups.remove(id)?;
         self.expiring.remove(&(up.deadline, id));
-        let shard = self.shard(up.service, up.shard);
-        let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
-        if let Some(of_key) = map.get_mut(&up.key) {
-            of_key.retain(|u| *u != id);
-            if of_key.is_empty() {
-                map.remove(&up.key);
-            }
-        }
         if up.key.class == Class::Pinned {
+            let shard = self.shard(up.service, up.shard);
             shard.pinned = shard.pinned.saturating_sub(1);
         }
         if let Some(c) = up.pinned_by.and_then(|c| self.clients.get_mut(c))
@@ -488,6 +484,20 @@ impl Worker {
             self.never_proven(withholding);
         }
         Some(up)
+    }
+
+    /// Nothing more is to go over a connection.
+    pub(super) fn unlist(&mut self, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
+        let (service, shard, key) = (up.service, up.shard, up.key);
+        let shard = self.shard(service, shard);
+        let map = if key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
+        if let Some(of_key) = map.get_mut(&key) {
+            of_key.retain(|u| *u != id);
+            if of_key.is_empty() {
+                map.remove(&key);
+            }
+        }
     }
 
     /// Gives up what does not come up, and closes what nobody uses.
@@ -505,11 +515,14 @@ impl Worker {
         }
     }
 
-    /// A connection is only read from now on, and given up at that moment at the latest.
+    /// A connection that is only read is given up at that moment at the latest.
     pub(super) fn give_up_by(&mut self, id: UpId, until: Now) {
-        let Some(up) = self.ups.get_mut(id).filter(|up| !up.fenced || until < up.deadline) else { return };
+        let Some(up) = self.ups.get_mut(id) else { return };
+        if self.expiring.contains(&(up.deadline.min(until), id)) {
+            return;
+        }
         self.expiring.remove(&(up.deadline, id));
-        (up.fenced, up.deadline) = (true, until);
+        up.deadline = until;
         self.expiring.insert((until, id));
     }
 
@@ -522,7 +535,7 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Now) {
         while let Some(&(deadline, id)) = self.expiring.first().filter(|(t, _)| now >= *t) {
             self.expiring.remove(&(deadline, id));
-            if self.ups.get(id).is_some_and(|up| up.fenced) {
+            if self.ups.get(id).is_some_and(|up| up.fenced.is_some()) {
                 self.lose_up(now, id, None);
                 continue;
             }

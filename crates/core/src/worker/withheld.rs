@@ -176,7 +176,7 @@ impl Worker {
         let (term, shut) = (shard.view.term, shard.writes() != Pass::Go);
         for id in self.ups_of(at) {
             let Some(up) = self.ups.get_mut(id) else { continue };
-            let current = shut && up.term == term && up.is_ready() && !up.relay && !up.fenced;
+            let current = shut && up.term == term && up.is_ready() && !up.relay && up.fenced.is_none();
             let sent = |s: &Slot| matches!(s.owner, Owner::Client(_)) && needs_proof(s, b"");
             if !current || up.withholding.is_some() || !up.ledger.slots().any(sent) {
                 continue;

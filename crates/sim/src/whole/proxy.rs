@@ -331,8 +331,8 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                // Nobody waits for something to pop here.
-                Effect::Resume(_) | Effect::OnlyRead(_) => {}
+                Effect::OnlyRead(id) => self.only_read(p, id),
+                Effect::Resume(_) => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));
@@ -345,6 +345,17 @@ impl Whole {
                 Effect::Tell(pointsman_core::worker::Event::SetupFailed { .. }) => {}
             }
         }
+    }
+
+    fn only_read(&mut self, p: usize, id: UpId) {
+        let Some(conn) = self.proxies[p].conns.get(&id).copied() else { return };
+        if self.has_delivered(conn) {
+            return self.report.count("connections that are read on", 1);
+        }
+        self.forget_up(p, conn);
+        self.close_up(conn, How::Abort);
+        let now = self.at();
+        self.proxies[p].worker.gone(now, Dst::Up(id));
     }
 
     fn close_up(&mut self, conn: ConnId, how: How) {
@@ -538,6 +549,7 @@ impl Whole {
                 let kept = Some(Kept { term: view.term, offset: u64::MAX });
                 Arc::new(ShardView { kept, ..(*view).clone() })
             }
+            Blindfold::LastWords => Arc::new(ShardView { deposed: None, ..(*view).clone() }),
             Blindfold::Fence if view.master.is_some() => self.unfenced(p, &view),
             _ => view,
         };

@@ -433,7 +433,8 @@ impl World {
         }
         self.note(|| format!("{link} is only read from now on"));
         self.report.count("connections that are read on", 1);
-        self.check.only_read(link, self.now)
+        let taken = self.net.heard_from(link).1;
+        self.check.only_read(link, self.now, taken)
     }
 
     fn connect(&mut self, id: UpId, to: &Endpoint) {

@@ -3,12 +3,6 @@ use super::*;
 use crate::topology::snapshot::Kept;
 
 impl Rig {
-    /// Another node is granted; the present master answers, and is to be told to follow.
-    fn depose(&mut self) {
-        self.view.deposed = self.view.master.clone();
-        self.switch_to("n");
-    }
-
     /// A client was closed without a word, and so was its connection.
     fn is_cut(&mut self, c: ClientId, up: UpId) {
         assert_eq!(self.hears(c), "");
@@ -122,19 +116,25 @@ fn a_client_that_leaves_waits_for_no_demotion() {
 }
 
 #[test]
-fn only_a_pop_that_waits_alone_is_waited_for() {
-    for (says, uncertain) in [("BLPOP l 5|SET a 1|", 0), ("SET a 1|", 1), ("EVAL x 0|", 1), ("WAIT 1 0|", 1)]
-    {
+fn what_was_said_behind_a_pop_waits_with_it() {
+    for (answer, asks) in [(READONLY, "BLPOP l 4.999|SET a 1"), ("+OK|", "")] {
         let mut r = Rig::new(|_| {});
         r.grant();
         let c = r.client();
-        r.says(c, says);
+        r.says(c, "BLPOP l 5|SET a 1|");
         let up = r.up();
         r.asked(up);
         r.depose();
-        assert!(r.closed.contains(&Dst::Up(up)), "{says}");
-        assert_eq!(r.w.counters()[0].1.uncertain, uncertain, "{says}");
-        assert_eq!(r.is_closed(c), uncertain == 0, "{says}");
+        r.answers(up, UNBLOCKED);
+        assert_eq!(r.hears(c), "");
+        r.answers(up, answer);
+        if asks.is_empty() {
+            let heard = r.hears(c);
+            assert!(heard.starts_with(UNBLOCKED) && heard.contains("|-UNCERTAIN "), "{heard}");
+        } else {
+            let new = r.up();
+            assert_eq!((r.hears(c), r.asked(new)), (String::new(), requests(asks)));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the tests of the worker share: a worker, the view that it is given, its connections, and short forms of what is
 //! said on them (`|` stands for CR LF).
 use super::super::*;
-use crate::topology::snapshot::{Gate, Kept, ServiceView, ShardView, SignKind, Term};
+use crate::topology::snapshot::{Deposed, Gate, Kept, ServiceView, ShardView, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
 
@@ -76,6 +76,12 @@ impl Rig {
         self.view.term = Term(self.view.term.0 + 1);
         (self.view.writes, self.view.reads) = (Gate::Open, Gate::Open);
         self.prove();
+    }
+
+    /// Another node is granted; the present master answers, and is to be told to follow.
+    pub(super) fn depose(&mut self) {
+        self.view.deposed = self.view.master.clone().map(|at| Deposed { at, to_be_told: true });
+        self.switch_to("n");
     }
 
     /// The master is proven (again).
