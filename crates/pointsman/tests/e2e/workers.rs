@@ -1,11 +1,8 @@
 //! Workers are filled one after the other: few of them carry large turns. Clients move between them without noticing it.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{Proxy, bulk, eventually, get, ok};
 use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options};
-use scene::load::Load;
-use scene::{Proxy, bulk, eventually, get, ok};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;

@@ -1,13 +1,10 @@
 //! Planned changes of master with real servers: under load, with clients that write to the old master directly, in the
 //! middle of trouble; pauses; and deposed masters that are told whom to follow.
-//! `cargo test -p pointsman --test switchover -- --nocapture` prints each account.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+//! `cargo test -p pointsman --test e2e switchover -- --nocapture` prints each account.
+use crate::scene::load::Load;
+use crate::scene::{DEADLINE, Proxy, eventually, ok, said};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options};
-use scene::load::Load;
-use scene::{DEADLINE, Proxy, eventually, ok, said};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -323,7 +320,8 @@ fn a_pause_holds_commands_until_it_is_ended_or_its_time_is_over() {
     let (good, _) = command(&proxy, &["pause", "cache", "--for", "300ms"]);
     assert!(good);
     assert_eq!(client.call(&["SET", "k", "3"]).unwrap(), ok());
-    assert!(proxy.events().iter().any(|(kind, text)| kind == "release" && text.contains("its time is over")));
+    let over = |(kind, text): &(String, String)| kind == "release" && text.contains("its time is over");
+    eventually("that is told", || proxy.events().iter().any(over));
     let (good, text) = command(&proxy, &["pause", "cache", "--for", "1h"]);
     assert!(!good && text.contains("a pause lasts from"), "{text}");
 }
