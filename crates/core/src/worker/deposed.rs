@@ -6,7 +6,7 @@
 //! A pop waits for the demotion. So does a write, or the `EXEC` behind it, when somebody has paused the old master's writes, to change the master
 //! without loss (another Pointsman's switchover).
 use super::client::{Client, Place};
-use super::lost::Cause;
+use super::lost::{Cause, Loss};
 use super::upstream::{Up, access};
 use super::{Class, ClientId, Effect, UpId, Worker};
 use crate::Now;
@@ -23,6 +23,19 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// For so long a write waits to be refused. Who pauses the old master's writes demotes it as soon as he sees its successor
 /// promoted, which is when we see it; and no change of master that goes well holds anybody for longer than this.
 const REFUSED_WITHIN: Duration = Duration::from_millis(300);
+
+/// What a host has received it acknowledges after this time at the latest: 40 ms (Linux, `TCP_DELACK_MIN`) when nothing is
+/// answered, as while writes are paused. What is not acknowledged then was lost on its way, and would be sent again.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(60);
+
+/// What is known of a connection that is only read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fenced {
+    /// What is known of it when it is given up.
+    loss: Loss,
+    /// When that is.
+    until: Now,
+}
 
 /// For how long a deposed master's word on what is owed on a connection is waited for. `None`: it is not.
 fn patience(view: &ShardView, up: &Up) -> Option<Duration> {
@@ -76,7 +89,7 @@ impl Worker {
         }
         // What writes may still be executed there: nothing that its session asks later may overtake it.
         let writes = |s: &&Slot| access(s) == Access::Write;
-        up.fenced = Some(loss);
+        up.fenced = Some(Fenced { loss, until: now + patience });
         let waits: BTreeSet<ClientId> = up.ledger.slots().filter(writes).filter_map(client_of).collect();
         let others = up.ledger.disown_those(|client| !waits.contains(&client));
         let withholding = up.withholding.take();
@@ -86,9 +99,20 @@ impl Worker {
         }
         self.feed_starved(id);
         self.unlist(id);
-        self.give_up_by(id, now + patience);
+        self.expires_at(id, now + patience.min(ARRIVES_WITHIN));
         self.effects.push_back(Effect::OnlyRead(id));
         true
+    }
+
+    /// Nothing has come of a connection that is only read: it is given up, if it is time. Before, all that was sent must
+    /// have arrived: nothing is to reach a deposed master much later.
+    pub(super) fn read_on_in_vain(&mut self, now: Now, id: UpId) {
+        let Some(Fenced { until, .. }) = self.ups.get(id).and_then(|up| up.fenced) else { return };
+        if now >= until {
+            return self.lose_up(now, id, None);
+        }
+        self.effects.push_back(Effect::Arrived(id));
+        self.expires_at(id, until);
     }
 
     /// Whether the replies to come on a connection can be told apart, and all that is owed there could be asked elsewhere.
@@ -112,8 +136,12 @@ impl Worker {
     pub(super) fn deposed_changed(&mut self, now: Now, at: (ServiceId, ShardId)) {
         let view = self.shard(at.0, at.1).view.clone();
         for id in self.ups_of(at) {
-            if let Some(up) = self.ups.get(id).filter(|up| up.fenced.is_some()) {
-                self.give_up_by(id, now + patience(&view, up).unwrap_or(LAST_WORDS));
+            let Some(up) = self.ups.get_mut(id) else { continue };
+            let patience = patience(&view, up).unwrap_or(LAST_WORDS);
+            if let Some(fenced) = &mut up.fenced {
+                fenced.until = fenced.until.min(now + patience);
+                let next = up.deadline.min(fenced.until);
+                self.expires_at(id, next);
             }
         }
     }
@@ -121,7 +149,7 @@ impl Worker {
     /// A deposed node says what became of a command.
     pub(super) fn told_by_deposed(&mut self, now: Now, id: UpId, frame: &[u8], kind: u8) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        let Some(mut loss) = up.fenced else { return };
+        let Some(Fenced { mut loss, until }) = up.fenced else { return };
         let bytes: Box<[u8]> = up.ledger.front_bytes().into();
         let Some(slot) = up.ledger.settle() else { return };
         let Some(client) = client_of(&slot) else { return };
@@ -136,7 +164,7 @@ impl Worker {
             loss.discarded = frame.starts_with(b"-EXECABORT ");
             self.resolve_slot(client, slot, bytes, Sent::All, &mut loss);
             if let Some(up) = self.ups.get_mut(id) {
-                up.fenced = Some(loss);
+                up.fenced = Some(Fenced { loss, until });
             }
         }
         self.waits_less(client, id);

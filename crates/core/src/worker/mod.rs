@@ -110,9 +110,11 @@ pub enum Effect {
     Close(Dst, How),
     /// Read this again: it was not read for back-pressure.
     Resume(Dst),
-    /// Nothing more is written to this, it is only read. What was written must have reached its peer: if some of it waits to
-    /// be sent again, the connection is to be aborted, and [`Worker::gone`] to be called.
+    /// Nothing more is written to this, it is only read.
     OnlyRead(UpId),
+    /// What was written to this must have reached its peer by now: if some of it waits to be sent again, the connection is
+    /// to be aborted, and [`Worker::gone`] to be called.
+    Arrived(UpId),
     /// Tell the control plane.
     Tell(Event),
 }

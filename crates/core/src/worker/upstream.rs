@@ -1,6 +1,6 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
 use super::client::{Place, Stream};
-use super::lost::Loss;
+use super::deposed::Fenced;
 use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
@@ -81,16 +81,15 @@ pub(super) struct Up {
     pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
-    /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`). What would be known
-    /// of it if it were lost.
-    pub(super) fenced: Option<Loss>,
+    /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
+    pub(super) fenced: Option<Fenced>,
     ident: Option<Ident>,
     names: Names,
     state: State,
     setup: Vec<u8>,
     setup_sent: usize,
     steps: Vec<Step>,
-    deadline: Now,
+    pub(super) deadline: Now,
     used: Now,
 }
 
@@ -515,15 +514,12 @@ impl Worker {
         }
     }
 
-    /// A connection that is only read is given up at that moment at the latest.
-    pub(super) fn give_up_by(&mut self, id: UpId, until: Now) {
+    /// It is looked then whether a connection is to be given up, and not when it was to be until now.
+    pub(super) fn expires_at(&mut self, id: UpId, at: Now) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        if self.expiring.contains(&(up.deadline.min(until), id)) {
-            return;
-        }
         self.expiring.remove(&(up.deadline, id));
-        up.deadline = until;
-        self.expiring.insert((until, id));
+        up.deadline = at;
+        self.expiring.insert((at, id));
     }
 
     /// The earliest moment at which a connection is given up.
@@ -536,7 +532,7 @@ impl Worker {
         while let Some(&(deadline, id)) = self.expiring.first().filter(|(t, _)| now >= *t) {
             self.expiring.remove(&(deadline, id));
             if self.ups.get(id).is_some_and(|up| up.fenced.is_some()) {
-                self.lose_up(now, id, None);
+                self.read_on_in_vain(now, id);
                 continue;
             }
             self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));

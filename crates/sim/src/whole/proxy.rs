@@ -331,7 +331,8 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                Effect::OnlyRead(id) => self.only_read(p, id),
+                Effect::OnlyRead(_) => self.report.count("connections that are read on", 1),
+                Effect::Arrived(id) => self.arrived(p, id),
                 Effect::Resume(_) => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
@@ -347,11 +348,9 @@ impl Whole {
         }
     }
 
-    fn only_read(&mut self, p: usize, id: UpId) {
-        let Some(conn) = self.proxies[p].conns.get(&id).copied() else { return };
-        if self.has_delivered(conn) {
-            return self.report.count("connections that are read on", 1);
-        }
+    fn arrived(&mut self, p: usize, id: UpId) {
+        let conn = self.proxies[p].conns.get(&id).copied();
+        let Some(conn) = conn.filter(|conn| !self.has_delivered(*conn)) else { return };
         self.forget_up(p, conn);
         self.close_up(conn, How::Abort);
         let now = self.at();

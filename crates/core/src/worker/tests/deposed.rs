@@ -77,6 +77,24 @@ fn a_refusal_is_waited_for_no_longer_than_a_moment() {
 }
 
 #[test]
+fn what_was_sent_to_a_deposed_master_must_have_reached_it_soon() {
+    let (mut r, c, up) = deposed("SET a 1|");
+    r.pass(59);
+    assert_eq!(r.arrived, []);
+    r.pass(1);
+    assert_eq!(r.arrived, [up]);
+    // Some of it has not.
+    r.loses(up);
+    assert!(r.hears(c).starts_with("-UNCERTAIN"));
+
+    // Who answers has got it.
+    let (mut r, _, up) = deposed("SET a 1|");
+    r.answers(up, READONLY);
+    r.pass(60);
+    assert_eq!(r.arrived, []);
+}
+
+#[test]
 fn nothing_is_waited_for_that_cannot_come() {
     // It does not answer when the next one is granted.
     let mut r = Rig::new(|_| {});

@@ -24,6 +24,8 @@ pub(super) struct Rig {
     pub(super) closed: Vec<Dst>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
+    /// Those of them to which all must have come.
+    pub(super) arrived: Vec<UpId>,
     /// Whether connections can be made.
     pub(super) reachable: bool,
 }
@@ -43,7 +45,7 @@ impl Rig {
         let mut w = Worker::new(1, 1);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
-        let (opened, signs, closed, only_read) = Default::default();
+        let (opened, signs, closed, only_read, arrived) = Default::default();
         Rig {
             w,
             now: Now::from_millis(1),
@@ -54,6 +56,7 @@ impl Rig {
             writes_told: 0,
             closed,
             only_read,
+            arrived,
             reachable: true,
         }
     }
@@ -109,6 +112,7 @@ impl Rig {
                 Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
+                Effect::Arrived(id) => self.arrived.push(id),
                 _ => {}
             }
         }
