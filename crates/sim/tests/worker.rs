@@ -105,6 +105,7 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "masters that load",
             "masters that stop",
             "messages for patterns",
+            "masters whose writes are paused",
             "not durable",
             "no master",
             "reads held back",

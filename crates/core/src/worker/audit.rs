@@ -39,8 +39,10 @@ impl Worker {
     pub fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit::default();
         let owed = self.audit_ups(&mut audit)?;
-        if let Some((_, id)) =
-            self.expiring.iter().find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced))
+        if let Some((_, id)) = self
+            .expiring
+            .iter()
+            .find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced.is_some()))
         {
             return Err(format!("{id:?} is to be given up, but set up or gone"));
         }

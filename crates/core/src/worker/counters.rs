@@ -9,7 +9,8 @@ pub struct Counters {
     pub clients_refused: u64,
     /// Clients that were closed for not reading their replies.
     pub clients_overrun: u64,
-    /// Clients that were closed because the connection that their state demanded was lost.
+    /// Clients that were closed because the connection that their state demanded was lost, or because what became of the pop
+    /// that they waited in is not known.
     pub clients_cut: u64,
     /// Clients that came from another worker.
     pub clients_moved: u64,

@@ -425,9 +425,9 @@ impl Worker {
                 // Behind something, it may not be answered (`LaneKey::signs_in`).
                 Route::Probe { authenticates: true, .. } if c.session.tx == Tx::None => true,
                 // It will be lost.
-                _ if self.ups.get(up).is_some_and(|u| u.fenced) => true,
-                // Its time begins when it is sent.
-                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_none_or(may_block) => true,
+                _ if self.ups.get(up).is_some_and(|u| u.fenced.is_some()) => true,
+                // Its time begins when it is sent, and it does not block in a transaction.
+                Route::Pin { .. } if entry.is_none_or(may_block) && !self.queues_in_tx(c, up) => true,
                 _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
             };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
@@ -450,7 +450,7 @@ impl Worker {
         {
             // What a session asks behind a durable write goes the same way.
             let behind = c.owed > 0 && u.key == LaneKey { class: Class::Durable, ..key };
-            if u.key == key || behind && class == Class::Plain {
+            if u.fenced.is_none() && (u.key == key || behind && class == Class::Plain) {
                 return self.room(id, up);
             }
             if c.owed > 0 {
@@ -480,6 +480,11 @@ impl Worker {
             return Ok(up);
         }
         self.room(id, up)
+    }
+
+    /// Whether what is queued next stands in a transaction that the server is known to have begun.
+    fn queues_in_tx(&self, c: &Client, up: UpId) -> bool {
+        c.session.tx != Tx::None && self.ups.get(up).is_some_and(|u| u.ledger.ends_in_tx(true))
     }
 
     /// Whether what becomes of a command depends on replies that are still to come.

@@ -7,6 +7,7 @@
 //!   gate (what waits, and in which line)
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   deposed (what the last master still says of what it was sent)
 //!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
 //!   learning (asks the server about commands that the table does not have)
 //!   replica (reads while there is no master)
@@ -23,6 +24,7 @@ mod audit;
 mod blocked;
 mod client;
 mod counters;
+mod deposed;
 mod durable;
 mod gate;
 mod here;
@@ -108,9 +110,11 @@ pub enum Effect {
     Close(Dst, How),
     /// Read this again: it was not read for back-pressure.
     Resume(Dst),
-    /// Nothing more is written to this, it is only read. What was written must have reached its peer: if some of it waits to
-    /// be sent again, the connection is to be aborted, and [`Worker::gone`] to be called.
+    /// Nothing more is written to this, it is only read.
     OnlyRead(UpId),
+    /// What was written to this must have reached its peer by now: if some of it waits to be sent again, the connection is
+    /// to be aborted, and [`Worker::gone`] to be called.
+    Arrived(UpId),
     /// Tell the control plane.
     Tell(Event),
 }

@@ -116,7 +116,7 @@ impl Worker {
     /// how many bytes are done with.
     fn pass_on(&mut self, id: UpId, part: &[u8]) -> usize {
         let Some(up) = self.ups.get_mut(id) else { return part.len() };
-        if !up.ledger.expects() || !up.is_ready() || up.fenced {
+        if !up.ledger.expects() || !up.is_ready() || up.fenced.is_some() {
             return 0;
         }
         let part = &part[..up.scan.passed(part.len())];
@@ -177,7 +177,7 @@ impl Worker {
                 None => self.lose_up(now, id, Some(SignKind::Garbage)),
             };
         }
-        if up.fenced {
+        if up.fenced.is_some() {
             return self.told_by_deposed(now, id, frame, kind);
         }
         let Some(slot) = up.ledger.front() else { return };
@@ -387,7 +387,8 @@ impl Worker {
         let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
         if given {
-            self.close_client(id, How::Abort);
+            // What was written to it may be on its way yet.
+            self.close_client(id, How::Gently);
         }
     }
 }

@@ -206,8 +206,8 @@ impl Worker {
         self.look(now, at);
     }
 
-    /// Closes all connections of a shard: they belong to a term that is over, or to nobody. Where only a pop waits,
-    /// nothing can arrive any more: such a one is read on.
+    /// Closes all connections of a shard: they belong to a term that is over, or to nobody; but for those that are only
+    /// read on.
     fn fence(&mut self, now: Now, at: (ServiceId, ShardId)) {
         for id in self.ups_of(at) {
             if !self.read_on(now, id) {

@@ -6,6 +6,7 @@ use alloc::string::String;
 use rig::*;
 
 mod blocked;
+mod deposed;
 mod durable;
 mod in_place;
 mod learning;

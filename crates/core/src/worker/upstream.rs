@@ -1,5 +1,6 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
 use super::client::{Place, Stream};
+use super::deposed::Fenced;
 use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
@@ -92,15 +93,15 @@ pub(super) struct Up {
     pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
-    /// Its term is over; it is only read, for what becomes of the pop that waits there (`blocked`).
-    pub(super) fenced: bool,
+    /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
+    pub(super) fenced: Option<Fenced>,
     ident: Option<Ident>,
     names: Names,
     state: State,
     setup: Vec<u8>,
     setup_sent: usize,
     steps: Vec<Step>,
-    deadline: Now,
+    pub(super) deadline: Now,
     used: Now,
 }
 
@@ -281,7 +282,7 @@ impl Worker {
             starved: Vec::new(),
             withholding: None,
             wait_denied: false,
-            fenced: false,
+            fenced: None,
             ident: ident.cloned(),
             names: Names::default(),
             state: State::Connecting,
@@ -487,17 +488,11 @@ impl Worker {
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
         self.look_up_again(id);
+        self.unlist(id);
         let mut up = self.ups.remove(id)?;
         self.expiring.remove(&(up.deadline, id));
-        let shard = self.shard(up.service, up.shard);
-        let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
-        if let Some(of_key) = map.get_mut(&up.key) {
-            of_key.retain(|u| *u != id);
-            if of_key.is_empty() {
-                map.remove(&up.key);
-            }
-        }
         if up.key.class == Class::Pinned {
+            let shard = self.shard(up.service, up.shard);
             shard.pinned = shard.pinned.saturating_sub(1);
         }
         if let Some(c) = up.pinned_by.and_then(|c| self.clients.get_mut(c))
@@ -509,6 +504,20 @@ impl Worker {
             self.never_proven(withholding);
         }
         Some(up)
+    }
+
+    /// Nothing more is to go over a connection.
+    pub(super) fn unlist(&mut self, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
+        let (service, shard, key) = (up.service, up.shard, up.key);
+        let shard = self.shard(service, shard);
+        let map = if key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
+        if let Some(of_key) = map.get_mut(&key) {
+            of_key.retain(|u| *u != id);
+            if of_key.is_empty() {
+                map.remove(&key);
+            }
+        }
     }
 
     /// Gives up what does not come up, and closes what nobody uses.
@@ -526,12 +535,12 @@ impl Worker {
         }
     }
 
-    /// A connection is only read from now on, and given up at that moment at the latest.
-    pub(super) fn give_up_by(&mut self, id: UpId, until: Now) {
-        let Some(up) = self.ups.get_mut(id).filter(|up| !up.fenced || until < up.deadline) else { return };
+    /// It is looked then whether a connection is to be given up, and not when it was to be until now.
+    pub(super) fn expires_at(&mut self, id: UpId, at: Now) {
+        let Some(up) = self.ups.get_mut(id) else { return };
         self.expiring.remove(&(up.deadline, id));
-        (up.fenced, up.deadline) = (true, until);
-        self.expiring.insert((until, id));
+        up.deadline = at;
+        self.expiring.insert((at, id));
     }
 
     /// The earliest moment at which a connection is given up.
@@ -543,8 +552,8 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Now) {
         while let Some(&(deadline, id)) = self.expiring.first().filter(|(t, _)| now >= *t) {
             self.expiring.remove(&(deadline, id));
-            if self.ups.get(id).is_some_and(|up| up.fenced) {
-                self.lose_up(now, id, None);
+            if self.ups.get(id).is_some_and(|up| up.fenced.is_some()) {
+                self.read_on_in_vain(now, id);
                 continue;
             }
             self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));

@@ -1,6 +1,6 @@
 //! What of a session survives a switch, with real servers: subscriptions, scripts, what blocks; what is sent again; reads
 //! while there is no master.
-use crate::scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_error, ok};
+use crate::scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_end, is_error, ok};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use redis::{Commands, ConnectionInfo, IntoConnectionInfo, Msg, PubSub};
@@ -124,7 +124,7 @@ fn a_subscriber_of_whom_too_much_would_be_kept_is_closed() {
     assert_eq!(few.call(&["SUBSCRIBE", "a"]).unwrap().items().len(), 3);
     assert_eq!(many.call(&["SUBSCRIBE", &"b".repeat(200)]).unwrap().items().len(), 3);
     deployment.nodes[0].ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
-    assert!(crate::scene::is_end(&many.read().unwrap_err()));
+    assert!(is_end(&many.read().unwrap_err()));
     let mut publisher = deployment.nodes[0].connect().unwrap();
     eventually("the other listens", || publisher.ask(&["PUBLISH", "a", "x"]).unwrap() == Value::Integer(1));
     assert_eq!(few.read().unwrap().items()[2], bulk("x"));
@@ -200,6 +200,25 @@ fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
         assert_eq!(popper.read().unwrap().items()[1], bulk("x"), "{:?}", proxy.events());
     }
     assert_eq!(proxy.service("cache")["uncertain"], 0);
+}
+
+#[test]
+fn a_client_whose_pop_waits_when_the_master_dies_loses_its_connection_and_pops_on_the_next() {
+    let (deployment, proxy) = start(Options::default(), "");
+    let (mut popper, mut other) = (proxy.client(), proxy.client());
+    popper.send(&["BLPOP", "l", "0"]).unwrap();
+    blocks(&deployment.nodes[0]);
+    assert_eq!(other.call(&["SET", "k", "1"]).unwrap(), ok());
+    deployment.nodes[0].kill9();
+    assert!(is_end(&popper.read().unwrap_err()));
+    popper = proxy.client();
+    popper.send(&["BLPOP", "l", "0"]).unwrap();
+    let new = proxy.follow(&deployment, 0);
+    blocks(&deployment.nodes[new]);
+    assert_eq!(other.call(&["RPUSH", "l", "x"]).unwrap(), Value::Integer(1));
+    assert_eq!(popper.read().unwrap().items()[1], bulk("x"));
+    let service = proxy.service("cache");
+    assert_eq!((&service["uncertain"], &service["statistics"]["errors"]["cut"]), (&0.into(), &1.into()));
 }
 
 fn added(node: &mut Client, text: &str) -> String {

@@ -331,8 +331,9 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                // Nobody waits for something to pop here.
-                Effect::Resume(_) | Effect::OnlyRead(_) => {}
+                Effect::OnlyRead(_) => self.report.count("connections that are read on", 1),
+                Effect::Arrived(id) => self.arrived(p, id),
+                Effect::Resume(_) => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));
@@ -348,6 +349,15 @@ impl Whole {
                 ) => {}
             }
         }
+    }
+
+    fn arrived(&mut self, p: usize, id: UpId) {
+        let conn = self.proxies[p].conns.get(&id).copied();
+        let Some(conn) = conn.filter(|conn| !self.has_delivered(*conn)) else { return };
+        self.forget_up(p, conn);
+        self.close_up(conn, How::Abort);
+        let now = self.at();
+        self.proxies[p].worker.gone(now, Dst::Up(id));
     }
 
     fn close_up(&mut self, conn: ConnId, how: How) {
@@ -541,6 +551,7 @@ impl Whole {
                 let kept = Some(Kept { term: view.term, offset: u64::MAX });
                 Arc::new(ShardView { kept, ..(*view).clone() })
             }
+            Blindfold::LastWords => Arc::new(ShardView { deposed: None, ..(*view).clone() }),
             Blindfold::Fence if view.master.is_some() => self.unfenced(p, &view),
             _ => view,
         };

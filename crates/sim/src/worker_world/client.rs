@@ -323,10 +323,16 @@ impl Client {
         if own_will && self.pending.is_empty() || self.monitors || self.half_closed {
             return Ok(());
         }
-        if self.faults && (bound || subscribes || in_part || own_will) {
+        let pops = self.first_owed().is_some_and(|c| self.waits_to_pop(c));
+        if self.faults && (bound || subscribes || in_part || own_will || pops) {
             return Ok(());
         }
         Err(self.told("was closed without a reason"))
+    }
+
+    /// Whether a command waits until there is something to pop.
+    fn waits_to_pop(&self, cmd: &Cmd) -> bool {
+        matches!(cmd.what, What::Blpop { .. }) && self.tx.is_none()
     }
 
     fn told(&self, what: &str) -> String {
@@ -594,6 +600,8 @@ impl Client {
         let subscribed = self.state.proto == 2 && !self.subs.is_empty();
         let node = is("READONLY ") || is("LOADING ") || is("MASTERDOWN Link");
         let legit = match &cmd.what {
+            // It is closed instead, if all of the request was kept.
+            _ if is("UNCERTAIN ") && self.waits_to_pop(cmd) && cmd.bytes.len() <= self.shown_from => false,
             _ if is("UNCERTAIN ") || is("MASTERDOWN no master") => self.faults,
             _ if is("NOTDURABLE ") => self.faults && self.durable,
             // Shown where it cannot be sent again: in a transaction, of a request that is not kept, and of what others

@@ -456,6 +456,7 @@ impl World {
         self.net.heal();
         for s in &mut self.servers {
             s.stopped_until = Now::ZERO;
+            s.paused_until = Now::ZERO;
             s.loading_until = Now::ZERO;
         }
         self.refusing.fill(false);

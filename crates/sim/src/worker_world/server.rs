@@ -106,6 +106,15 @@ struct Conn {
     ending: bool,
 }
 
+impl Conn {
+    /// Whether a command waits while writes are paused.
+    fn is_paused(&self, args: &[Vec<u8>]) -> bool {
+        let name = args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+        let tx_writes = || self.tx.iter().flatten().any(|args| writes(args));
+        name == b"PUBLISH" || name == b"EXEC" && tx_writes() || !args.is_empty() && writes(args)
+    }
+}
+
 /// A server.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -117,6 +126,8 @@ pub(super) struct Server {
     pub(super) loading_until: Now,
     /// It does nothing until then.
     pub(super) stopped_until: Now,
+    /// It executes nothing that may write until then, and nothing behind that on the same connection (`CLIENT PAUSE`).
+    pub(super) paused_until: Now,
     /// Whether the default user needs a password.
     pub(super) locked: bool,
     /// It was shown the one script.
@@ -161,6 +172,7 @@ impl Server {
             role,
             loading_until: Now::ZERO,
             stopped_until: Now::ZERO,
+            paused_until: Now::ZERO,
             locked,
             knows_script: false,
             data: BTreeMap::new(),
@@ -239,6 +251,7 @@ impl Server {
                 break;
             };
             match resp::request(&c.input) {
+                Ok(Some((args, _))) if now < self.paused_until && c.is_paused(&args) => break,
                 Ok(Some((args, len))) => {
                     c.input.drain(..len);
                     done += 1;
@@ -313,7 +326,7 @@ impl Server {
     /// When the next blocking pop ends.
     pub(super) fn next_event(&self, now: Now) -> Option<Now> {
         let pops = self.conns.values().filter_map(|c| c.blocked.as_ref()?.until);
-        pops.chain([self.stopped_until, self.loading_until]).filter(|t| *t > now).min()
+        pops.chain([self.stopped_until, self.paused_until, self.loading_until]).filter(|t| *t > now).min()
     }
 
     /// It becomes something else; on demotion what blocks is told so (`disconnectOrRedirectAllBlockedClients`).

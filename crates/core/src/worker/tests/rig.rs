@@ -1,7 +1,7 @@
 //! What the tests of the worker share: a worker, the view that it is given, its connections, and short forms of what is
 //! said on them (`|` stands for CR LF).
 use super::super::*;
-use crate::topology::snapshot::{Gate, Kept, ServiceView, ShardView, SignKind, Term};
+use crate::topology::snapshot::{Deposed, Gate, Kept, ServiceView, ShardView, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
 
@@ -26,6 +26,8 @@ pub(super) struct Rig {
     pub(super) overrun: Vec<OutputLimit>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
+    /// Those of them to which all must have come.
+    pub(super) arrived: Vec<UpId>,
     /// Whether connections can be made.
     pub(super) reachable: bool,
 }
@@ -45,7 +47,7 @@ impl Rig {
         let mut w = Worker::new(1, 1);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
-        let (opened, signs, closed, overrun, only_read) = Default::default();
+        let (opened, signs, closed, overrun, only_read, arrived) = Default::default();
         Rig {
             w,
             now: Now::from_millis(1),
@@ -57,6 +59,7 @@ impl Rig {
             closed,
             overrun,
             only_read,
+            arrived,
             reachable: true,
         }
     }
@@ -79,6 +82,12 @@ impl Rig {
         self.view.term = Term(self.view.term.0 + 1);
         (self.view.writes, self.view.reads) = (Gate::Open, Gate::Open);
         self.prove();
+    }
+
+    /// Another node is granted; the present master answers, and is to be told to follow.
+    pub(super) fn depose(&mut self) {
+        self.view.deposed = self.view.master.clone().map(|at| Deposed { at, to_be_told: true });
+        self.switch_to("n");
     }
 
     /// The master is proven (again).
@@ -107,6 +116,7 @@ impl Rig {
                 Effect::Tell(Event::Overrun { limit, .. }) => self.overrun.push(limit),
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
+                Effect::Arrived(id) => self.arrived.push(id),
                 _ => {}
             }
         }

@@ -168,16 +168,10 @@ fn a_pop_that_a_demotion_unblocked_waits_for_the_rest_of_its_time() {
 }
 
 #[test]
-fn a_pop_whose_connection_broke_is_uncertain_and_an_unblocked_wait_is_shown() {
+fn an_unblocked_wait_is_shown() {
     let mut r = Rig::new(|_| {});
     r.grant();
     let c = r.client();
-    r.says(c, "BLPOP l 5|");
-    let up = r.up();
-    r.asked(up);
-    r.loses(up);
-    assert!(r.hears(c).starts_with("-UNCERTAIN"));
-    r.prove();
     r.says(c, "SET a 1|");
     let lane = r.up();
     r.asked(lane);
@@ -231,6 +225,22 @@ fn what_blocks_waits_until_nothing_else_is_owed_on_its_connection() {
     assert_eq!(r.asked(up), requests("BLPOP l 5"));
     r.pass(100);
     r.answers(up, "*2|$1|l|$1|x|");
+    assert_eq!(r.asked(up), requests("BLPOP l 5"));
+}
+
+#[test]
+fn nor_is_it_sent_behind_a_transaction_that_has_not_answered() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "MULTI|BLPOP l 5|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("MULTI"));
+    r.answers(up, "+OK|");
+    assert_eq!(r.asked(up), requests("BLPOP l 5"), "it is queued there, and does not block");
+    r.says(c, "EXEC|BLPOP l 5|");
+    assert_eq!(r.asked(up), requests("EXEC"));
+    r.answers(up, "+QUEUED|*1|*-1|");
     assert_eq!(r.asked(up), requests("BLPOP l 5"));
 }
 
