@@ -1,8 +1,10 @@
 //! What a worker must know of a service's configuration. The `config` crate makes these from the file or the flags;
 //! a [`Policy`] that exists is right.
-use crate::command::Entry;
+use crate::command::{Act, Entry};
+use crate::resp::frame::Request;
 use crate::rules::Rules;
 use crate::topology::snapshot::ServiceId;
+use crate::users::{self, Users};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -148,6 +150,8 @@ pub struct Policy {
     pub tells_writes: bool,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
+    /// The users that clients authenticate as to Pointsman itself, if not to the server.
+    pub users: Option<Arc<Users>>,
     /// Which of the commands that are refused by default are allowed.
     pub allow: Allow,
     /// Which commands are denied, and which have other names, if any.
@@ -161,6 +165,13 @@ impl Policy {
     #[inline]
     pub fn sends(&self, entry: &'static Entry) -> bool {
         !entry.refused && self.rules.as_ref().is_none_or(|rules| !rules.touch(entry))
+    }
+
+    /// Whether a request would make its connection another user's than the service gives it: on a connection whose replies
+    /// are not counted, where we could not answer it ourselves.
+    pub fn changes_user(&self, entry: &Entry, req: Request<'_>) -> bool {
+        let authenticates = self.users.is_some() && users::authenticates(entry, req);
+        authenticates || entry.act == Act::Reset && self.upstream_user.is_some()
     }
 
     /// The defaults of a service.
@@ -179,6 +190,7 @@ impl Policy {
             durable: Durable::default(),
             tells_writes: false,
             upstream_user: None,
+            users: None,
             allow: Allow::Default,
             rules: None,
             limits: Limits::default(),

@@ -82,13 +82,21 @@ pub(super) struct Up {
     pub(super) wait_denied: bool,
     /// Its term is over; it is only read, for what becomes of the pop that waits there (`blocked`).
     pub(super) fenced: bool,
-    ident: Option<Ident>,
+    /// It was set up without `AUTH`, and the server wanted none: that stays so, whatever it wants later.
+    pub(super) open: bool,
+    /// It is there to see whether the server wants `AUTH`.
+    pub(super) only_asks: bool,
+    /// Its session has become another user meanwhile, by the configuration.
+    pub(super) outdated: bool,
+    pub(super) ident: Option<Ident>,
     names: Names,
     state: State,
     setup: Vec<u8>,
     setup_sent: usize,
     steps: Vec<Step>,
     deadline: Now,
+    /// Something was sent on it since it was set up.
+    pub(super) carried: bool,
     used: Now,
 }
 
@@ -209,7 +217,8 @@ impl Worker {
     /// A session needs its connection no longer: into the pool, if it is clean.
     pub(super) fn unpin(&mut self, id: UpId, session: &Session) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        if session.needs_pin() || !up.ledger.is_empty() || up.relay || up.state != State::Ready {
+        let clean = up.ledger.is_empty() && !up.relay && !up.outdated && up.state == State::Ready;
+        if session.needs_pin() || !clean {
             self.close_up(id);
             return;
         }
@@ -230,7 +239,7 @@ impl Worker {
     }
 
     /// Begins a connection to the shard's master, or to the replica that serves its reads. `None`: there is none now, or it was tried a moment ago in vain.
-    fn open(
+    pub(super) fn open(
         &mut self,
         now: Now,
         at: (ServiceId, ShardId),
@@ -263,6 +272,9 @@ impl Worker {
             withholding: None,
             wait_denied: false,
             fenced: false,
+            open: false,
+            only_asks: false,
+            outdated: false,
             ident: ident.cloned(),
             names: Names::default(),
             state: State::Connecting,
@@ -270,6 +282,7 @@ impl Worker {
             setup_sent: 0,
             steps: Vec::new(),
             deadline: now + timeout,
+            carried: false,
             used: now,
         });
         self.expiring.insert((now + timeout, id));
@@ -285,10 +298,9 @@ impl Worker {
         let bytes = &mut up.setup;
         if let Some(ident) = &up.ident {
             let c = &ident.credential;
-            match &c.user {
-                Some(user) => reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]),
-                None => reply::request(bytes, &[&b"AUTH"[..], &c.secret]),
-            }
+            // By its name, `default` is let in also when its password was taken away.
+            let user = c.user.as_deref().unwrap_or(b"default");
+            reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]);
             steps.push(Step::Auth);
         }
         if up.key.proto == Proto::Resp3 {
@@ -323,7 +335,7 @@ impl Worker {
                 elements.next();
                 let master = elements.next() == Some(Element::Bulk(b"master"));
                 if unnamed {
-                    self.shard(at.0, at.1).needs_auth = false;
+                    self.auth_wanted(now, id, false);
                 }
                 if master == replica && (replica || !self.service_ref(at.0).policy.pass_readonly) {
                     return self.lose_up(now, id, Some(SignKind::NotMaster));
@@ -331,7 +343,7 @@ impl Worker {
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
             Step::Role if unnamed && (frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM")) => {
-                self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                self.auth_wanted(now, id, frame.starts_with(b"-NOAUTH"));
                 self.take_back(id);
             }
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
@@ -340,7 +352,14 @@ impl Worker {
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error && replica => return self.lose_up(now, id, Some(SignKind::NotMaster)),
-            _ if error => return self.setup_failed(now, id, frame),
+            _ if error => {
+                let ident = up.key.ident;
+                self.setup_failed(now, id, frame);
+                if step == Step::Auth && frame.starts_with(b"-WRONGPASS") {
+                    self.deny(at.0, ident);
+                }
+                return;
+            }
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -348,11 +367,15 @@ impl Worker {
             up.state = State::Ready;
             up.setup = Vec::new();
             up.used = now;
+            let only_asks = up.only_asks;
             self.expiring.remove(&(up.deadline, id));
             if !replica {
                 self.shard(at.0, at.1).succeeded();
             }
             self.mark_up(id);
+            if only_asks {
+                self.close_up(id);
+            }
         }
     }
 
@@ -430,7 +453,7 @@ impl Worker {
             return;
         }
         up.ledger.wrote(n);
-        up.used = now;
+        (up.used, up.carried) = (now, true);
         let (service, pinned) = (up.service, up.pinned_by.is_some());
         let s = self.services[usize::from(service.0)]
             .as_mut()
