@@ -130,6 +130,8 @@ pub struct Policy {
     pub name: Arc<str>,
     /// Shared connections per node, worker and kind (user, database, protocol); at least 1.
     pub lanes_per_node: u16,
+    /// Most shared connections of one worker.
+    pub shared_max: u32,
     /// Most pinned connections of one worker, in use and idle together.
     pub pinned_max: u32,
     /// Most clients of one worker.
@@ -180,6 +182,7 @@ impl Policy {
             id,
             name: name.into(),
             lanes_per_node: 1,
+            shared_max: 4096,
             pinned_max: 4096,
             clients_max: 65536,
             client_idle: None,

@@ -91,12 +91,7 @@ impl Users {
 }
 
 /// What Pointsman itself does with a command of a service that has users; `None`: it goes where any other service's goes.
-pub fn route<'a>(
-    users: &Users,
-    entry: Option<&Entry>,
-    req: Request<'_>,
-    s: &Session,
-) -> Option<Route<'a>> {
+pub fn route<'a>(users: &Users, entry: Option<&Entry>, req: Request<'_>, s: &Session) -> Option<Route<'a>> {
     let refuse = |text: &[u8]| Some(Route::Refuse(text.into()));
     let stranger = s.user.is_none();
     let Some(e) = entry else {
@@ -363,7 +358,9 @@ mod tests {
     #[test]
     fn who_has_not_authenticated_gets_nothing_else() {
         let (users, mut s) = (users(), Session::default());
-        for text in ["GET k", "NOSUCH", "DEBUG JMAP", "MULTI", "SUBSCRIBE a", "CLIENT ID", "CLIENT NOSUCH", "PING"] {
+        for text in
+            ["GET k", "NOSUCH", "DEBUG JMAP", "MULTI", "SUBSCRIBE a", "CLIENT ID", "CLIENT NOSUCH", "PING"]
+        {
             assert_eq!(said(&users, &s, text), NOAUTH, "{text}");
         }
         assert_eq!(said(&users, &s, "GET"), "-ERR wrong number of arguments for 'get' command");
@@ -414,7 +411,14 @@ mod tests {
         let known: Hash = Sha256::digest("foo").into();
         assert_eq!(hash(text), Some(known));
         assert_eq!(hash(&format!("#{}", text.to_uppercase())), Some(known));
-        for wrong in ["", "foo", &text[1..], &format!("{text}0"), &text.replace('2', "g"), &text.replacen("2c", "é", 1)] {
+        for wrong in [
+            "",
+            "foo",
+            &text[1..],
+            &format!("{text}0"),
+            &text.replace('2', "g"),
+            &text.replacen("2c", "é", 1),
+        ] {
             assert_eq!(hash(wrong), None, "{wrong}");
         }
         let shown = format!("{:?}", users());

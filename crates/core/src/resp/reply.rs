@@ -38,7 +38,10 @@ pub const WAIT_DENIED: &[u8] =
     b"-ERR WAIT through Pointsman needs the permission to PUBLISH on the channel pointsman:wait\r\n";
 /// All pinned connections are in use.
 pub const PINNED_MAX: &[u8] =
-    b"-ERR too many sessions need a connection of their own (Pointsman: pinned_max), try again later\r\n";
+    b"-ERR too many sessions need a connection of their own (Pointsman: pinned), try again later\r\n";
+/// All shared connections are in use, and none is of the user, database and protocol that is needed.
+pub const SHARED_MAX: &[u8] =
+    b"-ERR too many users, databases and protocols are in use at once (Pointsman: shared), try again later\r\n";
 
 // What Pointsman says as a server would, to clients that authenticate to Pointsman (`users`). From `server.c`, `acl.c` and
 // `networking.c` of Redis 7.0.
@@ -60,8 +63,7 @@ pub const HELLO_VERSION: &[u8] = b"-ERR Protocol version is not an integer or ou
 /// `HELLO` with a version that does not exist.
 pub const NOPROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
 /// `HELLO … SETNAME` with such a name.
-pub const BAD_NAME: &[u8] =
-    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+pub const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 
 /// `HELLO` with an option that it does not have, or that has too few arguments.
 pub fn hello_option(option: &[u8]) -> Vec<u8> {

@@ -320,7 +320,13 @@ impl Worker {
     }
 
     /// Routes one command; `again` if it was asked before.
-    pub(super) fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<Again>) -> Routed {
+    pub(super) fn command(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        req: Request<'_>,
+        again: Option<Again>,
+    ) -> Routed {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
@@ -470,6 +476,10 @@ impl Worker {
             self.lane(now, at, key, ident.as_ref(), turn)
         };
         let Some(up) = found else {
+            if class != Class::Pinned && self.lanes_are_full(at) {
+                self.deliver(id, reply::SHARED_MAX);
+                return Err(Routed::Taken);
+            }
             // A connection was tried in vain a moment ago.
             self.line_up(id);
             return Err(Routed::Blocked(Wait::Gate));

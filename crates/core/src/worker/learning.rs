@@ -128,6 +128,9 @@ impl Worker {
             return Ok(None);
         }
         let Some(up) = self.lane(now, (service, SHARD), key, ident.as_ref(), turn) else {
+            if self.lanes_are_full((service, SHARD)) {
+                return Ok(None);
+            }
             // A connection was tried in vain a moment ago.
             self.line_up(id);
             return Err(Routed::Blocked(Wait::Gate));

@@ -114,6 +114,10 @@ impl Up {
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
+
+    fn is_unused(&self) -> bool {
+        self.is_ready() && self.pinned_by.is_none() && self.ledger.is_empty()
+    }
 }
 
 /// What a queued request does; of what is not known the worst is assumed.
@@ -127,7 +131,8 @@ pub(super) fn access(slot: &Slot) -> Access {
 }
 
 impl Worker {
-    /// The shared connection for `key`, made if there is none. `turn` chooses among several.
+    /// The shared connection for `key`, made if there is none. `turn` chooses among several. `None`: one was tried in vain
+    /// a moment ago, or there are too many.
     pub(super) fn lane(
         &mut self,
         now: Now,
@@ -144,12 +149,31 @@ impl Worker {
         if i < there.len() {
             return Some(there[i]);
         }
+        if self.lanes_are_full(at) {
+            return None;
+        }
         let id = self.open(now, at, key, ident)?;
         if key.class == Class::Durable {
             self.await_replicas(id);
         }
         self.shard(at.0, at.1).lanes.entry(key).or_default().push(id);
         Some(id)
+    }
+
+    /// Whether one more shared connection would be too many: of those that are not in use the one that was unused the
+    /// longest makes room.
+    pub(super) fn lanes_are_full(&mut self, at: (ServiceId, ShardId)) -> bool {
+        let s = self.service_ref(at.0);
+        let lanes = &s.shards[usize::from(at.1.0)].lanes;
+        if lanes.values().map(Vec::len).sum::<usize>() < s.policy.shared_max as usize {
+            return false;
+        }
+        let unused = lanes.values().flatten().filter(|id| self.ups.get(**id).is_some_and(Up::is_unused));
+        match unused.min_by_key(|id| self.ups[**id].used).copied() {
+            Some(id) => self.close_up(id),
+            None => return true,
+        }
+        false
     }
 
     /// A connection for one session, out of the pool if one is there. `None`: there are too many, or no master.
@@ -518,8 +542,7 @@ impl Worker {
         let mut idle = Vec::new();
         for (id, up) in &self.ups {
             let limit = self.service_ref(up.service).policy.upstream_idle;
-            let unused = up.state == State::Ready && up.pinned_by.is_none() && up.ledger.is_empty();
-            if unused && now.since(up.used) >= limit {
+            if up.is_unused() && now.since(up.used) >= limit {
                 idle.push(id);
             }
         }

@@ -83,7 +83,9 @@ impl Worker {
             Place::Pinned(up) => ups.contains_key(up),
             Place::Free => false,
         };
-        for id in self.clients_where(|c| c.service == service && c.session.ident_id() == ident && !connected(c)) {
+        for id in
+            self.clients_where(|c| c.service == service && c.session.ident_id() == ident && !connected(c))
+        {
             let c = &mut self.clients[id];
             // What it was told goes before.
             c.deaf = true;
@@ -99,7 +101,13 @@ impl Worker {
     /// The server closed a shared connection of a client's user. Perhaps it has deleted the user: then idle clients are
     /// closed as well. One that was not used is not made again, so that a server that closes what is idle is not
     /// bothered for ever.
-    pub(super) fn look_after(&mut self, now: Now, at: (ServiceId, ShardId), key: LaneKey, ident: Option<&Ident>) {
+    pub(super) fn look_after(
+        &mut self,
+        now: Now,
+        at: (ServiceId, ShardId),
+        key: LaneKey,
+        ident: Option<&Ident>,
+    ) {
         let own = self.service_ref(at.0).policy.upstream_user.is_some();
         if !own && matches!(key.class, Class::Plain | Class::Durable) && ident.is_some() {
             self.lane(now, at, key, ident, 0);
@@ -127,7 +135,8 @@ impl Worker {
             lanes.retain(|up| ups.get(*up).is_some_and(|up| !up.open));
         }
         shard.lanes.retain(|_, lanes| !lanes.is_empty());
-        let pooled: Vec<UpId> = shard.pool.iter().filter(|(key, _)| nobody(key)).flat_map(|(_, ups)| ups).copied().collect();
+        let pooled: Vec<UpId> =
+            shard.pool.iter().filter(|(key, _)| nobody(key)).flat_map(|(_, ups)| ups).copied().collect();
         for up in pooled {
             self.close_up(up);
         }
