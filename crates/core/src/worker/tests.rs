@@ -14,6 +14,7 @@ mod rig;
 mod rules;
 mod sessions;
 mod together;
+mod users;
 mod withheld;
 
 #[test]

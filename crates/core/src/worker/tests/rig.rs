@@ -24,6 +24,8 @@ pub(super) struct Rig {
     pub(super) closed: Vec<Dst>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
+    /// The connection on which `AUTH` is tried.
+    pub(super) probe: UpId,
     /// Whether connections can be made.
     pub(super) reachable: bool,
 }
@@ -54,6 +56,7 @@ impl Rig {
             writes_told: 0,
             closed,
             only_read,
+            probe: UpId::default(),
             reachable: true,
         }
     }
