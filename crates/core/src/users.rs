@@ -92,7 +92,10 @@ impl Users {
 
 /// What Pointsman itself does with a command of a service that has users; `None`: it goes where any other service's goes.
 pub fn route<'a>(users: &Users, entry: Option<&Entry>, req: Request<'_>, s: &Session) -> Option<Route<'a>> {
-    let refuse = |text: &[u8]| Some(Route::Refuse(text.into()));
+    let refuse = |text: &[u8]| {
+        let ends = entry.is_some_and(|e| e.act == Act::Exec);
+        Some(Route::Refuse(if ends { reply::exec_rejected(text).into() } else { text.into() }))
+    };
     let stranger = s.user.is_none();
     let Some(e) = entry else {
         // No server is asked what it is.
@@ -205,7 +208,7 @@ impl<'r> Hello<'r> {
 pub enum Stands {
     /// It is this user now; `None`: it has to authenticate, or the service has no users.
     As(Option<Arc<User>>),
-    /// Its user is gone, or it came when nobody had to authenticate: it is closed.
+    /// Its user is gone, or it came when nobody had to authenticate, and now has to: it is closed.
     Not,
 }
 
@@ -217,8 +220,10 @@ pub fn stands(users: Option<&Users>, user: Option<&User>, had: bool) -> Stands {
         (Some(users), Some(user)) => {
             users.named(user.name.as_bytes()).map_or(Stands::Not, |user| Stands::As(Some(user.clone())))
         }
-        (Some(users), None) if had => Stands::As(users.newcomer().cloned()),
-        (Some(_), None) => Stands::Not,
+        (Some(users), None) => match users.newcomer() {
+            None if !had => Stands::Not,
+            newcomer => Stands::As(newcomer.cloned()),
+        },
     }
 }
 
@@ -365,6 +370,8 @@ mod tests {
         }
         assert_eq!(said(&users, &s, "GET"), "-ERR wrong number of arguments for 'get' command");
         assert_eq!(said(&users, &s, "CLIENT ID x"), "-ERR wrong number of arguments for 'client|id' command");
+        let rejected = "-EXECABORT Transaction discarded because of: NOAUTH Authentication required.";
+        assert_eq!(said(&users, &s, "EXEC"), rejected);
         assert_eq!(said(&users, &s, "RESET x"), "-ERR wrong number of arguments for 'reset' command");
         for text in ["QUIT", "QUIT x", "RESET", "POST /"] {
             assert_eq!(said(&users, &s, text), "goes on", "{text}");
@@ -403,6 +410,8 @@ mod tests {
         assert_eq!(stands(Some(&users), None, true), Stands::As(None));
         assert_eq!(stands(Some(&users), None, false), Stands::Not);
         assert_eq!(stands(None, Some(&app), true), Stands::As(None));
+        let open = Users::new(vec![user("default", &[])]).unwrap();
+        assert_eq!(stands(Some(&open), None, false), Stands::As(open.newcomer().cloned()));
     }
 
     #[test]

@@ -65,6 +65,13 @@ pub const NOPROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
 /// `HELLO … SETNAME` with such a name.
 pub const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 
+/// An `EXEC` that is refused with this error (`execCommandAbort` in `multi.c`).
+pub fn exec_rejected(error: &[u8]) -> Vec<u8> {
+    let why = error.strip_prefix(b"-").unwrap_or(error);
+    let why = why.strip_prefix(b"ERR ").unwrap_or(why);
+    [b"-EXECABORT Transaction discarded because of: ", why].concat()
+}
+
 /// `HELLO` with an option that it does not have, or that has too few arguments.
 pub fn hello_option(option: &[u8]) -> Vec<u8> {
     [&b"-ERR Syntax error in HELLO option '"[..], &in_line(option, usize::MAX), b"'\r\n"].concat()

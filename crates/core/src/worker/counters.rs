@@ -9,7 +9,7 @@ pub struct Counters {
     pub clients_refused: u64,
     /// Clients that were closed for not reading their replies.
     pub clients_overrun: u64,
-    /// Clients that were closed because the connection that their state demanded was lost.
+    /// Clients that were closed because the connection that their state demanded was lost, or their user is gone.
     pub clients_cut: u64,
     /// Clients that came from another worker.
     pub clients_moved: u64,
@@ -47,6 +47,8 @@ pub struct Counters {
     pub masterdown: u64,
     /// Commands that were refused by policy.
     pub refused: u64,
+    /// What was denied to clients that had not authenticated to us, wrong passwords among it.
+    pub unauthenticated: u64,
     /// Malformed requests.
     pub malformed: u64,
     /// Times that a worker held a shard by itself.
@@ -96,6 +98,7 @@ impl Counters {
         self.waits += o.waits;
         self.masterdown += o.masterdown;
         self.refused += o.refused;
+        self.unauthenticated += o.unauthenticated;
         self.malformed += o.malformed;
         self.signs += o.signs;
         self.client_bytes_in += o.client_bytes_in;

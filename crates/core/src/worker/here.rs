@@ -82,8 +82,11 @@ impl Worker {
         if let Tx::Open(tx) = &mut c.session.tx {
             tx.refused = true;
         }
-        let service = c.service;
-        self.service(service).counters.refused += 1;
+        let s = self.services[usize::from(c.service.0)].as_mut().expect("a service is kept");
+        match (&s.policy.users, &c.session.user) {
+            (Some(_), None) => s.counters.unauthenticated += 1,
+            _ => s.counters.refused += 1,
+        }
         self.deliver(id, text);
         Routed::Taken
     }

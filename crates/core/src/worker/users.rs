@@ -91,6 +91,7 @@ impl Worker {
             c.deaf = true;
             (c.input, c.input_at) = (Vec::new(), 0);
             self.ready.push_back(id);
+            self.service(service).counters.clients_cut += 1;
         }
     }
 

@@ -77,6 +77,7 @@ fn who_has_not_authenticated_to_us_costs_no_connection() {
     assert_eq!(r.told(c, "AUTH web wrong|AUTH app sesame|"), WRONGPASS.repeat(2));
     assert!(r.told(c, "HELLO 3|").starts_with("-NOAUTH HELLO must be called"));
     assert!(r.opened.is_empty());
+    assert_eq!(r.w.counters()[0].1.unauthenticated, 10);
     assert_eq!(r.told(c, "AUTH web pw|"), "+OK|");
     assert!(r.opened.is_empty(), "nor does it cost one to authenticate");
     r.says(c, "GET a|");
