@@ -359,6 +359,10 @@ fn a_password_that_is_set_at_run_time_is_asked_of_who_comes_then() {
     assert_eq!((r.opened.len(), r.asked(asks)), (n + 1, ROLE.into()));
     r.answers(asks, NOAUTH);
     assert!(r.closed.contains(&Dst::Up(asks)));
+    let new_too = r.client();
+    r.pass(5_000);
+    assert_eq!(r.opened.len(), n + 1, "it was asked a moment ago");
+    r.w.gone(r.now, Dst::Client(new_too));
     r.says(new, "GET a|");
     let unnamed = *r.opened.last().unwrap();
     r.asked(unnamed);
@@ -372,7 +376,6 @@ fn a_password_that_is_set_at_run_time_is_asked_of_who_comes_then() {
     assert_eq!(r.hears(old), "$1|A|");
     // It is taken away again.
     r.answers(unnamed, NOAUTH);
-    r.client();
     r.pass(11_000);
     let asks = *r.opened.last().unwrap();
     assert_eq!(r.asked(asks), ROLE);
