@@ -1,0 +1,366 @@
+//! What sessions cost upstream, and that those who leave, or do not read, are nobody else's trouble.
+use crate::harness::raw::{Raw, request, shown};
+use crate::harness::{Proxy, Server, eventually};
+use pointsman::client::{Client, Value};
+use pointsman::sandbox::deployment::Options;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A connection to the server that counts the others.
+struct Observer(Client);
+
+impl Observer {
+    fn of(server: &Server) -> Observer {
+        Observer(server.connect())
+    }
+
+    fn ask(&mut self, args: &[&str]) -> String {
+        self.0.ask(args).expect("an answer").text().unwrap_or_default()
+    }
+
+    fn field(&mut self, section: &str, field: &str) -> u64 {
+        let text = self.ask(&["INFO", section]);
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.expect("the field").trim().parse().expect("a number")
+    }
+
+    /// Connections that the server has accepted since it began.
+    fn accepted(&mut self) -> u64 {
+        self.field("stats", "total_connections_received")
+    }
+
+    /// Connections that there are, without this one.
+    fn connections(&mut self) -> usize {
+        self.ask(&["CLIENT", "LIST"]).lines().count() - 1
+    }
+
+    fn blocked(&mut self) -> u64 {
+        self.field("clients", "blocked_clients")
+    }
+
+    fn get(&mut self, key: &str) -> String {
+        self.ask(&["GET", key])
+    }
+}
+
+/// A server, the proxy with one worker before it, and who counts.
+fn start(options: &Options) -> (Server, Proxy, Observer) {
+    let server = Server::start(options);
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let observer = Observer::of(&server);
+    (server, proxy, observer)
+}
+
+fn said(client: &mut Raw, line: &str) -> String {
+    shown(&client.call(&line.split(' ').collect::<Vec<_>>()))
+}
+
+/// Uses the proxy while others misbehave: each reply must be its own, and none may take long.
+fn undisturbed(proxy: &Proxy, misbehave: impl FnOnce()) {
+    let (over, slowest) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for i in 0..2 {
+            let (over, slowest) = (&over, &slowest);
+            scope.spawn(move || {
+                let mut client = Raw::connect(proxy.addr());
+                let mut round = 0;
+                loop {
+                    let begin = Instant::now();
+                    assert_eq!(said(&mut client, &format!("SET by:{i} {round}")), "+OK\\r\\n");
+                    let value = format!("{round}");
+                    let want = format!("${}\\r\\n{value}\\r\\n", value.len());
+                    assert_eq!(said(&mut client, &format!("GET by:{i}")), want);
+                    slowest.fetch_max(begin.elapsed().as_millis() as u64, Ordering::Relaxed);
+                    round += 1;
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        // However this ends, the others must.
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _end = End(&over);
+        misbehave();
+    });
+    let slowest = slowest.load(Ordering::Relaxed);
+    assert!(slowest < 2_000, "a bystander waited {slowest} ms");
+}
+
+#[test]
+fn what_only_concerns_the_session_needs_no_connection_of_its_own() {
+    let options = Options {
+        password: Some("sesame".into()),
+        users: vec!["alice on >wonder ~* &* +@all".into()],
+        ..Options::default()
+    };
+    let (_server, proxy, mut observer) = start(&options);
+    let session = |i: usize| {
+        let mut client = Raw::connect(proxy.addr());
+        assert_eq!(said(&mut client, "AUTH sesame"), "+OK\\r\\n");
+        let id = said(&mut client, "CLIENT ID");
+        assert_eq!(said(&mut client, &format!("CLIENT SETNAME n{i}")), "+OK\\r\\n");
+        said(&mut client, "CLIENT SETINFO LIB-NAME lib");
+        assert_eq!(said(&mut client, "SELECT 1"), "+OK\\r\\n");
+        assert_eq!(said(&mut client, "PING"), "+PONG\\r\\n");
+        assert!(said(&mut client, "HELLO 3 AUTH alice wonder").starts_with('%'));
+        assert!(said(&mut client, "CLIENT GETNAME").contains(&format!("n{i}\\r\\n")));
+        assert_eq!(said(&mut client, "CLIENT ID"), id, "it stays the same");
+        assert!(said(&mut client, "HELLO").contains(&format!("id\\r\\n{id}")), "and HELLO tells the same");
+        assert_eq!(said(&mut client, "RESET"), "+RESET\\r\\n");
+        assert!(said(&mut client, "GET k").starts_with("-NOAUTH"));
+        (client, id)
+    };
+    let first = session(0);
+    let (connections, accepted) = (observer.connections(), observer.accepted());
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..=40).map(|i| scope.spawn(move || session(i))).collect();
+        threads.into_iter().map(|t| t.join().expect("a session")).chain([first]).collect()
+    });
+    assert_eq!(all.iter().map(|(_, id)| id).collect::<BTreeSet<_>>().len(), 41, "ids are unique");
+    assert_eq!((observer.connections(), observer.accepted()), (connections, accepted));
+}
+
+#[test]
+fn small_transactions_share_few_connections() {
+    const THREADS: usize = 8;
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let (before, accepted) = (observer.connections(), observer.accepted());
+    let mut clients: Vec<Vec<Raw>> =
+        (0..THREADS).map(|_| (0..25).map(|_| Raw::connect(proxy.addr())).collect()).collect();
+    let run = |clients: &mut Vec<Vec<Raw>>| {
+        std::thread::scope(|scope| {
+            for (i, mine) in clients.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    for (j, client) in mine.iter_mut().enumerate() {
+                        let key = format!("tx:{i}:{j}");
+                        assert_eq!(said(client, "MULTI"), "+OK\\r\\n");
+                        assert_eq!(said(client, &format!("INCR {key}")), "+QUEUED\\r\\n");
+                        assert!(said(client, "EXEC").starts_with("*1\\r\\n:"));
+                        client.send(format!("MULTI\r\nGET {key}\r\nEXEC\r\n").as_bytes());
+                        let replies = [client.reply(), client.reply(), client.reply()];
+                        assert!(replies[2].starts_with(b"*1\r\n$"), "{}", shown(&replies[2]));
+                    }
+                });
+            }
+        });
+    };
+    run(&mut clients);
+    run(&mut clients);
+    // One lane, and at most as many pinned ones as run at once; whatever the pool lacks is made once.
+    assert!(observer.connections() <= before + 1 + THREADS);
+    assert!(observer.accepted() <= accepted + 1 + THREADS as u64);
+}
+
+#[test]
+fn who_leaves_while_blocked_pops_nothing() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let before = observer.connections();
+    undisturbed(&proxy, || {
+        let mut waiting: Vec<Raw> = (0..20).map(|_| Raw::connect(proxy.addr())).collect();
+        for client in &mut waiting {
+            client.send(b"BLPOP queue 0\r\n");
+        }
+        eventually("all are blocked", || observer.blocked() == 20);
+        let mut last = waiting.pop().expect("there are 20");
+        drop(waiting);
+        eventually("only one is blocked", || observer.blocked() == 1);
+        observer.ask(&["LPUSH", "queue", "job"]);
+        assert!(shown(&last.reply()).contains("job"));
+        observer.ask(&["LPUSH", "queue", "next"]);
+        assert_eq!(observer.0.ask(&["LLEN", "queue"]).expect("an answer"), Value::Integer(1));
+    });
+    eventually("their connections are closed", || observer.connections() <= before + 1);
+}
+
+#[test]
+fn who_leaves_while_blocked_and_not_read_is_noticed() {
+    let server = Server::start(&Options::default());
+    let proxy = Proxy::start_with(&server, "[service.limits]\nin_flight = 10");
+    let mut observer = Observer::of(&server);
+    let before = observer.connections();
+    // More than is kept of what waits, of a command each, behind what never ends.
+    let more = b"SET after 1\r\n".repeat((1 << 20) / 13 + 1000);
+    let [mut leaves, mut ends] = [Raw::connect(proxy.addr()), Raw::connect(proxy.addr())];
+    for client in [&mut leaves, &mut ends] {
+        client.send(b"BLPOP queue 0\r\n");
+    }
+    eventually("both are blocked", || observer.blocked() == 2);
+    for client in [&mut leaves, &mut ends] {
+        client.send(&more);
+    }
+    drop(leaves);
+    ends.shut();
+    eventually("nobody is blocked", || observer.blocked() == 0);
+    eventually("their connections are closed", || observer.connections() <= before + 1);
+    assert_eq!(shown(&ends.rest().expect("its end")), "");
+    assert_eq!(observer.get("after"), "");
+}
+
+#[test]
+fn who_leaves_in_the_middle_disturbs_nobody() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let before = observer.connections();
+    let large = request(&[&b"SET"[..], b"large", &vec![b'x'; 4 << 20]]);
+    undisturbed(&proxy, || {
+        for round in 0..10 {
+            let mut half = Raw::connect(proxy.addr());
+            half.send(b"SET half 1\r\n*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$100\r\nabc");
+            half.reply();
+
+            let mut tx = Raw::connect(proxy.addr());
+            tx.send(b"MULTI\r\nSET tx 1\r\n");
+            tx.reply();
+            tx.reply();
+
+            let mut value = Raw::connect(proxy.addr());
+            value.send(&large[..large.len() / 2]);
+
+            let mut unread = Raw::connect(proxy.addr());
+            unread.send(&b"GET by:0\r\n".repeat(500));
+
+            let mut watching = Raw::connect(proxy.addr());
+            watching.send(b"WATCH by:0\r\nSUBSCRIBE ch\r\n");
+            watching.reply();
+
+            if round % 2 == 0 {
+                // With a reset instead of a farewell.
+                for client in [&half, &tx, &value, &unread, &watching] {
+                    let socket = socket2::SockRef::from(client.stream());
+                    socket.set_linger(Some(Duration::ZERO)).expect("an option");
+                }
+            }
+        }
+    });
+    eventually("their connections are closed or idle", || observer.connections() <= before + 3);
+    assert_eq!(observer.get("half"), "1");
+    assert_eq!((observer.get("tx"), observer.get("large")), (String::new(), String::new()));
+    let mut client = Raw::connect(proxy.addr());
+    client.send(b"MULTI\r\nPING\r\nEXEC\r\n");
+    let replies: Vec<String> = (0..3).map(|_| shown(&client.reply())).collect();
+    assert_eq!(replies, ["+OK\\r\\n", "+QUEUED\\r\\n", "*1\\r\\n+PONG\\r\\n"]);
+}
+
+#[test]
+fn who_does_not_read_is_closed_and_delays_nobody() {
+    // The server's own limit for subscribers would close the proxy's connection first.
+    let unlimited = "client-output-buffer-limit pubsub 0 0 0".to_owned();
+    let server = Server::start(&Options { node_lines: vec![unlimited], ..Options::default() });
+    let proxy = Proxy::start_with(&server, "[service.limits]\nclient_output_hard = \"16MiB\"");
+    let mut observer = Observer::of(&server);
+    let big = "x".repeat(1 << 20);
+    observer.ask(&["SET", "big", &big]);
+    undisturbed(&proxy, || {
+        let mut reader = Raw::connect(proxy.addr());
+        reader.send(&b"GET big\r\n".repeat(200));
+        eventually("the reader is closed", || reader.is_reset());
+        let mut subscriber = Raw::connect(proxy.addr());
+        said(&mut subscriber, "SUBSCRIBE ch");
+        let mut publisher = server.connect();
+        eventually("the subscriber is closed", || {
+            publisher.ask(&["PUBLISH", "ch", &big]).expect("PUBLISH") == Value::Integer(0)
+        });
+        eventually("and hears it", || subscriber.is_reset());
+    });
+}
+
+#[test]
+fn a_client_that_waits_is_not_closed() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    observer.ask(&["SET", "big", &"x".repeat(100 << 10)]);
+    let mut client = Raw::connect(proxy.addr());
+    // More replies than the sockets hold, less than the limit; read only when all has been asked for.
+    let asked = client.send_aside(b"GET big\r\n".repeat(400));
+    asked.join().expect("no panic").expect("all was sent");
+    client.send(b"PING\r\n");
+    for _ in 0..400 {
+        assert_eq!(client.reply().len(), (100 << 10) + 11);
+    }
+    assert_eq!(client.reply(), b"+PONG\r\n");
+}
+
+/// An operator kills everything but himself, the proxy's observers included: clients stay, and are told what was lost.
+#[test]
+fn what_the_server_closes_is_made_again() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    observer.ask(&["SET", "k", "old"]);
+    let mut all: Vec<Raw> = (0..5).map(|_| Raw::connect(proxy.addr())).collect();
+    let [plain, watching, tx, blocked, subscriber] = &mut all[..] else { panic!("there are five") };
+    assert_eq!(said(plain, "SELECT 2"), "+OK\\r\\n");
+    assert_eq!(said(plain, "SET in 2"), "+OK\\r\\n");
+    assert_eq!(said(watching, "WATCH k"), "+OK\\r\\n");
+    assert_eq!(said(tx, "MULTI"), "+OK\\r\\n");
+    assert_eq!(said(tx, "SET tx 1"), "+QUEUED\\r\\n");
+    said(subscriber, "SUBSCRIBE ch");
+    blocked.send(b"BLPOP queue 0\r\n");
+    eventually("it is blocked", || observer.blocked() == 1);
+    for kind in ["normal", "pubsub"] {
+        observer.0.ask(&["CLIENT", "KILL", "TYPE", kind]).expect("an answer");
+    }
+    assert_eq!(said(plain, "GET in"), "$1\\r\\n2\\r\\n");
+    assert!(shown(&blocked.reply()).starts_with("-UNCERTAIN"));
+    assert_eq!(said(blocked, "PING"), "+PONG\\r\\n");
+    // In one write: the end of the transaction is there before its beginning is answered.
+    watching.send(b"MULTI\r\nSET k new\r\nEXEC\r\n");
+    let replies: Vec<String> = (0..3).map(|_| shown(&watching.reply())).collect();
+    assert_eq!(replies, ["+OK\\r\\n", "+QUEUED\\r\\n", "*-1\\r\\n"]);
+    assert_eq!(said(watching, "GET k"), "$3\\r\\nold\\r\\n");
+    assert_eq!(said(tx, "SET tx 2"), "+QUEUED\\r\\n");
+    assert!(said(tx, "EXEC").starts_with("-EXECABORT"));
+    assert_eq!(said(tx, "GET tx"), "$-1\\r\\n");
+    assert_eq!(said(subscriber, "PING"), "*2\\r\\n$4\\r\\npong\\r\\n$0\\r\\n\\r\\n");
+    observer.ask(&["PUBLISH", "ch", "again"]);
+    assert!(shown(&subscriber.reply()).ends_with("again\\r\\n"));
+}
+
+/// A script that does not end can be ended by another client, although both are in the same database as the same user.
+#[test]
+fn a_script_that_does_not_end_can_be_killed() {
+    let (_server, proxy, _) =
+        start(&Options { node_lines: vec!["busy-reply-threshold 50".into()], ..Options::default() });
+    for (begin, kill) in [
+        (&["EVAL", "while true do end", "0"][..], "SCRIPT KILL"),
+        (&["FCALL", "endless", "0"], "FUNCTION KILL"),
+    ] {
+        let mut killer = Raw::connect(proxy.addr());
+        let library = "#!lua name=x\nredis.register_function('endless', function() while true do end end)";
+        killer.call(&["FUNCTION", "LOAD", "REPLACE", library]);
+        let mut runner = Raw::connect(proxy.addr());
+        runner.send(&request(begin));
+        eventually("it is killed", || said(&mut killer, kill) == "+OK\\r\\n");
+        assert!(shown(&runner.reply()).contains("killed by user"));
+        assert_eq!(said(&mut killer, "SET k 1"), "+OK\\r\\n");
+    }
+}
+
+#[test]
+fn what_is_more_than_a_limit_is_refused_and_disturbs_nobody() {
+    let server = Server::start(&Options::default());
+    let proxy = Proxy::start_with(&server, "clients = 4\npinned = 2");
+    let mut clients: Vec<Raw> = Vec::new();
+    // The one that looked whether the proxy answers may not have been seen to leave.
+    eventually("there is room for all", || {
+        clients = (0..4).map(|_| Raw::connect(proxy.addr())).collect();
+        clients.iter_mut().all(|c| c.call(&["PING"]) == b"+PONG\r\n")
+    });
+    let mut more = Raw::connect(proxy.addr());
+    assert_eq!(more.rest().expect("an end"), b"-ERR max number of clients reached\r\n");
+    let mut observer = Observer::of(&server);
+    let [one, two, three, four] = &mut clients[..] else { panic!("there are four") };
+    one.send(b"BLPOP queue 0\r\n");
+    assert_eq!(said(two, "MULTI"), "+OK\\r\\n");
+    eventually("it is blocked", || observer.blocked() == 1);
+    assert!(said(three, "BLPOP queue 0").starts_with("-ERR too many sessions"));
+    assert_eq!(said(three, "SET k 1"), "+OK\\r\\n");
+    assert_eq!(said(two, "EXEC"), "*0\\r\\n");
+    assert_eq!(said(four, "MULTI"), "+OK\\r\\n");
+    observer.ask(&["RPUSH", "queue", "job"]);
+    assert!(shown(&one.reply()).contains("job"));
+    assert_eq!(said(four, "EXEC"), "*0\\r\\n");
+}
