@@ -218,7 +218,7 @@ impl World {
             private: calm,
             locked: own || locked && !upstream,
             large: policy.limits.stream_from.min(1500),
-            huge: rng.chance(10) && !locked && policy.limits.client_output_hard > 1 << 20,
+            huge: rng.chance(10) && !locked && !own && policy.limits.client_output_hard > 1 << 20,
             phrases: rng.between(1, 12),
         };
         let user = if own || locked && !upstream {
