@@ -376,6 +376,7 @@ fn a_password_that_is_set_at_run_time_is_asked_of_who_comes_then() {
     assert_eq!(r.hears(old), "$1|A|");
     // It is taken away again.
     r.answers(unnamed, NOAUTH);
+    r.client();
     r.pass(11_000);
     let asks = *r.opened.last().unwrap();
     assert_eq!(r.asked(asks), ROLE);
