@@ -74,6 +74,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Clients that came, from outside or from another worker.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.clients_accepted + self.clients_moved
+    }
+
     /// Adds another worker's.
     pub fn add(&mut self, o: &Counters) {
         self.clients_accepted += o.clients_accepted;

@@ -124,7 +124,7 @@ impl Worker {
         let s = self.service(at.0);
         let shard = &mut s.shards[usize::from(at.1.0)];
         shard.needs_auth = wanted;
-        shard.auth_asked = (now, s.counters.clients_accepted);
+        shard.auth_asked = (now, s.counters.arrivals());
         if !wanted {
             return;
         }
@@ -151,7 +151,7 @@ impl Worker {
             let shard = &s.shards[usize::from(SHARD.0)];
             let (asked, clients) = shard.auth_asked;
             let used = shard.needs_auth || shard.lanes.keys().any(|key| key.ident == IdentId::NOBODY);
-            let new = s.counters.clients_accepted != clients && now.since(asked) >= ASK_EVERY;
+            let new = s.counters.arrivals() != clients && now.since(asked) >= ASK_EVERY;
             new && used && s.policy.users.is_none() && s.policy.upstream_user.is_none()
         };
         let due: Vec<ServiceId> = self.services.iter().flatten().filter(due).map(|s| s.policy.id).collect();
