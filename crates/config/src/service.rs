@@ -8,6 +8,7 @@ use crate::reader::{Placed, Spot, Table};
 use crate::rules::rules;
 use crate::secret::credential;
 use crate::units::show_size;
+use crate::users::users;
 use pointsman_core::policy::{Allow, Durable, Limits, Policy, Retry};
 use pointsman_core::topology::settings::{
     Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
@@ -321,6 +322,7 @@ fn static_node(table: &Table<'_>) -> Option<Placed<StaticNode>> {
 fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     let mut policy = Policy::new(id, name);
     table.number("lanes", &mut policy.lanes_per_node);
+    table.number("shared", &mut policy.shared_max);
     table.number("pinned", &mut policy.pinned_max);
     table.number("clients", &mut policy.clients_max);
     table.duration_or("client_idle", &mut policy.client_idle);
@@ -333,6 +335,7 @@ fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     };
     policy.durable = durable(table);
     policy.upstream_user = credential(table, "upstream_user", "upstream_password", "upstream_password_file");
+    policy.users = users(table);
     policy.allow = allow(table);
     policy.rules = rules(table, &policy.allow);
     for limits in table.tables(Section::Limits) {

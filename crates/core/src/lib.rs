@@ -28,6 +28,7 @@ pub mod spread;
 pub mod switchover;
 pub mod time;
 pub mod topology;
+pub mod users;
 pub mod worker;
 
 pub use time::Now;

@@ -1,8 +1,10 @@
 //! What a worker must know of a service's configuration. The `config` crate makes these from the file or the flags;
 //! a [`Policy`] that exists is right.
-use crate::command::Entry;
+use crate::command::{Act, Entry};
+use crate::resp::frame::Request;
 use crate::rules::Rules;
 use crate::topology::snapshot::ServiceId;
+use crate::users::{self, Users};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -138,6 +140,8 @@ pub struct Policy {
     pub name: Arc<str>,
     /// Shared connections per node, worker and kind (user, database, protocol); at least 1.
     pub lanes_per_node: u16,
+    /// Most shared connections of one worker.
+    pub shared_max: u32,
     /// Most pinned connections of one worker, in use and idle together.
     pub pinned_max: u32,
     /// Most clients of one worker.
@@ -158,6 +162,8 @@ pub struct Policy {
     pub tells_writes: bool,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
+    /// The users that clients authenticate as to Pointsman itself, if not to the server.
+    pub users: Option<Arc<Users>>,
     /// Which of the commands that are refused by default are allowed.
     pub allow: Allow,
     /// Which commands are denied, and which have other names, if any.
@@ -173,12 +179,20 @@ impl Policy {
         !entry.refused && self.rules.as_ref().is_none_or(|rules| !rules.touch(entry))
     }
 
+    /// Whether a request would make its connection another user's than the service gives it: on a connection whose replies
+    /// are not counted, where we could not answer it ourselves.
+    pub fn changes_user(&self, entry: &Entry, req: Request<'_>) -> bool {
+        let authenticates = self.users.is_some() && users::authenticates(entry, req);
+        authenticates || entry.act == Act::Reset && self.upstream_user.is_some()
+    }
+
     /// The defaults of a service.
     pub fn new(id: ServiceId, name: &str) -> Policy {
         Policy {
             id,
             name: name.into(),
             lanes_per_node: 1,
+            shared_max: 4096,
             pinned_max: 4096,
             clients_max: 65536,
             client_idle: None,
@@ -189,6 +203,7 @@ impl Policy {
             durable: Durable::default(),
             tells_writes: false,
             upstream_user: None,
+            users: None,
             allow: Allow::Default,
             rules: None,
             limits: Limits::default(),

@@ -96,6 +96,7 @@ fn under_faults_the_worker_keeps_its_invariants() {
             "durable writes acknowledged",
             "crashes with a switch",
             "demotions that nobody knows of",
+            "denied before they authenticate",
             "executed in transactions",
             "held",
             "holds without a switch",

@@ -8,7 +8,7 @@ use crate::hold::{Redo, Then};
 use crate::policy::{Limits, Policy};
 use crate::resp::reply;
 use crate::resp::scan::RequestScan;
-use crate::session::{Ident, Session, Tx};
+use crate::session::{Session, Tx};
 use crate::topology::snapshot::ServiceId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -100,7 +100,7 @@ pub(super) struct Client {
     pub(super) eof: bool,
     /// Nor will it once what it sent and was not read is read.
     pub(super) hung_up: bool,
-    /// What it sends is no longer looked at: it was malformed.
+    /// What it sends is no longer looked at: it was malformed, or its user is gone.
     pub(super) deaf: bool,
     /// Since when it was seen to [lag](Client::lags), without a look at which it did not.
     pub(super) lags_since: Option<Now>,
@@ -118,10 +118,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, durable: bool, now: Now) -> Client {
+    pub(super) fn new(service: ServiceId, session: Session, durable: bool, now: Now) -> Client {
         Client {
             service,
-            session: Session { id, ident, ..Session::default() },
+            session,
             input: Vec::new(),
             input_at: 0,
             scan: RequestScan::default(),

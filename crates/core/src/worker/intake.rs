@@ -206,8 +206,7 @@ impl Worker {
     fn still_allowed(&self, id: ClientId, bytes: &[u8]) -> Result<(), Malformed> {
         let Some(c) = self.clients.get(id) else { return Ok(()) };
         let s = self.service_ref(c.service);
-        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
-        scan::all(bytes, &s.policy.limits, must_authenticate)
+        scan::all(bytes, &s.policy.limits, s.must_authenticate(c, &self.ups))
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.
@@ -232,7 +231,7 @@ impl Worker {
             let s = self.services[usize::from(c.service.0)]
                 .as_ref()
                 .expect("a service is kept while it has clients");
-            let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+            let must_authenticate = s.must_authenticate(c, &self.ups);
             let limits = &s.policy.limits;
             let step = match c.framed {
                 Some(len) if !must_authenticate => Ok(RequestStep::Array { len }),
@@ -321,7 +320,13 @@ impl Worker {
     }
 
     /// Routes one command; `again` if it was asked before.
-    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<Again>) -> Routed {
+    pub(super) fn command(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        req: Request<'_>,
+        again: Option<Again>,
+    ) -> Routed {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
@@ -349,9 +354,12 @@ impl Worker {
         let stale_write = c.session.last_write.is_some_and(|t| t != shard.view.term);
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
         match route {
-            Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
+            Route::Here(_) | Route::Refuse(_) | Route::SignIn { .. } if c.owed > 0 => {
+                return Routed::Blocked(Wait::Owed);
+            }
             Route::Here(here) => return self.answer_here(id, here),
             Route::Refuse(text) => return self.refuse(id, &text),
+            Route::SignIn { user, then } => return self.sign_in(now, id, user, then, again),
             _ => {}
         }
         if let Some(routed) = self.read_elsewhere(now, id, entry, req, &route, again) {
@@ -470,6 +478,10 @@ impl Worker {
             self.lane(now, at, key, ident.as_ref(), turn)
         };
         let Some(up) = found else {
+            if class != Class::Pinned && self.lanes_are_full(at) {
+                self.deliver(id, reply::SHARED_MAX);
+                return Err(Routed::Taken);
+            }
             // A connection was tried in vain a moment ago.
             self.line_up(id);
             return Err(Routed::Blocked(Wait::Gate));
@@ -568,7 +580,7 @@ impl Worker {
                 u.relay = true;
                 u.ledger.push(req.bytes(), Slot { streams: true, ..slot(Apply::None) });
             }
-            Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
+            Route::Here(_) | Route::Refuse(_) | Route::SignIn { .. } => c.owed -= 1,
         }
         u.note_write(entry);
         let service = c.service;

@@ -20,6 +20,7 @@ impl Worker {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
         let (class, says_nothing) = (up.key.class, up.relay || up.fenced.is_some());
+        let cared_for = up.carried.then(|| (up.key, up.ident.clone()));
         if !ready {
             self.service(at.0).counters.ups_failed += 1;
             if class != Class::Read {
@@ -34,6 +35,9 @@ impl Worker {
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
         if !says_nothing {
             self.suspect(now, class, at, term, SignKind::Broken);
+        }
+        if let Some((key, ident)) = cared_for {
+            self.look_after(now, at, key, ident.as_ref());
         }
     }
 

@@ -13,6 +13,7 @@
 //!   replica (reads while there is no master)
 //!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //!   migrate (clients that go to another worker, or come from one)
+//!   users (who clients are, where that changes under them)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -43,6 +44,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod users;
 mod withheld;
 
 pub use audit::Audit;
@@ -55,6 +57,7 @@ use crate::command::Access;
 use crate::learned::Learned;
 use crate::policy::Policy;
 use crate::scripts::Scripts;
+use crate::session::Session;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -284,6 +287,7 @@ impl Worker {
     /// Takes over the policies of all services. Services that are new wait for a snapshot; of those that are no longer
     /// there the clients are drained.
     pub fn configure(&mut self, now: Now, policies: &[Arc<Policy>]) {
+        let mut others = Vec::new();
         for policy in policies {
             let i = usize::from(policy.id.0);
             if self.services.len() <= i {
@@ -291,7 +295,7 @@ impl Worker {
             }
             match &mut self.services[i] {
                 Some(s) => {
-                    s.policy = policy.clone();
+                    others.push(core::mem::replace(&mut s.policy, policy.clone()));
                     s.draining = false;
                 }
                 none => {
@@ -310,6 +314,7 @@ impl Worker {
                 }
             }
         }
+        others.iter().for_each(|old| self.users_changed(old));
         let kept: Vec<ServiceId> = policies.iter().map(|p| p.id).collect();
         for i in 0..self.services.len() {
             let gone = self.services[i].as_ref().is_some_and(|s| !kept.contains(&s.policy.id));
@@ -342,11 +347,10 @@ impl Worker {
         }
         s.clients += 1;
         s.counters.clients_accepted += 1;
-        let ident = s.policy.upstream_user.clone().map(crate::session::Ident::new);
-        let id = self.next_session;
+        let session = Session::new(self.next_session, &s.policy);
         self.next_session += self.session_step;
         let durable = durable && s.policy.durable.replicas > 0;
-        Ok(self.clients.insert(Client::new(service, id, ident, durable, now)))
+        Ok(self.clients.insert(Client::new(service, session, durable, now)))
     }
 
     /// How many clients there are.
@@ -575,5 +579,6 @@ impl Worker {
         self.sweep_ups(now);
         self.sweep_clients(now);
         self.sweep_questions(now);
+        self.ask_for_auth(now);
     }
 }

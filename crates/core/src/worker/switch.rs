@@ -40,6 +40,8 @@ pub(super) struct Shard {
     pub(super) withholds: bool,
     /// The server wants `AUTH` before anything else.
     pub(super) needs_auth: bool,
+    /// When that was last seen, and how many clients the service had had by then.
+    pub(super) auth_asked: (Now, u64),
     /// No connection is tried before this.
     pub(super) retry_at: Option<Now>,
     pub(super) failures: u32,
@@ -65,6 +67,7 @@ impl Shard {
             withheld: Vec::new(),
             withholds: false,
             needs_auth: false,
+            auth_asked: (Now::ZERO, 0),
             retry_at: None,
             failures: 0,
             replica_at: None,

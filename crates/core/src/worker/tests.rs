@@ -15,6 +15,7 @@ mod rig;
 mod rules;
 mod sessions;
 mod together;
+mod users;
 mod withheld;
 
 #[test]

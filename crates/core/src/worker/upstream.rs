@@ -95,13 +95,21 @@ pub(super) struct Up {
     pub(super) wait_denied: bool,
     /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
     pub(super) fenced: Option<Fenced>,
-    ident: Option<Ident>,
+    /// It was set up without `AUTH`, and the server wanted none: that stays so, whatever it wants later.
+    pub(super) open: bool,
+    /// It is there to see whether the server wants `AUTH`.
+    pub(super) only_asks: bool,
+    /// Its session has become another user meanwhile, by the configuration.
+    pub(super) outdated: bool,
+    pub(super) ident: Option<Ident>,
     names: Names,
     state: State,
     setup: Vec<u8>,
     setup_sent: usize,
     steps: Vec<Step>,
     pub(super) deadline: Now,
+    /// Something was sent on it since it was set up.
+    pub(super) carried: bool,
     used: Now,
 }
 
@@ -119,6 +127,10 @@ impl Up {
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
+
+    fn is_unused(&self) -> bool {
+        self.is_ready() && self.pinned_by.is_none() && self.ledger.is_empty()
+    }
 }
 
 /// What a queued request does; of what is not known the worst is assumed.
@@ -132,7 +144,8 @@ pub(super) fn access(slot: &Slot) -> Access {
 }
 
 impl Worker {
-    /// The shared connection for `key`, made if there is none. `turn` chooses among several.
+    /// The shared connection for `key`, made if there is none. `turn` chooses among several. `None`: one was tried in vain
+    /// a moment ago, or there are too many.
     pub(super) fn lane(
         &mut self,
         now: Now,
@@ -156,12 +169,31 @@ impl Worker {
         if i < there.len() {
             return Some(there[i]);
         }
+        if self.lanes_are_full(at) {
+            return None;
+        }
         let id = self.open(now, at, key, ident)?;
         if key.class == Class::Durable {
             self.await_replicas(id);
         }
         self.shard(at.0, at.1).lanes.entry(key).or_default().push(id);
         Some(id)
+    }
+
+    /// Whether one more shared connection would be too many: of those that are not in use the one that was unused the
+    /// longest makes room.
+    pub(super) fn lanes_are_full(&mut self, at: (ServiceId, ShardId)) -> bool {
+        let s = self.service_ref(at.0);
+        let lanes = &s.shards[usize::from(at.1.0)].lanes;
+        if lanes.values().map(Vec::len).sum::<usize>() < s.policy.shared_max as usize {
+            return false;
+        }
+        let unused = lanes.values().flatten().filter(|id| self.ups.get(**id).is_some_and(Up::is_unused));
+        match unused.min_by_key(|id| self.ups[**id].used).copied() {
+            Some(id) => self.close_up(id),
+            None => return true,
+        }
+        false
     }
 
     /// A connection for one session, out of the pool if one is there. `None`: there are too many, or no master.
@@ -229,7 +261,8 @@ impl Worker {
     /// A session needs its connection no longer: into the pool, if it is clean.
     pub(super) fn unpin(&mut self, id: UpId, session: &Session) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        if session.needs_pin() || !up.ledger.is_empty() || up.relay || up.state != State::Ready {
+        let clean = up.ledger.is_empty() && !up.relay && !up.outdated && up.state == State::Ready;
+        if session.needs_pin() || !clean {
             self.close_up(id);
             return;
         }
@@ -250,7 +283,7 @@ impl Worker {
     }
 
     /// Begins a connection to the shard's master, or to the replica that serves its reads. `None`: there is none now, or it was tried a moment ago in vain.
-    fn open(
+    pub(super) fn open(
         &mut self,
         now: Now,
         at: (ServiceId, ShardId),
@@ -283,6 +316,9 @@ impl Worker {
             withholding: None,
             wait_denied: false,
             fenced: None,
+            open: false,
+            only_asks: false,
+            outdated: false,
             ident: ident.cloned(),
             names: Names::default(),
             state: State::Connecting,
@@ -290,6 +326,7 @@ impl Worker {
             setup_sent: 0,
             steps: Vec::new(),
             deadline: now + timeout,
+            carried: false,
             used: now,
         });
         self.expiring.insert((now + timeout, id));
@@ -305,10 +342,9 @@ impl Worker {
         let bytes = &mut up.setup;
         if let Some(ident) = &up.ident {
             let c = &ident.credential;
-            match &c.user {
-                Some(user) => reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]),
-                None => reply::request(bytes, &[&b"AUTH"[..], &c.secret]),
-            }
+            // By its name, `default` is let in also when its password was taken away.
+            let user = c.user.as_deref().unwrap_or(b"default");
+            reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]);
             steps.push(Step::Auth);
         }
         if up.key.proto == Proto::Resp3 {
@@ -343,7 +379,7 @@ impl Worker {
                 elements.next();
                 let master = elements.next() == Some(Element::Bulk(b"master"));
                 if unnamed {
-                    self.shard(at.0, at.1).needs_auth = false;
+                    self.auth_wanted(now, id, false);
                 }
                 if master == replica && (replica || !self.service_ref(at.0).policy.pass_readonly) {
                     return self.lose_up(now, id, Some(SignKind::NotMaster));
@@ -351,7 +387,7 @@ impl Worker {
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
             Step::Role if unnamed && (frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM")) => {
-                self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                self.auth_wanted(now, id, frame.starts_with(b"-NOAUTH"));
                 self.take_back(id);
             }
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
@@ -360,7 +396,14 @@ impl Worker {
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error && replica => return self.lose_up(now, id, Some(SignKind::NotMaster)),
-            _ if error => return self.setup_failed(now, id, frame),
+            _ if error => {
+                let ident = up.key.ident;
+                self.setup_failed(now, id, frame);
+                if step == Step::Auth && frame.starts_with(b"-WRONGPASS") {
+                    self.deny(at.0, ident);
+                }
+                return;
+            }
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -368,11 +411,15 @@ impl Worker {
             up.state = State::Ready;
             up.setup = Vec::new();
             up.used = now;
+            let only_asks = up.only_asks;
             self.expiring.remove(&(up.deadline, id));
             if !replica {
                 self.shard(at.0, at.1).succeeded();
             }
             self.mark_up(id);
+            if only_asks {
+                self.close_up(id);
+            }
         }
     }
 
@@ -452,7 +499,7 @@ impl Worker {
             return;
         }
         up.ledger.wrote(n);
-        up.used = now;
+        (up.used, up.carried) = (now, true);
         let (service, pinned) = (up.service, up.pinned_by.is_some());
         let s = self.services[usize::from(service.0)]
             .as_mut()
@@ -525,8 +572,7 @@ impl Worker {
         let mut idle = Vec::new();
         for (id, up) in &self.ups {
             let limit = self.service_ref(up.service).policy.upstream_idle;
-            let unused = up.state == State::Ready && up.pinned_by.is_none() && up.ledger.is_empty();
-            if unused && now.since(up.used) >= limit {
+            if up.is_unused() && now.since(up.used) >= limit {
                 idle.push(id);
             }
         }

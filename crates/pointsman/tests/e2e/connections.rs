@@ -254,22 +254,6 @@ fn what_the_server_closes_is_made_again() {
     assert!(shown(&subscriber.reply()).ends_with("again\\r\\n"));
 }
 
-/// The server closes the connections of a user that is deleted; they are the proxy's, and the client is told instead.
-#[test]
-fn who_is_deleted_is_told() {
-    let (_server, proxy, mut observer) = start(&Options::default());
-    observer.ask(&["ACL", "SETUSER", "carol", "on", ">pw", "~*", "+@all"]);
-    let mut carol = Raw::connect(proxy.addr());
-    assert_eq!(said(&mut carol, "AUTH carol pw"), "+OK\\r\\n");
-    assert_eq!(said(&mut carol, "ACL WHOAMI"), "$5\\r\\ncarol\\r\\n");
-    undisturbed(&proxy, || {
-        observer.ask(&["ACL", "DELUSER", "carol"]);
-        assert!(said(&mut carol, "GET k").starts_with("-WRONGPASS"));
-        assert_eq!(said(&mut carol, "RESET"), "+RESET\\r\\n");
-        assert_eq!(said(&mut carol, "GET k"), "$-1\\r\\n");
-    });
-}
-
 #[test]
 fn what_is_more_than_a_limit_is_refused_and_disturbs_nobody() {
     let server = Server::start(&Options::default());

@@ -33,4 +33,5 @@ mod static_list;
 mod story;
 mod subscribers;
 mod switchover;
+mod users;
 mod workers;

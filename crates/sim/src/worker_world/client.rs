@@ -154,6 +154,8 @@ pub(super) struct Client {
     pub(super) huge: bool,
     /// It reads so slowly that it may not have heard for long, until all faults are over, what it was told soon.
     pub(super) slow: bool,
+    /// Users authenticate to the worker, and are all the same one upstream.
+    pub(super) own_users: bool,
     /// Limits under which a node's refusal may be shown.
     pub(super) shown_from: usize,
 }
@@ -191,6 +193,7 @@ impl Client {
             durable: false,
             huge: false,
             slow: false,
+            own_users: false,
             shown_from: usize::MAX,
         }
     }
@@ -490,13 +493,13 @@ impl Client {
     fn apply(&mut self, cmd: &Cmd, v: &Value) -> Result<(), String> {
         match &cmd.what {
             What::Select(db) => self.state.db = *db,
-            What::Auth(user, _) => self.state.user = Some(user.to_string()),
+            What::Auth(user, _) => self.becomes(user),
             What::Hello { proto, auth, name } => {
                 if let Some(p) = proto {
                     self.state.proto = *p;
                 }
                 if let Some((user, _)) = auth {
-                    self.state.user = Some(user.to_string());
+                    self.becomes(user);
                 }
                 if let Some(n) = name {
                     self.state.name = n.clone();
@@ -530,6 +533,11 @@ impl Client {
             _ => {}
         }
         Ok(())
+    }
+
+    /// It has authenticated.
+    fn becomes(&mut self, user: &str) {
+        self.state.user = Some(if self.own_users { "alice" } else { user }.into());
     }
 
     fn same_id(&mut self, id: i64) -> Result<(), String> {
@@ -611,7 +619,9 @@ impl Client {
             _ if node => {
                 self.faults && (in_tx || cmd.bytes.len() > self.shown_from || self.manner.window > 1)
             }
-            _ if is("NOAUTH ") => self.state.user.is_none(),
+            _ if is("NOAUTH ") || is("EXECABORT Transaction discarded because of: NOAUTH") => {
+                self.state.user.is_none()
+            }
             _ if is("ERR Can't execute") => subscribed,
             _ if is("ERR too many sessions") => self.faults,
             What::Append => is("NOPERM ") && self.state.user.as_deref() == Some("bob") || is("WRONGTYPE"),
@@ -639,6 +649,14 @@ impl Client {
         }
         if let Some(tx) = &mut self.tx {
             tx.bad |= matches!(cmd.what, What::Unknown | What::Refused) && !is("UNCERTAIN ");
+        }
+        // Of a HELLO with AUTH the rest could not be asked of a server.
+        let asked = !["NOAUTH ", "WRONGPASS ", "NOPROTO"].iter().any(|p| is(p));
+        if let What::Hello { auth: Some((user, _)), .. } = &cmd.what
+            && self.own_users
+            && asked
+        {
+            self.becomes(user);
         }
         if matches!(cmd.what, What::Exec) && in_tx {
             if is("MASTERDOWN no master") {

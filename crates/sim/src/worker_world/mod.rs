@@ -20,6 +20,7 @@ mod replication;
 mod script;
 mod server;
 mod shell;
+mod users;
 
 use crate::resp;
 use crate::rng::Rng;
@@ -191,6 +192,7 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     if rng.chance(15) {
         policy.upstream_user =
             Some(Credential { user: Some(b"alice"[..].into()), secret: b"alice-secret"[..].into() });
+        policy.users = users::users().filter(|_| rng.chance(50));
     }
     policy
 }
@@ -220,22 +222,22 @@ impl World {
         }
         let policy = policy;
         let locked = rng.chance(25);
-        let upstream = policy.upstream_user.is_some();
+        let (upstream, own) = (policy.upstream_user.is_some(), policy.users.is_some());
         let servers: Vec<Server> = (0..nodes)
             .map(|i| Server::new(i, if i == 0 { Role::Master } else { Role::Replica }, locked))
             .collect();
         let calm = kind == Kind::Calm;
         let style = Style {
             private: calm,
-            locked: locked && !upstream,
+            locked: own || locked && !upstream,
             large: policy.limits.stream_from.min(1500),
-            huge: rng.chance(10) && !locked && policy.limits.client_output_hard > 1 << 20,
+            huge: rng.chance(10) && !locked && !own && policy.limits.client_output_hard > 1 << 20,
             phrases: rng.between(1, 12),
         };
-        let user = if upstream {
-            Some("alice")
-        } else if locked {
+        let user = if own || locked && !upstream {
             None
+        } else if upstream {
+            Some("alice")
         } else {
             Some("default")
         };
@@ -247,6 +249,7 @@ impl World {
                     manner.reads = manner.reads.max(5_000);
                 }
                 let mut c = Client::new(id, manner, words, user, !calm);
+                c.own_users = own;
                 c.huge = style.huge;
                 c.durable = policy.durable.replicas > 0 && rng.chance(60);
                 c.slow = c.huge || c.manner.attention < 100 || c.manner.reads < 1000;
@@ -687,6 +690,7 @@ impl World {
             self.report.count("reads by replicas", c.replica_reads);
             self.report.count("refused", c.refused);
             self.report.count("malformed", c.malformed);
+            self.report.count("denied before they authenticate", c.unauthenticated);
         }
         self.report.count("terms", self.control.view.term.0);
         Ok(())

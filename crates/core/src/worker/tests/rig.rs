@@ -28,6 +28,8 @@ pub(super) struct Rig {
     pub(super) only_read: Vec<UpId>,
     /// Those of them to which all must have come.
     pub(super) arrived: Vec<UpId>,
+    /// The connection on which `AUTH` is tried.
+    pub(super) probe: UpId,
     /// Whether connections can be made.
     pub(super) reachable: bool,
 }
@@ -60,6 +62,7 @@ impl Rig {
             overrun,
             only_read,
             arrived,
+            probe: UpId::default(),
             reachable: true,
         }
     }

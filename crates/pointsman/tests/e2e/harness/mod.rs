@@ -13,9 +13,10 @@ pub mod twin;
 
 use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -90,20 +91,22 @@ impl Proxy {
 
     /// Starts it with one worker and these lines for its service.
     pub fn start_with(server: &Server, lines: &str) -> Proxy {
-        let node = server.addr();
-        let proxy = Proxy::launch(server, |command, listen, name| {
-            let file = server.deployment.dir().join(name).with_extension("toml");
-            let text = format!(
-                "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
-            );
-            std::fs::write(&file, text).expect("a file");
+        let proxy = Proxy::launch(server, |command, listen, log| {
+            let file = log.with_extension("toml");
+            write_config(&file, listen, server, lines);
             command.arg("-c").arg(file);
         });
         proxy.asked()
     }
 
+    /// Tells it to read its file again, with these lines for its service.
+    pub fn reload(&self, server: &Server, lines: &str) {
+        write_config(&self.log.with_extension("toml"), &self.addr.to_string(), server, lines);
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it lives");
+    }
+
     /// Starts it on a port that is free.
-    fn launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Proxy {
+    fn launch(server: &Server, arguments: impl Fn(&mut Command, &str, &Path)) -> Proxy {
         loop {
             if let Some(proxy) = Proxy::try_launch(server, &arguments) {
                 return proxy;
@@ -112,15 +115,14 @@ impl Proxy {
     }
 
     /// `None` if somebody else took the port first.
-    fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Option<Proxy> {
+    fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &Path)) -> Option<Proxy> {
         let addr = free_addr().expect("a port");
-        let name = format!("pointsman-{}", addr.port());
-        let log = server.deployment.dir().join(&name).with_extension("log");
+        let log = server.deployment.dir().join(format!("pointsman-{}.log", addr.port()));
         let file = File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.args(["run", "--admin", "off"]).stdin(Stdio::null());
         command.env("STATE_DIRECTORY", server.deployment.dir());
-        arguments(&mut command, &addr.to_string(), &name);
+        arguments(&mut command, &addr.to_string(), &log);
         if let Some(password) = &server.password {
             command.env("POINTSMAN_PASSWORD", password);
         }
@@ -168,6 +170,15 @@ impl Proxy {
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The configuration of one service before a server.
+fn write_config(file: &Path, listen: &str, server: &Server, lines: &str) {
+    let node = server.addr();
+    let text = format!(
+        "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
+    );
+    std::fs::write(file, text).expect("a file");
 }
 
 impl Drop for Proxy {
