@@ -38,7 +38,8 @@ impl World {
     /// A master, two replicas and three Sentinels, and the proxy (`program`) before them.
     pub(crate) fn through(program: &Path) -> Result<Self, Box<dyn Error>> {
         let deployment = Deployment::start(options())?;
-        let proxy = Proxy::start(program, &deployment, None)?;
+        // Workers end at an error that they do not know.
+        let proxy = Proxy::start_with(program, &deployment, "lost_pops = \"close\"")?;
         let this = Self { proxy: Some(proxy), deployment };
         this.wait("the proxy serves", || this.served().is_some())?;
         Ok(this)

@@ -182,6 +182,9 @@ fn client_sentences(policy: &Policy) -> Vec<String> {
     };
     let mut sentences =
         vec![format!("of commands that were sent when a connection breaks, {resent} -UNCERTAIN.")];
+    if policy.close_lost_pops {
+        sentences.push("closes clients whose blocked pop is lost with its connection.".into());
+    }
     sentences.push(user_sentence(policy));
     sentences.push(match &policy.allow {
         Allow::Default => {
@@ -336,7 +339,16 @@ The process
                     "held_reads = \"replica\"",
                 ],
             ),
-            (nodes, vec!["retry = \"none\"", "transparent = true", "allow = \"DEBUG\"", "clients = 5"]),
+            (
+                nodes,
+                vec![
+                    "retry = \"none\"",
+                    "lost_pops = \"close\"",
+                    "transparent = true",
+                    "allow = \"DEBUG\"",
+                    "clients = 5",
+                ],
+            ),
             (
                 nodes,
                 vec![

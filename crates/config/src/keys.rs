@@ -383,6 +383,9 @@ pub const KEYS: &[Key] = &[
         "What is sent again when its connection broke before the reply, so that it may have been executed. `reads`: commands that only read. `idempotent`: also writes that leave the same data and the same reply when they are executed twice; the page of the commands names them. If another client has written to the same key in between, the older value wins. `none`: no command. What is not sent again gets `-UNCERTAIN`.")
         .default("\"reads\""),
 
+    Key::new(Service, "lost_pops", Word(&["error", "close"]), "\"close\"",
+        "What a client is told that waits in a pop (`BLPOP` and its like) whose connection breaks, so that an element may have been taken for it. `error`: `-UNCERTAIN`, and it stays connected. `close`: nothing, it is closed, as the server would do it: for workers that end at an error that they do not know, such as those of Celery and RQ.")
+        .default("\"error\""),
     Key::new(Service, "durable", Count(0, 16), "1",
         "A write is acknowledged to its client only when so many replicas have it (`WAIT`); 0: when the master has it. Docs: guide/durable-writes.md.")
         .default("0"),

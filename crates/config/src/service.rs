@@ -328,6 +328,7 @@ fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     table.duration_or("client_idle", &mut policy.client_idle);
     table.duration("upstream_idle", &mut policy.upstream_idle);
     table.duration("connect_timeout", &mut policy.connect_timeout);
+    policy.close_lost_pops = table.word("lost_pops") == Some("close");
     policy.retry = match table.word("retry") {
         Some("none") => Retry::None,
         Some("idempotent") => Retry::Idempotent,

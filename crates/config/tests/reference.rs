@@ -121,7 +121,7 @@ fn every_field_of_the_policy_and_of_the_settings_can_be_set() {
     }
     let (base, all) = (&base.services[0], &all.services[0]);
     differ!(Policy { name, lanes_per_node, shared_max, pinned_max, clients_max, client_idle, upstream_idle, connect_timeout,
-        retry, durable, tells_writes, upstream_user, users, allow, rules, limits } but id, pass_readonly; &base.policy, &all.policy);
+        retry, close_lost_pops, durable, tells_writes, upstream_user, users, allow, rules, limits } but id, pass_readonly; &base.policy, &all.policy);
     differ!(Limits { bulk_max, args_max, inline_max, depth_max, stream_from, client_input_max, client_output_soft,
         client_output_hard, subscriber_output_hard, subscriber_output_soft, subscriber_output_time, in_flight_max, ring_max, subs_max, scripts_max } but in_place_from; &base.policy.limits, &all.policy.limits);
     differ!(Settings { name, source, sentinel_credential, node_credential, interval, timeout, hold_max, hold_reads,

@@ -156,6 +156,8 @@ pub struct Policy {
     pub pass_readonly: bool,
     /// What is sent again when its connection broke before the reply.
     pub retry: Retry,
+    /// Whether a client whose blocked pop was lost with its connection is closed instead of told so.
+    pub close_lost_pops: bool,
     /// What durable writes wait for.
     pub durable: Durable,
     /// Whether the control plane wants to know that writes flow (its guard does).
@@ -200,6 +202,7 @@ impl Policy {
             connect_timeout: Duration::from_secs(2),
             pass_readonly: false,
             retry: Retry::Reads,
+            close_lost_pops: false,
             durable: Durable::default(),
             tells_writes: false,
             upstream_user: None,

@@ -182,7 +182,7 @@ impl Worker {
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
-            if c.blocked.as_ref().is_some_and(|b| b.pops(&slot)) {
+            if s.policy.close_lost_pops && c.blocked.as_ref().is_some_and(|b| b.pops(&slot)) {
                 // As on a direct connection: who pops in a loop knows a lost connection, and no error of ours.
                 return self.cut_client(id);
             }

@@ -53,7 +53,7 @@ impl LaneKey {
 }
 
 /// So many connections that carry `AUTH` each worker opens at most.
-const SIGN_INS_MAX: usize = 16;
+pub(super) const SIGN_INS_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {

@@ -318,7 +318,8 @@ impl Worker {
             let Some(withheld) = &mut c.withheld else { continue };
             let n = withheld.resolve(batch.number, instead);
             let popped = c.blocked.as_ref().is_some_and(|b| b.batch == Some(batch.number));
-            if popped && instead == Some(reply::UNPROVEN) {
+            let closes = self.service_ref(service).policy.close_lost_pops;
+            if popped && closes && instead == Some(reply::UNPROVEN) {
                 self.cut_client(client);
             } else {
                 count(&mut self.service(service).counters, u64::from(n));

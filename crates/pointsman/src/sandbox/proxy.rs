@@ -46,6 +46,36 @@ pub struct Status {
 impl Proxy {
     /// Starts `program` before the deployment, to listen on `port` (or a free one), without waiting for it.
     pub fn start(program: &Path, deployment: &Deployment, port: Option<u16>) -> io::Result<Self> {
+        let source = ["--sentinel", &deployment.sentinel_list(), "--master", deployment.master_name()];
+        Self::launch(program, deployment, port, |command, listen| {
+            command.args(["--listen", &listen.to_string()]).args(source);
+            Ok(())
+        })
+    }
+
+    /// The same, with a configuration file whose service has these `lines` too.
+    pub fn start_with(program: &Path, deployment: &Deployment, lines: &str) -> io::Result<Self> {
+        let (sentinels, master) = (deployment.sentinel_list(), deployment.master_name());
+        Self::launch(program, deployment, None, |command, listen| {
+            let file = deployment.dir().join("proxy.toml");
+            std::fs::write(
+                &file,
+                format!(
+                    "[[service]]\nname = \"{master}\"\nlisten = [\"{listen}\"]\nsentinels = \"{sentinels}\"\n\
+                     master = \"{master}\"\n{lines}\n"
+                ),
+            )?;
+            command.arg("-c").arg(file);
+            Ok(())
+        })
+    }
+
+    fn launch(
+        program: &Path,
+        deployment: &Deployment,
+        port: Option<u16>,
+        tell: impl FnOnce(&mut Command, SocketAddr) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let listen = match port {
             Some(port) => SocketAddr::from(([127, 0, 0, 1], port)),
             None => free_addr()?,
@@ -53,12 +83,8 @@ impl Proxy {
         let (admin, log) = (free_addr()?, deployment.dir().join("proxy.log"));
         let out = File::create(&log)?;
         let mut command = Command::new(program);
-        command.arg("run").arg("--listen").arg(listen.to_string()).arg("--admin").arg(admin.to_string());
-        command
-            .arg("--sentinel")
-            .arg(deployment.sentinel_list())
-            .arg("--master")
-            .arg(deployment.master_name());
+        command.args(["run", "--admin", &admin.to_string()]);
+        tell(&mut command, listen)?;
         // What is only tried is not to be found among what happened to the host's own proxy.
         command.env("STATE_DIRECTORY", deployment.dir());
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);

@@ -203,8 +203,9 @@ fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
 }
 
 #[test]
-fn a_client_whose_pop_waits_when_the_master_dies_loses_its_connection_and_pops_on_the_next() {
-    let (deployment, proxy) = start(Options::default(), "");
+fn a_client_whose_pop_waits_when_the_master_dies_loses_its_connection_where_that_was_chosen_and_pops_on_the_next()
+ {
+    let (deployment, proxy) = start(Options::default(), "lost_pops = \"close\"");
     let (mut popper, mut other) = (proxy.client(), proxy.client());
     popper.send(&["BLPOP", "l", "0"]).unwrap();
     blocks(&deployment.nodes[0]);

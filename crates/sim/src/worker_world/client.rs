@@ -158,6 +158,8 @@ pub(super) struct Client {
     pub(super) own_users: bool,
     /// Limits under which a node's refusal may be shown.
     pub(super) shown_from: usize,
+    /// Who waits in a pop that is lost is closed.
+    pub(super) closes_pops: bool,
 }
 
 impl Client {
@@ -195,6 +197,7 @@ impl Client {
             slow: false,
             own_users: false,
             shown_from: usize::MAX,
+            closes_pops: false,
         }
     }
 
@@ -326,7 +329,7 @@ impl Client {
         if own_will && self.pending.is_empty() || self.monitors || self.half_closed {
             return Ok(());
         }
-        let pops = self.first_owed().is_some_and(|c| self.waits_to_pop(c));
+        let pops = self.closes_pops && self.first_owed().is_some_and(|c| self.waits_to_pop(c));
         if self.faults && (bound || subscribes || in_part || own_will || pops) {
             return Ok(());
         }
@@ -609,7 +612,9 @@ impl Client {
         let node = is("READONLY ") || is("LOADING ") || is("MASTERDOWN Link");
         let legit = match &cmd.what {
             // It is closed instead, if all of the request was kept.
-            _ if is("UNCERTAIN ") && self.waits_to_pop(cmd) && cmd.bytes.len() <= self.shown_from => false,
+            _ if is("UNCERTAIN ") && self.waits_to_pop(cmd) && cmd.bytes.len() <= self.shown_from => {
+                self.faults && !self.closes_pops
+            }
             _ if is("UNCERTAIN ") || is("MASTERDOWN no master") => self.faults,
             _ if is("NOTDURABLE ") => self.faults && self.durable,
             // Shown where it cannot be sent again: in a transaction, of a request that is not kept, and of what others

@@ -175,6 +175,7 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     policy.upstream_idle = Duration::from_millis(rng.between(200, 3000));
     policy.connect_timeout = Duration::from_millis(rng.between(30, 500));
     policy.retry = [Retry::Reads, Retry::Reads, Retry::None][rng.index(3)];
+    policy.close_lost_pops = policy.lanes_per_node == 2;
     if kind == Kind::Calm {
         // Nobody is closed for what it does not read.
         let Limits { client_output_hard, subscriber_output_hard, subscriber_output_soft, .. } =
@@ -250,6 +251,7 @@ impl World {
                 }
                 let mut c = Client::new(id, manner, words, user, !calm);
                 c.own_users = own;
+                c.closes_pops = policy.close_lost_pops;
                 c.huge = style.huge;
                 c.durable = policy.durable.replicas > 0 && rng.chance(60);
                 c.slow = c.huge || c.manner.attention < 100 || c.manner.reads < 1000;

@@ -11,9 +11,17 @@ impl Rig {
     }
 }
 
+/// Clients whose pops are lost are closed.
+fn closing(policy: &mut Policy) {
+    policy.close_lost_pops = true;
+}
+
 /// A client that waits for something to pop when another node is granted.
 fn deposed() -> (Rig, ClientId, UpId) {
-    let mut r = Rig::new(|p| p.upstream_idle = Duration::from_secs(100));
+    let mut r = Rig::new(|p| {
+        closing(p);
+        p.upstream_idle = Duration::from_secs(100);
+    });
     r.view.hold_max = Duration::from_secs(3);
     let (c, up) = r.under_way("BLPOP l 5|");
     r.depose();
@@ -57,7 +65,7 @@ fn what_was_popped_from_a_deposed_master_is_not_shown() {
 
 #[test]
 fn nor_is_a_long_answer_while_it_arrives() {
-    let mut r = Rig::new(|_| {});
+    let mut r = Rig::new(closing);
     r.grant();
     let c = r.client();
     r.says(c, "BLMOVE a b LEFT LEFT 5|");
@@ -118,7 +126,7 @@ fn a_client_that_leaves_waits_for_no_demotion() {
 #[test]
 fn what_was_said_behind_a_pop_waits_with_it() {
     for (answer, asks) in [(READONLY, "BLPOP l 4.999|SET a 1"), ("+OK|", "")] {
-        let mut r = Rig::new(|_| {});
+        let mut r = Rig::new(closing);
         r.grant();
         let c = r.client();
         r.says(c, "BLPOP l 5|SET a 1|");
@@ -139,9 +147,22 @@ fn what_was_said_behind_a_pop_waits_with_it() {
 }
 
 #[test]
+fn a_client_whose_pop_was_lost_is_told_so_and_stays_if_nothing_else_is_said() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "BLPOP l 5|");
+    let up = r.up();
+    r.asked(up);
+    r.loses(up);
+    assert!(r.hears(c).starts_with("-UNCERTAIN the connection") && !r.is_closed(c));
+    assert_eq!(r.w.counters()[0].1.uncertain, 1);
+}
+
+#[test]
 fn a_client_whose_pop_was_lost_with_its_connection_is_closed_and_what_it_said_behind_it_is_lost_too() {
     for says in ["BLPOP l 5|", "BLPOP l 5|SET a 1|GET a|", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >|"] {
-        let mut r = Rig::new(|_| {});
+        let mut r = Rig::new(closing);
         r.grant();
         let (c, other) = (r.client(), r.client());
         r.says(c, says);
@@ -161,7 +182,7 @@ fn a_client_whose_pop_was_lost_with_its_connection_is_closed_and_what_it_said_be
 
 #[test]
 fn one_that_has_not_read_all_its_replies_is_given_them_before() {
-    let mut r = Rig::new(|_| {});
+    let mut r = Rig::new(closing);
     r.grant();
     let c = r.client();
     r.says(c, "BLPOP l 5|BLPOP l 5|");
@@ -178,7 +199,7 @@ fn one_that_has_not_read_all_its_replies_is_given_them_before() {
 #[test]
 fn so_is_a_client_of_whose_pop_it_is_not_known_whether_the_successor_has_it() {
     for (kept, cut) in [(100, false), (99, true)] {
-        let mut r = Rig::new(|_| {});
+        let mut r = Rig::new(closing);
         let (c, up) = r.under_way("BLPOP l 5|");
         r.answers(up, &format!("*2|$1|l|$1|x|{}", master_at(100)));
         r.view.kept = Some(Kept { term: r.view.term, offset: kept });
@@ -191,7 +212,7 @@ fn so_is_a_client_of_whose_pop_it_is_not_known_whether_the_successor_has_it() {
 #[test]
 fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
     // It does not answer when the next one is granted.
-    let mut r = Rig::new(|_| {});
+    let mut r = Rig::new(closing);
     let (c, up) = r.under_way("BLPOP l 5|");
     r.switch_to("n");
     r.pass(99);
@@ -212,7 +233,7 @@ fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
 
 #[test]
 fn what_a_demoted_master_has_said_of_a_pop_counts_although_its_role_was_seen_first() {
-    let mut r = Rig::new(|_| {});
+    let mut r = Rig::new(closing);
     let (c, up) = r.under_way("BLPOP l 5|");
     r.view.master = None;
     r.publish();

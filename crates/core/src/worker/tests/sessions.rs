@@ -1,4 +1,5 @@
 //! What of a session survives when its connection does not.
+use super::super::upstream::SIGN_INS_MAX;
 use super::*;
 use crate::policy::Retry;
 
@@ -550,7 +551,7 @@ fn nothing_stands_before_an_auth_on_its_connection_because_it_would_not_be_answe
     r.grant();
     let auth = "AUTH u p|";
     let mut ups = Vec::new();
-    for n in 1..=16 {
+    for n in 1..=SIGN_INS_MAX {
         let c = r.client();
         r.says(c, auth);
         assert_eq!(r.opened.len(), n, "each has a connection");
@@ -558,9 +559,9 @@ fn nothing_stands_before_an_auth_on_its_connection_because_it_would_not_be_answe
         assert_eq!(r.asked(up), requests("AUTH u p"));
         ups.push((c, up));
     }
-    let more: Vec<ClientId> = (0..32).map(|_| r.client()).collect();
+    let more: Vec<ClientId> = (0..2 * SIGN_INS_MAX).map(|_| r.client()).collect();
     more.iter().for_each(|c| r.says(*c, auth));
-    assert_eq!(r.opened.len(), 16, "their number is bounded");
+    assert_eq!(r.opened.len(), SIGN_INS_MAX, "their number is bounded");
     assert!(ups.iter().all(|(_, up)| r.w.gather(r.now, Dst::Up(*up)).is_empty()));
     for _ in 0..3 {
         for (_, up) in &ups {
@@ -574,7 +575,7 @@ fn nothing_stands_before_an_auth_on_its_connection_because_it_would_not_be_answe
     }
     let c = r.client();
     r.says(c, auth);
-    assert_eq!(r.opened.len(), 16, "one that owes nothing is taken");
+    assert_eq!(r.opened.len(), SIGN_INS_MAX, "one that owes nothing is taken");
 }
 
 #[test]
