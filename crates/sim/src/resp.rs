@@ -176,9 +176,8 @@ pub(crate) fn access(name: &[u8]) -> Access {
     match name.to_ascii_uppercase().as_slice() {
         b"GET" | b"MGET" | b"LRANGE" => Access::Read,
         b"PING" | b"ECHO" | b"ROLE" | b"AUTH" | b"HELLO" | b"SELECT" | b"CLIENT" | b"MULTI" | b"DISCARD"
-        | b"WATCH" | b"UNWATCH" | b"SUBSCRIBE" | b"UNSUBSCRIBE" | b"MONITOR" | b"QUIT" | b"RESET" => {
-            Access::Neither
-        }
+        | b"WATCH" | b"UNWATCH" | b"SUBSCRIBE" | b"UNSUBSCRIBE" | b"MONITOR" | b"QUIT" | b"RESET"
+        | b"COMMAND" => Access::Neither,
         _ => Access::Write,
     }
 }

@@ -8,7 +8,7 @@ use crate::hold::{Redo, Then};
 use crate::policy::{Limits, Policy};
 use crate::resp::reply;
 use crate::resp::scan::RequestScan;
-use crate::session::{Ident, Session, Tx};
+use crate::session::{Ends, Ident, Session, Tx};
 use crate::topology::snapshot::ServiceId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -44,6 +44,8 @@ pub(super) enum Wait {
     Output,
     /// Until the server has said what its next command is.
     Learn,
+    /// Until all workers have said what they know of other sessions.
+    Others,
 }
 
 /// A request that is larger than what is kept.
@@ -85,8 +87,8 @@ pub(super) struct Client {
     pub(super) asked: u64,
     /// The newest of those in flight.
     pub(super) newest: u64,
-    /// Its subscriptions are to be made again, before anything else is asked for it.
-    pub(super) resubscribe: bool,
+    /// What the server is to tell it is to be asked for again, before anything else is for it.
+    pub(super) restore: bool,
     /// What is known of its command that blocks.
     pub(super) blocked: Option<Box<Blocked>>,
     pub(super) wait: Wait,
@@ -116,10 +118,17 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(service: ServiceId, id: u64, ident: Option<Ident>, durable: bool, now: Now) -> Client {
+    pub(super) fn new(
+        service: ServiceId,
+        id: u64,
+        ends: Ends,
+        ident: Option<Ident>,
+        durable: bool,
+        now: Now,
+    ) -> Client {
         Client {
             service,
-            session: Session { id, ident, ..Session::default() },
+            session: Session { id, ends, since: now, ident, ..Session::default() },
             input: Vec::new(),
             input_at: 0,
             scan: RequestScan::default(),
@@ -134,7 +143,7 @@ impl Client {
             redo: VecDeque::new(),
             asked: 0,
             newest: 0,
-            resubscribe: false,
+            restore: false,
             blocked: None,
             wait: Wait::No,
             stream: Stream::No,
@@ -382,7 +391,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.closing = true;
         c.wait = Wait::No;
-        c.resubscribe = false;
+        c.restore = false;
         c.redo.clear();
         c.owed -= c.unproven().min(c.owed);
         c.withheld = None;

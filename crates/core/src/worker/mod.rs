@@ -11,7 +11,7 @@
 //!   learning (asks the server about commands that the table does not have)
 //!   replica (reads while there is no master)
 //!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
-//!   migrate (clients that go to another worker, or come from one)
+//!   migrate (clients that go to another worker, or come from one)   others (what is said of other sessions)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -32,6 +32,7 @@ mod learning;
 mod line;
 mod lost;
 mod migrate;
+mod others;
 mod replica;
 mod scripts;
 mod settle;
@@ -46,6 +47,7 @@ mod withheld;
 pub use audit::Audit;
 pub use counters::Counters;
 pub use migrate::{Migrant, NotAdopted};
+pub use others::{Finding, Inquiry};
 pub use upstream::{Class, LaneKey};
 
 use crate::Now;
@@ -53,6 +55,7 @@ use crate::command::Access;
 use crate::learned::Learned;
 use crate::policy::Policy;
 use crate::scripts::Scripts;
+use crate::session::Ends;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
@@ -61,6 +64,7 @@ use alloc::vec::Vec;
 use client::Client;
 use core::time::Duration;
 use learning::Question;
+use others::{Pending, Promise};
 use slotmap::SlotMap;
 use switch::Shard;
 use upstream::Up;
@@ -113,6 +117,15 @@ pub enum Effect {
     OnlyRead(UpId),
     /// Tell the control plane.
     Tell(Event),
+    /// Ask all other workers of this process ([`Worker::asked`]).
+    Ask(Inquiry),
+    /// Answer a worker that asked ([`Worker::told`]).
+    Found {
+        /// The shell's name for it.
+        to: usize,
+        /// What was found.
+        finding: Finding,
+    },
 }
 
 /// What a worker tells the control plane.
@@ -203,6 +216,10 @@ pub struct Worker {
     /// Clients that are to go to another worker, and when those that could not stay.
     leaving: Vec<ClientId>,
     leave_by: Now,
+    /// Clients that wait for what all workers find, and questions of others that wait for a session's connection.
+    inquiries: Vec<Pending>,
+    promises: Vec<Promise>,
+    next_inquiry: u64,
     buffers: Vec<Vec<u8>>,
     /// Numbers what is withheld together.
     next_batch: u64,
@@ -213,7 +230,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without services. Session ids are `first`, `first + step` …, so that those of several workers differ.
+    /// A worker without services, one of `step` in its process. Session ids are `first`, `first + step` …, so that those of
+    /// several workers differ.
     pub fn new(first: u64, step: u64) -> Worker {
         Worker {
             services: Vec::new(),
@@ -227,6 +245,9 @@ impl Worker {
             releasing: false,
             leaving: Vec::new(),
             leave_by: Now::ZERO,
+            inquiries: Vec::new(),
+            promises: Vec::new(),
+            next_inquiry: 0,
             buffers: Vec::new(),
             next_batch: 0,
             next_session: first,
@@ -288,7 +309,13 @@ impl Worker {
 
     /// A client was accepted, on a listener that asks for durable writes or not. Errors with what to tell it before it is
     /// closed.
-    pub fn accepted(&mut self, now: Now, service: ServiceId, durable: bool) -> Result<ClientId, NotAccepted> {
+    pub fn accepted(
+        &mut self,
+        now: Now,
+        service: ServiceId,
+        durable: bool,
+        ends: Ends,
+    ) -> Result<ClientId, NotAccepted> {
         let slot = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut);
         let s = slot.filter(|s| !s.draining).ok_or(NO_SERVICE)?;
         if s.clients >= s.policy.clients_max {
@@ -301,7 +328,7 @@ impl Worker {
         let id = self.next_session;
         self.next_session += self.session_step;
         let durable = durable && s.policy.durable.replicas > 0;
-        Ok(self.clients.insert(Client::new(service, id, ident, durable, now)))
+        Ok(self.clients.insert(Client::new(service, id, ends, ident, durable, now)))
     }
 
     /// How many clients there are.
@@ -530,5 +557,6 @@ impl Worker {
         self.sweep_ups(now);
         self.sweep_clients(now);
         self.sweep_questions(now);
+        self.sweep_inquiries(now);
     }
 }

@@ -268,7 +268,9 @@ impl Worker {
         };
         let refused = sent.and_then(|sent| {
             let entry = if matches!(sent, Cow::Owned(_)) { route::entry(Request::new(&sent)) } else { entry };
-            entry.and_then(|e| route::refusal(e, policy)).map_or(Ok(sent), Err)
+            let named = entry.is_some_and(|e| route::names_a_session(e, Request::new(&sent)));
+            let text = entry.and_then(|e| route::refusal(e, policy));
+            text.or(named.then(|| reply::NAMED_UNCOUNTED.into())).map_or(Ok(sent), Err)
         });
         match refused {
             Ok(sent) => Some(sent),

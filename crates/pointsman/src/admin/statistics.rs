@@ -217,6 +217,8 @@ pub const STATISTICS: &[Statistic] = &[
         "Clients that were accepted."),
     Statistic::counter("clients_moved", Service(|s, _| whole(s.counters.clients_moved)),
         "Times that a client went from one worker to another: because its worker was at its limit, or because two had little to do."),
+    Statistic::counter("clients_killed", Service(|s, _| whole(s.counters.clients_killed)),
+        "Clients that were closed because a client said `CLIENT KILL`."),
     Statistic::gauge("upstream_connections", Service(upstream_connections),
         "Connections to the master: shared (lanes, that carry the commands of many clients) and pinned (in use by one client, or in the pool).").by(&["class"]),
     Statistic::counter("upstream_connections_opened", Service(|s, _| whole(s.counters.ups_opened)),

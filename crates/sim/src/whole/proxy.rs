@@ -7,6 +7,7 @@ use crate::topology::drive::{host, index_of, node_of};
 use pointsman_core::Now;
 use pointsman_core::observe::{Do, Observer};
 use pointsman_core::policy::{Durable, Policy};
+use pointsman_core::session::Ends;
 use pointsman_core::switchover::Demotion;
 use pointsman_core::topology::observation::{Gone, Observation, Seen, Stage, Target, TargetKind};
 use pointsman_core::topology::settings::{Settings, Source};
@@ -236,7 +237,9 @@ impl Whole {
                 let id = match id {
                     Some(id) => id,
                     None => {
-                        let Ok(id) = proxy.worker.accepted(now, SERVICE, durable) else { return };
+                        let Ok(id) = proxy.worker.accepted(now, SERVICE, durable, Ends::Unknown) else {
+                            return;
+                        };
                         proxy.clients.insert(c, id);
                         id
                     }
@@ -331,8 +334,8 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                // Nobody waits for something to pop here.
-                Effect::Resume(_) | Effect::OnlyRead(_) => {}
+                // Nobody waits for something to pop here, and nobody says anything of other sessions.
+                Effect::Resume(_) | Effect::OnlyRead(_) | Effect::Ask(_) | Effect::Found { .. } => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));

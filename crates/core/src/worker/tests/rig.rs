@@ -7,6 +7,8 @@ use alloc::string::String;
 
 pub(super) const SERVICE: ServiceId = ServiceId(0);
 pub(super) const ROLE: &str = "*1|$4|ROLE|";
+/// Before it on a pinned connection.
+pub(super) const ID: &str = "*2|$6|CLIENT|$2|ID|";
 pub(super) const MASTER: &str = "*1|$6|master|";
 pub(super) const READONLY: &str = "-READONLY You can't write against a read only replica.|";
 pub(super) const UNBLOCKED: &str =
@@ -110,7 +112,7 @@ impl Rig {
     }
 
     pub(super) fn client(&mut self) -> ClientId {
-        self.w.accepted(self.now, SERVICE, false).expect("there is room")
+        self.w.accepted(self.now, SERVICE, false, Ends::Unknown).expect("there is room")
     }
 
     pub(super) fn says(&mut self, c: ClientId, text: &str) {
@@ -142,10 +144,19 @@ impl Rig {
     /// The newest connection is set up.
     pub(super) fn up(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
+        self.set_up(up, MASTER);
+        up
+    }
+
+    /// A connection is set up; this is its server's answer to `ROLE`. Its id is 100, or so many more as connections were
+    /// opened before it.
+    pub(super) fn set_up(&mut self, up: UpId, role: &str) {
         let setup = self.asked(up);
         assert!(setup.ends_with(ROLE), "{setup}");
-        self.answers(up, MASTER);
-        up
+        let n = 100 + self.opened.iter().position(|o| *o == up).expect("it was opened");
+        let hello = if setup.contains("HELLO") { "%0|" } else { "" };
+        let id = if setup.contains(ID) { format!(":{n}|") } else { String::new() };
+        self.answers(up, &format!("{hello}{id}{role}"));
     }
 
     pub(super) fn hold(&mut self, reads: bool) {
@@ -209,8 +220,7 @@ impl Rig {
     /// The newest connection is set up by a replica.
     pub(super) fn up_replica(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
-        assert!(self.asked(up).ends_with(ROLE));
-        self.answers(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");
+        self.set_up(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");
         up
     }
 
@@ -234,8 +244,7 @@ impl Rig {
     /// The newest connection, of such a client, is set up.
     pub(super) fn up_resp3(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
-        self.asked(up);
-        self.answers(up, "%0|*1|$6|master|");
+        self.set_up(up, MASTER);
         up
     }
 }
