@@ -26,6 +26,9 @@ pub(super) struct Rig {
     pub(super) closed: Vec<Dst>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
+    /// What it asks of other workers, and what it answers them.
+    pub(super) asks: Vec<Inquiry>,
+    pub(super) finds: Vec<(usize, Finding)>,
     /// Whether connections can be made.
     pub(super) reachable: bool,
 }
@@ -40,9 +43,14 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 
 impl Rig {
     pub(super) fn new(change: impl FnOnce(&mut Policy)) -> Rig {
+        Rig::one_of(1, 1, change)
+    }
+
+    /// The `n`th worker of so many in a process.
+    pub(super) fn one_of(n: u64, all: u64, change: impl FnOnce(&mut Policy)) -> Rig {
         let mut policy = Policy::new(SERVICE, "s");
         change(&mut policy);
-        let mut w = Worker::new(1, 1);
+        let mut w = Worker::new(n, all);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
         let (opened, signs, closed, only_read) = Default::default();
@@ -56,6 +64,8 @@ impl Rig {
             writes_told: 0,
             closed,
             only_read,
+            asks: Vec::new(),
+            finds: Vec::new(),
             reachable: true,
         }
     }
@@ -105,6 +115,8 @@ impl Rig {
                 Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
+                Effect::Ask(inquiry) => self.asks.push(inquiry),
+                Effect::Found { to, finding } => self.finds.push((to, finding)),
                 _ => {}
             }
         }
