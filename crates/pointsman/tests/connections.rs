@@ -37,6 +37,11 @@ impl Observer {
         self.ask(&["CLIENT", "LIST"]).lines().count() - 1
     }
 
+    /// Connections that have something tracked.
+    fn tracking(&mut self) -> u64 {
+        self.field("clients", "tracking_clients")
+    }
+
     fn blocked(&mut self) -> u64 {
         self.field("clients", "blocked_clients")
     }
@@ -319,6 +324,121 @@ fn what_the_server_closes_is_made_again() {
     assert_eq!(said(subscriber, "PING"), "*2\\r\\n$4\\r\\npong\\r\\n$0\\r\\n\\r\\n");
     observer.ask(&["PUBLISH", "ch", "again"]);
     assert!(shown(&subscriber.reply()).ends_with("again\\r\\n"));
+}
+
+/// What `CLIENT INFO` says under a name.
+fn info(client: &mut Raw, field: &str) -> String {
+    let text = String::from_utf8(client.call(&["CLIENT", "INFO"])).expect("text");
+    let value = text.split([' ', '\n']).find_map(|f| f.strip_prefix(field)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {field} in {text}")).to_owned()
+}
+
+fn own_id(client: &mut Raw) -> String {
+    said(client, "CLIENT ID").trim_matches([':', '\\', 'r', 'n']).to_owned()
+}
+
+#[test]
+fn client_info_tells_of_the_clients_own_connection() {
+    let (_server, proxy, _) = start(&Options::default());
+    let (mut first, mut second) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+    for (i, client) in [&mut first, &mut second].into_iter().enumerate() {
+        assert_eq!(said(client, &format!("CLIENT SETNAME n{i}")), "+OK\\r\\n");
+        assert_eq!(said(client, "SELECT 3"), "+OK\\r\\n");
+    }
+    for (i, client) in [&mut first, &mut second].into_iter().enumerate() {
+        let own = client.stream().local_addr().expect("an address").to_string();
+        for binds in ["PING", "WATCH k", "CLIENT NO-EVICT on"] {
+            said(client, binds);
+            let id = own_id(client);
+            let fields = ["id", "addr", "laddr", "name", "db"].map(|f| info(client, f));
+            assert_eq!(fields, [id, own.clone(), proxy.addr().to_string(), format!("n{i}"), "3".into()]);
+        }
+    }
+}
+
+#[test]
+fn clients_are_killed_by_what_they_are_and_nobody_else_is() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let mut client = Raw::connect(proxy.addr());
+    let id = own_id(&mut client);
+    let addr = |c: &Raw| c.stream().local_addr().expect("an address").to_string();
+    let mut others: Vec<Raw> = (0..6).map(|_| Raw::connect(proxy.addr())).collect();
+    for other in &mut others {
+        assert_eq!(said(other, "PING"), "+PONG\\r\\n");
+    }
+    let ends = |mut other: Raw| assert_eq!(shown(&other.rest().expect("an end")), "");
+    let one = others.pop().expect("there are six");
+    assert_eq!(said(&mut client, &format!("CLIENT KILL {}", addr(&one))), "+OK\\r\\n");
+    ends(one);
+    let one = others.pop().expect("there are five");
+    assert_eq!(said(&mut client, &format!("CLIENT KILL ADDR {} TYPE pubsub", addr(&one))), ":0\\r\\n");
+    assert_eq!(said(&mut client, &format!("CLIENT KILL ADDR {} TYPE normal", addr(&one))), ":1\\r\\n");
+    ends(one);
+    let mut blocked = others.pop().expect("there are four");
+    blocked.send(b"BLPOP queue 0\r\n");
+    eventually("it is blocked", || observer.blocked() == 1);
+    let rest = said(&mut client, &format!("CLIENT KILL LADDR {} USER default", proxy.addr()));
+    // Whoever looked whether the proxy answers may not have been seen to leave.
+    assert!(rest == ":4\\r\\n" || rest == ":5\\r\\n", "{rest}");
+    ends(blocked);
+    others.into_iter().for_each(ends);
+    eventually("nobody is blocked", || observer.blocked() == 0);
+    assert_eq!(own_id(&mut client), id);
+    assert_eq!(observer.get("k"), "");
+}
+
+/// Reads pushes or messages until one has this in it; gives what came before.
+fn hears(client: &mut Raw, wanted: &str) -> Vec<String> {
+    let mut before = Vec::new();
+    loop {
+        let next = shown(&client.reply());
+        if next.contains(wanted) {
+            return before;
+        }
+        before.push(next);
+    }
+}
+
+/// What is invalidated while its connection was lost nobody can say: a client forgets all, and is told of what comes.
+#[test]
+fn who_keeps_copies_is_told_to_forget_them_when_its_connection_was_lost() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let mut all: Vec<Raw> = (0..3).map(|_| Raw::connect(proxy.addr())).collect();
+    let [itself, told, redirects] = &mut all[..] else { panic!("there are three") };
+    said(itself, "HELLO 3");
+    assert_eq!(said(itself, "CLIENT TRACKING on"), "+OK\\r\\n");
+    said(told, "SUBSCRIBE __redis__:invalidate");
+    // Its id must be asked before it subscribes, or in RESP3.
+    let list = String::from_utf8(redirects.call(&["CLIENT", "ID"])).expect("text");
+    let told_id = list.trim().trim_start_matches(':').parse::<u64>().expect("a number") - 1;
+    assert_eq!(said(redirects, &format!("CLIENT TRACKING on REDIRECT {told_id}")), "+OK\\r\\n");
+    assert_eq!(said(redirects, "CLIENT GETREDIR"), format!(":{told_id}\\r\\n"));
+    assert_eq!(info(redirects, "redir"), told_id.to_string());
+    let flush = [
+        ">2\\r\\n$10\\r\\ninvalidate\\r\\n_\\r\\n",
+        "*3\\r\\n$7\\r\\nmessage\\r\\n$20\\r\\n__redis__:invalidate\\r\\n$-1\\r\\n",
+    ];
+    for round in 0..3 {
+        let key = format!("k{round}");
+        // Behind a flush that is still on its way its reply would not be the next.
+        itself.send(format!("GET {key}\r\n").as_bytes());
+        while shown(&itself.reply()) != "_\\r\\n" {}
+        assert_eq!(said(redirects, &format!("GET {key}")), "$-1\\r\\n");
+        observer.ask(&["SET", &key, "1"]);
+        for (client, flush) in [&mut *itself, &mut *told].into_iter().zip(flush) {
+            let before = hears(client, &key);
+            assert!(before.iter().all(|b| b == flush), "{before:?}");
+        }
+        let kinds: &[&str] = if round == 0 { &["normal", "pubsub"] } else { &["pubsub"] };
+        for kind in kinds {
+            observer.0.ask(&["CLIENT", "KILL", "TYPE", kind]).expect("an answer");
+        }
+        hears(told, flush[1]);
+        if round == 0 {
+            hears(itself, flush[0]);
+        }
+        eventually("all is as before", || observer.tracking() == 2);
+    }
 }
 
 /// The server closes the connections of a user that is deleted; they are the proxy's, and the client is told instead.

@@ -308,6 +308,9 @@ impl Worker {
 
     /// Answers what can be answered of those questions that waited for a session's connection.
     pub(super) fn keep_promises(&mut self) {
+        if self.promises.is_empty() {
+            return;
+        }
         for p in core::mem::take(&mut self.promises) {
             let Some(c) = self.clients.get(p.client) else {
                 self.found(p.from, p.number, 0);

@@ -195,6 +195,7 @@ impl Worker {
                 Apply::Replicas => self.replicas_told(now, id, frame),
                 _ => {}
             }
+            self.keep_promises();
             return self.after_settle(id);
         };
         if kind == b'-'

@@ -8,6 +8,7 @@ use super::{Class, ClientId, LaneKey, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, SubKind};
 use crate::hold::Pass;
+use crate::identity::with_id;
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::{Element, Elements, Request};
 use crate::resp::{Proto, parse_i64, reply};
@@ -15,6 +16,9 @@ use crate::route::entry;
 use crate::session::{Session, Subs};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+/// The session is gone that is told in the place of this one (`sendTrackingMessage` in `tracking.c`).
+const REDIRECT_BROKEN: &[u8] = b"tracking-redir-broken";
 
 impl Worker {
     /// On a pinned connection: confirmations of subscriptions, messages and other pushes, which are no replies in the
@@ -38,6 +42,10 @@ impl Worker {
         let Some(Element::Bulk(word)) = elements.next() else {
             return kind == b'>' && self.pushed(client, frame);
         };
+        if kind == b'>' && word == REDIRECT_BROKEN {
+            let to = c.session.tracking.as_ref().map_or(0, |t| t.redirect);
+            return self.pushed(client, &with_id(frame, REDIRECT_BROKEN, to));
+        }
         let Some((kind_of_sub, adds)) = subscription_word(word) else {
             let message = matches!(word, b"message" | b"pmessage" | b"smessage") || kind == b'>';
             return message && self.pushed(client, frame);
@@ -160,7 +168,6 @@ impl Worker {
             && let Some(client) = up.pinned_by
         {
             self.tracks_again(now, client);
-            self.keep_promises();
         }
     }
 

@@ -312,6 +312,24 @@ fn who_is_to_be_told_and_has_no_connection_gets_one() {
 }
 
 #[test]
+fn who_gets_a_connection_to_be_told_has_its_name_there_before_others_know() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, told) = (r.client(), r.client());
+    r.says(told, "CLIENT SETNAME me|");
+    let probe = r.up();
+    r.asked(probe);
+    r.answers(probe, "+OK|");
+    let named = id(&r, told);
+    r.says(c, &format!("CLIENT TRACKING ON REDIRECT {named}|"));
+    let told_up = r.up();
+    assert_eq!(r.asked(told_up), requests("CLIENT SETNAME me"));
+    let opened = r.opened.len();
+    r.answers(told_up, "+OK|");
+    assert_eq!(r.opened.len(), opened + 1);
+}
+
+#[test]
 fn a_session_that_does_not_exist_is_none_to_the_server_either() {
     let mut r = Rig::new(|_| {});
     r.grant();
@@ -434,7 +452,9 @@ fn when_who_is_told_is_gone_a_redirection_cannot_be_made_again() {
 fn on_a_connection_that_is_not_counted_no_session_is_named() {
     let mut r = Rig::new(|_| {});
     r.grant();
-    for (n, text) in ["CLIENT KILL ID 5|", "CLIENT UNBLOCK 5|", "CLIENT TRACKING ON REDIRECT 5|"].iter().enumerate() {
+    for (n, text) in
+        ["CLIENT KILL ID 5|", "CLIENT UNBLOCK 5|", "CLIENT TRACKING ON REDIRECT 5|"].iter().enumerate()
+    {
         let c = r.client();
         r.says(c, "MONITOR|");
         let up = r.up();
