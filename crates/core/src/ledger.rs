@@ -71,7 +71,7 @@ pub enum Apply {
     Unknown,
     /// Pointsman's own `COMMAND INFO`, for a command that the table does not have.
     Learn,
-    /// Pointsman's own `CLIENT SETNAME` or `SETINFO` on a pinned connection.
+    /// Pointsman's own `CLIENT SETNAME`, `SETINFO` or `CACHING` on a pinned connection.
     Name,
     /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.
     WaitMark,

@@ -51,6 +51,13 @@ impl Tracking {
         !self.requests.is_empty()
     }
 
+    /// Whether only what is read behind a `CLIENT CACHING YES` is tracked.
+    pub fn opts_in(&self) -> bool {
+        let says =
+            |r: &[u8]| options(Request::new(r)).any(|(_, option, _)| option.eq_ignore_ascii_case(b"OPTIN"));
+        self.requests.last().is_some_and(|r| says(r))
+    }
+
     /// The requests, in a server's words: `connection` is its id of the connection of the session that is told.
     pub fn requests(&self, connection: u64) -> impl Iterator<Item = Vec<u8>> {
         self.requests.iter().map(move |r| {

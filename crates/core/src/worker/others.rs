@@ -246,6 +246,10 @@ impl Worker {
     /// Looks among this worker's own sessions; `from`: for whom, if it is another worker.
     fn look_for(&mut self, now: Now, from: Option<usize>, inquiry: Inquiry) {
         let number = inquiry.number;
+        if self.services.get(usize::from(inquiry.service.0)).is_none_or(Option::is_none) {
+            // It was not told of this service yet.
+            return self.found(from, number, 0);
+        }
         let found = match &inquiry.asks {
             Asks::Blocked(session) => self.blocked_on(&inquiry, *session),
             Asks::Kill { kill, by } => self.kill_own(now, inquiry.service, kill, *by),

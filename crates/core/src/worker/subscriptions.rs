@@ -154,6 +154,12 @@ impl Worker {
                 }
             }
         }
+        if c.session.tracking.as_ref().is_some_and(|t| t.opts_in()) {
+            // Whether it said so just before nobody knows any longer. To track one answer too many does no harm.
+            let mut bytes = Vec::new();
+            reply::request(&mut bytes, &[&b"CLIENT"[..], b"CACHING", b"YES"]);
+            u.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::Name));
+        }
         self.mark_up(up);
         if self.ups[up].is_ready() {
             self.has_connection(now, up);

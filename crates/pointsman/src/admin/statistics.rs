@@ -241,7 +241,7 @@ pub const STATISTICS: &[Statistic] = &[
     Statistic::counter("resent_commands", Service(|s, _| whole(s.counters.resent)),
         "Commands that were sent again: they only read, were certainly not executed, or are idempotent (`retry`)."),
     Statistic::counter("subscribers_interrupted", Service(|s, _| whole(s.counters.subscribers_interrupted)),
-        "Times that a subscriber's connection was lost and its subscriptions were made again: messages in between are lost."),
+        "Times that a connection was lost on which a client was subscribed, or had the server track what it read, and that was made again: messages in between are lost."),
     Statistic::counter("replica_reads", Service(|s, _| whole(s.counters.replica_reads)),
         "Commands that a replica served while there was no master (`held_reads`): what they found may be old."),
     Statistic::counter("scripts_reloaded", Service(|s, _| whole(s.counters.scripts_reloaded)),

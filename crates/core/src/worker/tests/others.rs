@@ -364,6 +364,25 @@ fn tracking_is_switched_on_again_before_anything_else_and_its_client_forgets_wha
 }
 
 #[test]
+fn what_is_read_behind_a_caching_that_was_said_before_the_switch_is_tracked() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.resp3();
+    r.says(c, "CLIENT TRACKING ON OPTIN|CLIENT CACHING YES|");
+    let up = r.up_resp3();
+    r.asked(up);
+    r.answers(up, "+OK|+OK|");
+    r.says(c, "SUBSCRIBE ch|");
+    r.asked(up);
+    r.answers(up, ">3|$9|subscribe|$2|ch|:1|");
+    r.grant();
+    r.says(c, "GET a|");
+    let up = r.up_resp3();
+    let again = "CLIENT TRACKING ON OPTIN|SUBSCRIBE ch|CLIENT CACHING YES|GET a";
+    assert_eq!(r.asked(up), requests(again));
+}
+
+#[test]
 fn who_tracks_no_more_gives_its_connection_up_and_nobody_else_gets_it() {
     let mut r = Rig::new(|_| {});
     r.grant();
