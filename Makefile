@@ -10,6 +10,9 @@ CLIENTS ?=
 # With which servers `make test-servers` tests, as PACKAGE/SUITE of Debian; without, with Valkey 8 and 9 and Redis 8
 SERVERS ?=
 
+# The end-to-end tests mostly wait, so more of them run at once than there are cores.
+export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
+
 .PHONY: demo soak test test-clients test-servers bench faults lint
 
 demo:

@@ -1,15 +1,11 @@
 //! The data plane in simulated worlds, from seeds.
 //!
 //! `PMAN_SEED=7 cargo test -p pointsman-sim --test worker -- --nocapture` replays one seed with a trace;
-//! `PMAN_SEEDS=5000` runs so many (from `PMAN_SEED` on, if that is given too) instead of as many as fit into the usual
-//! time.
+//! `PMAN_SEEDS=5000` runs so many (from `PMAN_SEED` on, if that is given too) instead of the usual number.
 use pointsman_sim::worker_world::{Kind, Report, run};
-use std::time::{Duration, Instant};
 
-/// Each test takes about so long, on whatever machine …
-const TIME: Duration = Duration::from_secs(7);
-/// … but runs so many seeds at least: in fewer not everything is met.
-const SEEDS_MIN: u64 = 400;
+/// Always the same ones, so that what a run meets depends on the code and not on the machine.
+const SEEDS: u64 = 1000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -18,20 +14,11 @@ fn number(name: &str) -> Option<u64> {
 fn worlds(kind: Kind, test: &str) -> Report {
     let mut all = Report::default();
     let one = number("PMAN_SEED");
-    let most = number("PMAN_SEEDS");
-    let began = Instant::now();
+    let seeds = number("PMAN_SEEDS").unwrap_or(if one.is_some() { 1 } else { SEEDS });
     let first = one.unwrap_or(0);
-    for seed in first.. {
-        let enough = match (one, most) {
-            (_, Some(n)) => seed - first >= n,
-            (Some(_), None) => seed > first,
-            (None, None) => seed >= SEEDS_MIN && began.elapsed() > TIME,
-        };
-        if enough {
-            all.counts.insert("seeds", seed - first);
-            break;
-        }
-        match run(seed, kind, one.is_some() && most.is_none()) {
+    all.counts.insert("seeds", seeds);
+    for seed in first..first + seeds {
+        match run(seed, kind, seeds == 1) {
             Ok(report) => all.add(&report),
             Err(broken) => {
                 for line in &broken.trace {
@@ -48,15 +35,15 @@ fn worlds(kind: Kind, test: &str) -> Report {
     all
 }
 
-/// What a run that proves something meets: often, that is in one of ten worlds, and at all.
+/// What a run that proves something meets: often, that is in one of twenty worlds, and at all.
 fn met(report: &Report, often: &[&str], at_all: &[&str]) {
     let seeds = report.counts["seeds"];
-    if seeds < SEEDS_MIN {
+    if seeds < SEEDS {
         return;
     }
     let count = |name: &str| *report.counts.get(name).unwrap_or(&0);
     for name in often {
-        assert!(count(name) >= seeds / 10, "{name}: only {} in {seeds} worlds", count(name));
+        assert!(count(name) >= seeds / 20, "{name}: only {} in {seeds} worlds", count(name));
     }
     for name in at_all {
         assert!(count(name) > 0, "{name}: never in {seeds} worlds");

@@ -1,4 +1,4 @@
-//! redis-rs: its multiplexed connection and its connection manager. (Its plain connections: crates/pointsman/tests/client_library.rs.)
+//! redis-rs: its multiplexed connection and its connection manager. (Its plain connections: crates/pointsman/tests/e2e/client_library.rs.)
 use crate::checks::{DEADLINE, Outcome, Workloads, addr, equal, library, test, told};
 use futures_util::StreamExt;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};

@@ -8,6 +8,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+/// Before the first grant, how long nodes that neither answered nor failed are waited for although most answered: one of them may say
+/// master too. Round trips are far shorter, and nobody waits longer for a first grant because a host is gone.
+const FIRST_LOOK: Duration = Duration::from_millis(200);
+
 /// Role probes.
 #[derive(Clone, Debug)]
 pub(super) struct Roles {
@@ -30,16 +34,16 @@ impl Roles {
             [] => return self.nobody(f),
             [(key, node)] => {
                 let key = key.clone();
-                if self.known(f, &key, node) {
-                    key
-                } else {
+                let known = self.known(f, &key, node);
+                if !known || f.last.is_none() && !f.trusted && self.nodes.iter().any(|at| unheard(f, at)) {
                     let since = alone.filter(|(k, _)| *k == key).map_or(f.now, |(_, since)| since);
                     self.alone = Some((key.clone(), since));
-                    if f.last.is_some() || f.now.since(since) < self.start_wait {
+                    let wait = if known { FIRST_LOOK.min(self.start_wait) } else { self.start_wait };
+                    if f.last.is_some() || f.now.since(since) < wait {
                         return Verdict::trouble(self.unproven(f, &key));
                     }
-                    key
                 }
+                key
             }
             many => match successor(f, many) {
                 Some(key) => key,
@@ -84,6 +88,11 @@ impl Roles {
     fn unproven(&self, f: &Facts<'_>, key: &Key) -> String {
         let answers = self.nodes.iter().filter(|at| answered(f, at)).count();
         let n = self.nodes.len();
+        if answers * 2 > n {
+            return format!(
+                "{key} says master; {answers} of {n} nodes answered, and the others may say so too"
+            );
+        }
         format!(
             "{key} says master, but only {answers} of {n} nodes answer, and nothing proves that it succeeds the last master"
         )
@@ -113,6 +122,11 @@ fn answered(f: &Facts<'_>, at: &HostPort) -> bool {
         .map
         .get(at)
         .is_some_and(|n| n.lost.is_none() && n.told.as_ref().is_some_and(|t| t.sent >= f.oldest))
+}
+
+/// A node of which nothing is known yet.
+fn unheard(f: &Facts<'_>, at: &HostPort) -> bool {
+    f.nodes.map.get(at).is_none_or(|n| n.lost.is_none() && n.told.is_none())
 }
 
 fn succeeds(node: &Node, grant: &Grant) -> bool {

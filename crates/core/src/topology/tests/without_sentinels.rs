@@ -14,8 +14,7 @@ fn roles_grant_the_only_claimant_when_most_nodes_answer() {
     };
     b.node(11, master("r11", lineage("A", None)));
     assert_eq!(b.view().master, None);
-    two(&mut b);
-    two(&mut b);
+    b.pass_with(300 * MS, two);
     assert!(b.serves(11), "{}", b.view().why);
     // The master dies; the replica is promoted: lineage proves it although only one of three answers.
     b.node(11, Seen::Gone(Gone::Refused));
@@ -34,6 +33,29 @@ fn roles_grant_the_only_claimant_when_most_nodes_answer() {
     // A claimant without lineage: nobody can say who is right.
     b.node(13, master("r13", lineage("X", None)));
     assert!(!b.view().writes.is_open() && b.view().why.contains("none is proven"));
+}
+
+#[test]
+fn at_start_a_node_that_was_not_heard_yet_is_waited_for_a_moment() {
+    let two = |b: &mut Bench| {
+        b.node(11, master("r11", lineage("A", None)));
+        b.node(12, replica("r12", 11, "A"));
+    };
+    let mut b = Bench::new(roles(3));
+    b.pass_with(100 * MS, two);
+    assert!(b.view().master.is_none() && b.view().why.contains("may say so too"), "{}", b.view().why);
+    b.node(13, master("r13", lineage("X", None)));
+    assert!(b.view().master.is_none() && b.view().why.contains("none is proven"), "{}", b.view().why);
+
+    let mut b = Bench::new(roles(3));
+    b.pass_with(100 * MS, two);
+    b.node(13, Seen::Gone(Gone::Refused));
+    two(&mut b);
+    assert!(b.serves(11), "one that refuses says nothing: {}", b.view().why);
+
+    let mut b = Bench::new(roles(3));
+    b.pass_with(300 * MS, two);
+    assert!(b.serves(11), "one that is silent is not waited for any longer: {}", b.view().why);
 }
 
 #[test]

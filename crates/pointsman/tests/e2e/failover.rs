@@ -1,11 +1,10 @@
 //! Switches with real servers and Sentinels: planned, after a death, after a freeze, without Sentinels in sight, at start.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{
+    DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, role_and_increments, until,
+};
 use pointsman::client::Value;
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
-use scene::load::Load;
-use scene::{DEADLINE, Proxy, Raw, bulk, eventually, get, is_end, is_error, ok, role_and_increments, until};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -95,13 +94,15 @@ fn masters_that_die_one_after_the_other_are_followed_and_so_is_a_new_count_of_ep
     tally.assert_sound();
     assert!(tally.uncertain <= 2 * WRITERS as u64 && tally.lost <= 2 * WRITERS as u64, "{tally:?}");
 
-    // As when the Sentinels are deployed anew: they begin again at epoch 0.
+    // As when the Sentinels are deployed anew: they begin again at epoch 0. All forget before the first begins again, or it would be
+    // told the old epoch.
     let (name, port) = (deployment.master_name(), deployment.nodes[third].port().to_string());
     let load = Load::start(proxy.listen, WRITERS, READERS);
     let term = proxy.term();
-    for sentinel in &deployment.sentinels {
-        sentinel.ask(&["SENTINEL", "REMOVE", name]).unwrap();
-        sentinel.ask(&["SENTINEL", "MONITOR", name, "127.0.0.1", &port, "2"]).unwrap();
+    for command in
+        [&["SENTINEL", "REMOVE", name][..], &["SENTINEL", "MONITOR", name, "127.0.0.1", &port, "2"]]
+    {
+        deployment.sentinels.iter().for_each(|sentinel| assert_eq!(sentinel.ask(command).unwrap(), ok()));
     }
     eventually("the new era is accepted", || proxy.count_events("era") > 0);
     proxy.wait_master(&deployment.nodes[third]);

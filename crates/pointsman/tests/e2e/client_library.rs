@@ -1,7 +1,5 @@
 //! An independent client, the `redis` crate, sees the same through the proxy as directly.
-mod harness;
-
-use harness::{DEADLINE, Pair, eventually};
+use crate::harness::{DEADLINE, Pair, eventually};
 use pointsman::sandbox::deployment::Options;
 use redis::{Client, Commands, Connection, ConnectionInfo, IntoConnectionInfo, RedisResult, Script, Value};
 use std::fmt::Debug;

@@ -1,15 +1,12 @@
 //! The program's life: start, mistakes, what it shows of itself, reload, end; and neighbours that misbehave.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::fake::Fake;
+use crate::scene::load::Load;
+use crate::scene::{
+    DEADLINE, Proxy, Raw, bulk, eventually, get, http, is_end, is_error, ok, pointsman, said, until,
+};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
 use rustix::process::{Pid, Signal, kill_process};
-use scene::fake::Fake;
-use scene::load::Load;
-use scene::{
-    DEADLINE, Proxy, Raw, bulk, eventually, get, http, is_end, is_error, ok, pointsman, said, until,
-};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;

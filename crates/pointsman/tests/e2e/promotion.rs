@@ -1,11 +1,8 @@
 //! Grants that begin with a proof of promotion, with real servers and Sentinels: what a switch costs the clients.
-//! `cargo test -p pointsman --test promotion -- --nocapture` prints the pauses.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+//! `cargo test -p pointsman --test e2e promotion -- --nocapture` prints the pauses.
+use crate::scene::load::{Load, Tally};
+use crate::scene::{DEADLINE, Proxy, eventually};
 use pointsman::sandbox::deployment::{Deployment, Options};
-use scene::load::{Load, Tally};
-use scene::{DEADLINE, Proxy, eventually};
 use std::time::{Duration, Instant};
 
 const WRITERS: usize = 8;

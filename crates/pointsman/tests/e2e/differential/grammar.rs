@@ -1,6 +1,6 @@
 //! How commands are formed, by what the server itself says of them (`COMMAND DOCS`), and any of them at random: most as the
 //! server wants them, some not.
-use crate::exceptions::NOT_SAID_WITH;
+use super::exceptions::NOT_SAID_WITH;
 use crate::harness::random::Random;
 use crate::harness::twin::Command;
 use pointsman::client::Value;

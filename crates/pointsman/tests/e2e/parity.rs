@@ -1,9 +1,7 @@
 //! As if directly connected (invariant 7): whatever a client says to the proxy is answered, byte for byte, as a server
 //! answers it. Each exception stands, with its reason, above the line that makes it.
-mod harness;
-
-use harness::raw::{self, Raw, shown};
-use harness::{Pair, Proxy, Server, script};
+use crate::harness::raw::{self, Raw, shown};
+use crate::harness::{Pair, Proxy, Server, script};
 use pointsman::sandbox::deployment::Options;
 
 /// Holds the conversation with a server without passwords, and with the proxy before another.

@@ -1,11 +1,8 @@
 //! Workers are filled one after the other: few of them carry large turns. Clients move between them without noticing it.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{Proxy, bulk, eventually, get, is_end, ok};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options};
-use scene::load::Load;
-use scene::{Proxy, bulk, eventually, get, ok};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -110,7 +107,7 @@ fn clients_of_all_workers_are_unblocked_and_killed() {
     assert_eq!(c.call(&["CLIENT", "KILL", "USER", "default"]).unwrap(), Value::Integer(1));
     eventually("nobody is blocked", || blocked() == "0");
     for (_, mut popper) in all {
-        assert!(scene::is_end(&popper.read().unwrap_err()));
+        assert!(is_end(&popper.read().unwrap_err()));
     }
     assert_eq!(c.call(&["PING"]).unwrap(), Value::Simple("PONG".into()));
 }

@@ -1,12 +1,9 @@
 //! The story of each switch, with real servers and Sentinels: its time line, what an old master lost, and where it is
-//! kept. `cargo test -p pointsman --test story -- --nocapture` prints the stories.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+//! kept. `cargo test -p pointsman --test e2e story -- --nocapture` prints the stories.
+use crate::scene::load::Load;
+use crate::scene::{Proxy, eventually, pointsman, until};
 use pointsman::events::{Line, Story};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
-use scene::load::Load;
-use scene::{Proxy, eventually, pointsman, until};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
@@ -79,7 +76,7 @@ fn an_ordered_switch_is_told_whole_and_so_is_that_nothing_was_lost() {
     assert_eq!((lost.node, lost.term), (deployment.nodes[0].addr().to_string(), 1));
     // What it was written afterwards is hellos and pings.
     assert!(lost.exact && lost.bytes == lost.after, "{} of {}", lost.after, lost.bytes);
-    let (_, page) = scene::get(proxy.admin, "/metrics").unwrap();
+    let (_, page) = crate::scene::get(proxy.admin, "/metrics").unwrap();
     assert!(page.contains("pointsman_last_switch_seconds{service=\"cache\",mark=\"promoted\"} "), "{page}");
     load.finish(&deployment.nodes[deployment.master().unwrap()]).assert_perfect();
 }

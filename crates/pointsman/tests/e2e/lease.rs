@@ -1,11 +1,8 @@
 //! The lease with real servers: Sentinels that fall silent, and a proxy that was stopped while another master was made.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::{DEADLINE, Proxy, bulk, eventually, is_end, ok, role_and_increments, until};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use rustix::process::Signal;
-use scene::{DEADLINE, Proxy, bulk, eventually, is_end, ok, role_and_increments, until};
 use std::time::Duration;
 
 fn start(rest: &str) -> (Deployment, Proxy) {

@@ -5,7 +5,6 @@
 //! - [`fake`]: a node that answers what a test wants
 //! - [`load`]: clients that count, and notice whatever a proxy can do wrong
 //! - [`Raw`]: a connection whose bytes are written and read as they are
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 pub mod fake;
 pub mod load;
 
@@ -332,14 +331,5 @@ impl Raw {
             got.push(byte[0]);
         }
         String::from_utf8_lossy(&got).into_owned()
-    }
-
-    /// The other side closed, and said nothing more.
-    pub fn expect_end(&mut self) {
-        let mut rest = Vec::new();
-        match self.0.read_to_end(&mut rest) {
-            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => panic!("{e} instead of the end"),
-            _ => assert_eq!(String::from_utf8_lossy(&rest), ""),
-        }
     }
 }

@@ -1,13 +1,10 @@
 //! Planned changes of master with real servers: under load, with clients that write to the old master directly, in the
 //! middle of trouble; pauses; and deposed masters that are told whom to follow.
-//! `cargo test -p pointsman --test switchover -- --nocapture` prints each account.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+//! `cargo test -p pointsman --test e2e switchover -- --nocapture` prints each account.
+use crate::scene::load::Load;
+use crate::scene::{DEADLINE, Proxy, eventually, ok, said};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options};
-use scene::load::Load;
-use scene::{DEADLINE, Proxy, eventually, ok, said};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

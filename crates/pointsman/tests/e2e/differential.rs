@@ -1,18 +1,14 @@
 //! Every command that the server knows, formed at random, rightly and wrongly, said to a server and to the proxy before an equal
-//! one: the replies are compared byte for byte. `POINTSMAN_SEED=n cargo test -p pointsman --test differential` says the same
+//! one: the replies are compared byte for byte. `POINTSMAN_SEED=n cargo test -p pointsman --test e2e differential` says the same
 //! again; `POINTSMAN_COMMANDS=1000000` says more.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-#[path = "differential/exceptions.rs"]
 mod exceptions;
-#[path = "differential/grammar.rs"]
 mod grammar;
-mod harness;
 
+use crate::harness::Pair;
+use crate::harness::random::{Random, seed};
+use crate::harness::raw::shown;
+use crate::harness::twin::{Command, Twin};
 use grammar::Form;
-use harness::Pair;
-use harness::random::{Random, seed};
-use harness::raw::shown;
-use harness::twin::{Command, Twin};
 use pointsman::sandbox::deployment::Options;
 use std::collections::BTreeSet;
 

@@ -1,12 +1,9 @@
 //! Whose word counts, with real Sentinels: one that is cut off, one that cries alone, Sentinels that were set up anew, and
 //! what reads do while writes wait for them.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{Proxy, bulk, eventually, ok, said, until};
 use pointsman::client::Value;
 use pointsman::sandbox::deployment::{Deployment, Options, Process, free_addr};
-use scene::load::Load;
-use scene::{Proxy, bulk, eventually, ok, said, until};
 use serde_json::Value as Json;
 use std::time::{Duration, Instant};
 
@@ -167,7 +164,7 @@ fn reads_go_on_while_only_writes_are_in_doubt_if_the_service_wants_it_so() {
     let proxy = Proxy::start_with(&deployment, listens[0], &services);
     let state = |title: &str| proxy.service(title)["state"].as_str().unwrap().to_owned();
     eventually("both serve", || state("cache") == "serving" && state("strict") == "serving");
-    let client = |i: usize| pointsman::client::Client::connect(listens[i], scene::DEADLINE).unwrap();
+    let client = |i: usize| pointsman::client::Client::connect(listens[i], crate::scene::DEADLINE).unwrap();
     let (mut reads, mut writes, mut strict) = (client(0), client(0), client(1));
     assert_eq!(writes.call(&["SET", "k", "before"]).unwrap(), ok());
 

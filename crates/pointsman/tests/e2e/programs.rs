@@ -1,7 +1,5 @@
 //! redis-cli and redis-benchmark see a server.
-mod harness;
-
-use harness::{Pair, Proxy, Server};
+use crate::harness::{Pair, Proxy, Server};
 use pointsman::sandbox::deployment::Options;
 use std::io::Write;
 use std::net::SocketAddr;

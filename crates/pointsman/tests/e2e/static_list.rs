@@ -1,11 +1,8 @@
 //! A list of nodes in order of preference, with backups: health, and the ways back.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::fake::Fake;
+use crate::scene::{DEADLINE, Proxy, bulk, eventually, is_error, ok};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
-use scene::fake::Fake;
-use scene::{DEADLINE, Proxy, bulk, eventually, is_error, ok};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// This test binary again, running `test` alone, with pipes.
 fn child(test: &str) -> Child {
     Command::new(std::env::current_exe().expect("a path"))
-        .args(["--exact", test, "--ignored", "--nocapture"])
+        .args(["--exact", &format!("log::{test}"), "--ignored", "--nocapture"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

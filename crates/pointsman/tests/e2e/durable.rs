@@ -1,12 +1,9 @@
 //! Durable writes with real servers: what is acknowledged is on replicas, whatever the command, and nothing of it is lost
 //! when the master dies.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::{Load, Tally};
+use crate::scene::{DEADLINE, Proxy, eventually, is_error, ok, said};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
-use scene::load::{Load, Tally};
-use scene::{DEADLINE, Proxy, eventually, is_error, ok, said};
 use std::net::SocketAddr;
 
 const WRITERS: usize = 8;
@@ -117,7 +114,7 @@ fn transactions_scripts_and_blocked_pops_wait_too() {
 fn many_writers_share_a_wait() {
     let d = durable(2, "5s");
     let load = Load::start(d.durable, 40, 0);
-    let mut raw = scene::Raw::tcp(d.durable);
+    let mut raw = crate::scene::Raw::tcp(d.durable);
     let n = 2_000;
     raw.send(&"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n".repeat(n));
     raw.expect(&"+OK\r\n".repeat(n));

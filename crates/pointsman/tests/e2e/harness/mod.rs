@@ -4,7 +4,6 @@
 //! - [`raw`]: a connection that knows nothing but where a reply ends
 //! - [`script`]: the same conversation held with a server and with the proxy before an equal one
 //! - [`twin`]: one client at both; [`random`]: what it says at random, from a seed
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 pub mod random;
 pub mod raw;
 pub mod script;

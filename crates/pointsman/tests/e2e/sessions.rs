@@ -1,12 +1,9 @@
 //! What of a session survives a switch, with real servers: subscriptions, scripts, what blocks; what is sent again; reads
 //! while there is no master.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_error, ok};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use redis::{Commands, ConnectionInfo, IntoConnectionInfo, Msg, PubSub};
-use scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_error, ok};
 use std::time::Duration;
 
 fn start(options: Options, rest: &str) -> (Deployment, Proxy) {
@@ -32,7 +29,7 @@ fn blocks(node: &Process) {
 }
 
 fn counted(proxy: &Proxy, name: &str) -> u64 {
-    let (_, page) = scene::get(proxy.admin, "/metrics").unwrap();
+    let (_, page) = crate::scene::get(proxy.admin, "/metrics").unwrap();
     let line = page.lines().find(|l| l.starts_with(&format!("pointsman_{name}{{"))).unwrap_or_default();
     line.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{name}: {line}"))
 }
@@ -126,7 +123,7 @@ fn a_subscriber_of_whom_too_much_would_be_kept_is_closed() {
     assert_eq!(few.call(&["SUBSCRIBE", "a"]).unwrap().items().len(), 3);
     assert_eq!(many.call(&["SUBSCRIBE", &"b".repeat(200)]).unwrap().items().len(), 3);
     deployment.nodes[0].ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
-    assert!(scene::is_end(&many.read().unwrap_err()));
+    assert!(crate::scene::is_end(&many.read().unwrap_err()));
     let mut publisher = deployment.nodes[0].connect().unwrap();
     eventually("the other listens", || publisher.ask(&["PUBLISH", "a", "x"]).unwrap() == Value::Integer(1));
     assert_eq!(few.read().unwrap().items()[2], bulk("x"));
@@ -227,7 +224,7 @@ fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
         master = if by_us {
             deployment.wait_settled(DEADLINE).unwrap();
             let admin = proxy.admin.to_string();
-            let (good, out, err) = scene::said(&["switchover", "cache", "--admin", &admin]);
+            let (good, out, err) = crate::scene::said(&["switchover", "cache", "--admin", &admin]);
             assert!(good, "{out}{err}");
             proxy.follow(&deployment, before)
         } else {
@@ -256,7 +253,7 @@ fn a_blocked_read_of_new_entries_misses_none_that_were_added_before_it_was_asked
     deployment.nodes[0].kill9();
     proxy.wait_state("holding");
     let role = |node: &Process| node.ask(&["ROLE"]).is_ok_and(|role| role.items()[0] == bulk("master"));
-    let new = scene::until("one is promoted", || (1..3).find(|n| role(&deployment.nodes[*n])));
+    let new = crate::scene::until("one is promoted", || (1..3).find(|n| role(&deployment.nodes[*n])));
     added(&mut deployment.nodes[new].connect().unwrap(), "in between");
     let read = reader.read().unwrap();
     let entries = read.items()[0].items()[1].items();

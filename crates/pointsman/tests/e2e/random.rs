@@ -1,11 +1,9 @@
 //! Random conversations, held with a server and with the proxy before an equal one. A failure says the seed;
-//! `POINTSMAN_SEED=n cargo test -p pointsman --test random` holds the same conversations again.
-mod harness;
-
-use harness::random::{Random, seed};
-use harness::raw::shown;
-use harness::twin::{Command, Twin};
-use harness::{Pair, Proxy, Server};
+//! `POINTSMAN_SEED=n cargo test -p pointsman --test e2e random` holds the same conversations again.
+use crate::harness::random::{Random, seed};
+use crate::harness::raw::shown;
+use crate::harness::twin::{Command, Twin};
+use crate::harness::{Pair, Proxy, Server};
 use pointsman::sandbox::deployment::Options;
 
 /// At most so many are sent before their replies are read.

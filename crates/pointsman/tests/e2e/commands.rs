@@ -1,8 +1,6 @@
 //! Commands that the table does not have, that are refused, denied, or called otherwise: with a real server.
-mod harness;
-
-use harness::raw::Raw;
-use harness::{Pair, Proxy, Server};
+use crate::harness::raw::Raw;
+use crate::harness::{Pair, Proxy, Server};
 use pointsman::sandbox::deployment::Options;
 
 /// A server that calls some commands otherwise, so that nobody knows them but by asking.
@@ -126,7 +124,7 @@ fn a_renamed_subscription_gets_its_messages_and_a_renamed_pop_its_element() {
         assert_eq!(text(&sub.reply()), "*3 $7 message $1 b $1 x");
         assert_eq!(call(&mut sub, "PING"), "*2 $4 pong $0");
         pop.send(b"MYBLPOP l 0\r\n");
-        harness::eventually("it blocks", || server.count("clients", "blocked_clients") == 1);
+        crate::harness::eventually("it blocks", || server.count("clients", "blocked_clients") == 1);
         assert_eq!(call(&mut publisher, "RPUSH l e"), ":1");
         assert_eq!(text(&pop.reply()), "*2 $1 l $1 e");
         // The master was not doubted for anything that a client said.

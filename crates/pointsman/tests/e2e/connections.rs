@@ -1,8 +1,6 @@
 //! What sessions cost upstream, and that those who leave, or do not read, are nobody else's trouble.
-mod harness;
-
-use harness::raw::{Raw, request, shown};
-use harness::{Proxy, Server, eventually};
+use crate::harness::raw::{Raw, request, shown};
+use crate::harness::{Proxy, Server, eventually};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::Options;
 use std::collections::BTreeSet;

@@ -1,6 +1,4 @@
 //! The control plane against real servers: one master, two replicas, three Sentinels.
-// In a test, a failed call is a failed test.
-#![allow(clippy::unwrap_used)]
 use pointsman::clock;
 use pointsman::control::{self, Handle, Publisher};
 use pointsman::events::Teller;

@@ -1,9 +1,6 @@
 //! `pointsman check --probe` says what the users of a service may not do, and changes nothing.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::said;
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
-use scene::said;
 
 const WATCHER: &str = "watcher on >pw +ping +role +info";
 

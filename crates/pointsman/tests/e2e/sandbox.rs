@@ -1,5 +1,4 @@
 //! `pointsman sandbox` as a person runs it, with real servers.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

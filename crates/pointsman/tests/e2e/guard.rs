@@ -1,10 +1,7 @@
 //! The guard with real servers and Sentinels: replicas that fall silent, die, or may not be probed.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{Proxy, eventually, ok};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
-use scene::load::Load;
-use scene::{Proxy, eventually, ok};
 use std::time::Duration;
 
 const WRITERS: usize = 8;

@@ -1,11 +1,8 @@
 //! Switches without Sentinels: the nodes' own word, and their lineage.
-#![allow(clippy::unwrap_used, reason = "what the tests start must work; a panic is their failure")]
-mod scene;
-
+use crate::scene::load::Load;
+use crate::scene::{Proxy, bulk, eventually, is_error, ok};
 use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
-use scene::load::Load;
-use scene::{Proxy, bulk, eventually, is_error, ok};
 use std::time::{Duration, Instant};
 
 const WRITERS: usize = 4;
