@@ -37,7 +37,7 @@ pub struct Audit {
 impl Worker {
     /// Walks over everything; an error says what contradicts what.
     pub fn audit(&self) -> Result<Audit, String> {
-        let mut audit = Audit::default();
+        let mut audit = Audit { kept: self.inquiries.len() + self.promises.len(), ..Audit::default() };
         let owed = self.audit_ups(&mut audit)?;
         if let Some((_, id)) =
             self.expiring.iter().find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced))
@@ -150,7 +150,7 @@ impl Worker {
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unread() == 0,
-            Wait::Others => !self.inquiries.iter().any(|i| i.client == id),
+            Wait::Others => !self.inquiries.contains_key(&id),
             Wait::Learn => !s.questions.iter().any(|q| self.ups.contains_key(q.up) && q.by.contains(&id)),
         };
         let listens = c.session.listens() && !matches!(c.place, Place::Pinned(_));

@@ -58,7 +58,7 @@ use crate::scripts::Scripts;
 use crate::session::Ends;
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use client::Client;
@@ -217,7 +217,7 @@ pub struct Worker {
     leaving: Vec<ClientId>,
     leave_by: Now,
     /// Clients that wait for what all workers find, and questions of others that wait for a session's connection.
-    inquiries: Vec<Pending>,
+    inquiries: BTreeMap<ClientId, Pending>,
     promises: Vec<Promise>,
     next_inquiry: u64,
     buffers: Vec<Vec<u8>>,
@@ -245,7 +245,7 @@ impl Worker {
             releasing: false,
             leaving: Vec::new(),
             leave_by: Now::ZERO,
-            inquiries: Vec::new(),
+            inquiries: BTreeMap::new(),
             promises: Vec::new(),
             next_inquiry: 0,
             buffers: Vec::new(),

@@ -30,10 +30,17 @@ const ASK_MAX: Duration = Duration::from_secs(1);
 /// No session's connection has this id: servers count them from 1.
 const NO_CONNECTION: u64 = i64::MAX as u64;
 
+/// Who waits for the answers: a client of the worker that asks, and which of its questions it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Whose {
+    client: ClientId,
+    number: u64,
+}
+
 /// What one worker asks all of its process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inquiry {
-    number: u64,
+    whose: Whose,
     service: ServiceId,
     /// Connections of another term are none.
     term: Term,
@@ -44,8 +51,9 @@ pub struct Inquiry {
 enum Asks {
     /// The server's id of the connection on which this session is blocked.
     Blocked(u64),
-    /// The server's id of this session's own connection; it gets one if it has none.
-    Connection(u64),
+    /// The server's id of this session's own connection; it gets one if it has none. It must be this user's: a connection
+    /// is dear.
+    Connection { session: u64, user: Box<[u8]> },
     /// Kill these, but not the session `by`, and say how many they were.
     Kill { kill: Arc<Kill>, by: u64 },
     /// This session has another connection now, with this id: who has the server tell it things is to say so again.
@@ -57,7 +65,7 @@ enum Asks {
 /// What one worker has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Finding {
-    number: u64,
+    whose: Whose,
     /// An id, or how many; 0: nothing.
     found: u64,
 }
@@ -65,14 +73,13 @@ pub struct Finding {
 impl Inquiry {
     /// The answer of a worker that is not there any longer.
     pub fn in_vain(&self) -> Finding {
-        Finding { number: self.number, found: 0 }
+        Finding { whose: self.whose, found: 0 }
     }
 }
 
-/// A client that waits for what all workers find.
+/// What a client waits for.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) client: ClientId,
     number: u64,
     term: Term,
     asks: Asks,
@@ -86,7 +93,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Promise {
     from: Option<usize>,
-    number: u64,
+    whose: Whose,
     term: Term,
     client: ClientId,
     at: Now,
@@ -119,7 +126,7 @@ impl Worker {
                 None => return Routed::Blocked(Wait::Others),
                 Some(found) => (req.with_number(2, found), Route::Shared(Apply::Unblock(own))),
             },
-            About::Redirect(at, session) => match self.inquire(now, id, Asks::Connection(session)) {
+            About::Redirect(at, session) => match self.connection_of(now, id, session) {
                 None => return Routed::Blocked(Wait::Others),
                 Some(found) => {
                     let to = if found == 0 { NO_CONNECTION } else { found };
@@ -182,6 +189,12 @@ impl Worker {
         Wait::No
     }
 
+    /// The server's id of the connection of another session; 0: it has none.
+    fn connection_of(&mut self, now: Now, id: ClientId, session: u64) -> Option<u64> {
+        let user = self.clients.get(id)?.session.user().into();
+        self.inquire(now, id, Asks::Connection { session, user })
+    }
+
     /// What all workers find; `None`: they have not all said so yet, and the client is looked at again when they have.
     fn inquire(&mut self, now: Now, id: ClientId, asks: Asks) -> Option<u64> {
         let service = self.clients.get(id)?.service;
@@ -191,27 +204,21 @@ impl Worker {
         if shard.needs_auth && self.clients.get(id)?.session.ident.is_none() {
             return Some(0);
         }
-        let asked = self.inquiries.iter().position(|p| p.client == id);
-        if let Some(at) = asked {
-            let p = &self.inquiries[at];
-            let holds = p.term == term || matches!(asks, Asks::Kill { .. });
-            if holds && p.asks == asks {
-                return (p.left == 0).then(|| self.inquiries.swap_remove(at).found);
+        // Connections belong to a term.
+        let same = |p: &Pending| p.asks == asks && (p.term == term || matches!(asks, Asks::Kill { .. }));
+        if !self.inquiries.get(&id).is_some_and(same) {
+            self.next_inquiry += 1;
+            let (whose, others) = (Whose { client: id, number: self.next_inquiry }, self.session_step - 1);
+            let inquiry = Inquiry { whose, service, term, asks: asks.clone() };
+            let pending = Pending { number: whose.number, term, asks, left: others + 1, found: 0, at: now };
+            self.inquiries.insert(id, pending);
+            if others > 0 {
+                self.effects.push_back(Effect::Ask(inquiry.clone()));
             }
-            // What was found belongs to another term.
-            self.inquiries.swap_remove(at);
+            self.look_for(now, None, inquiry);
         }
-        self.next_inquiry += 1;
-        let (number, others) = (self.next_inquiry, self.session_step - 1);
-        let pending = Pending { client: id, number, term, asks, left: others + 1, found: 0, at: now };
-        let inquiry = Inquiry { number, service, term, asks: pending.asks.clone() };
-        self.inquiries.push(pending);
-        if others > 0 {
-            self.effects.push_back(Effect::Ask(inquiry.clone()));
-        }
-        self.look_for(now, None, inquiry);
-        let done = self.inquiries.iter().position(|p| p.number == number && p.left == 0)?;
-        Some(self.inquiries.swap_remove(done).found)
+        self.inquiries.get(&id).filter(|p| p.left == 0)?;
+        self.inquiries.remove(&id).map(|p| p.found)
     }
 
     /// Another worker of the process asks; `from` is the shell's name for it.
@@ -227,16 +234,17 @@ impl Worker {
     }
 
     fn add_up(&mut self, finding: Finding) {
-        let Some(p) = self.inquiries.iter_mut().find(|p| p.number == finding.number) else { return };
+        let Whose { client, number } = finding.whose;
+        let Some(p) = self.inquiries.get_mut(&client).filter(|p| p.number == number) else { return };
         p.left = p.left.saturating_sub(1);
         p.found += finding.found;
         if p.left == 0 {
-            self.ready.push_back(p.client);
+            self.ready.push_back(client);
         }
     }
 
-    fn found(&mut self, from: Option<usize>, number: u64, found: u64) {
-        let finding = Finding { number, found };
+    fn found(&mut self, from: Option<usize>, whose: Whose, found: u64) {
+        let finding = Finding { whose, found };
         match from {
             Some(to) => self.effects.push_back(Effect::Found { to, finding }),
             None => self.add_up(finding),
@@ -245,18 +253,19 @@ impl Worker {
 
     /// Looks among this worker's own sessions; `from`: for whom, if it is another worker.
     fn look_for(&mut self, now: Now, from: Option<usize>, inquiry: Inquiry) {
-        let number = inquiry.number;
+        let whose = inquiry.whose;
         if self.services.get(usize::from(inquiry.service.0)).is_none_or(Option::is_none) {
             // It was not told of this service yet.
-            return self.found(from, number, 0);
+            return self.found(from, whose, 0);
         }
         let found = match &inquiry.asks {
             Asks::Blocked(session) => self.blocked_on(&inquiry, *session),
             Asks::Kill { kill, by } => self.kill_own(now, inquiry.service, kill, *by),
-            Asks::Connection(session) => {
-                return match self.session_of(inquiry.service, *session) {
+            Asks::Connection { session, user } => {
+                let named = self.session_of(inquiry.service, *session);
+                return match named.filter(|c| self.clients[*c].session.user() == &**user) {
                     Some(client) => self.promise(now, from, &inquiry, client),
-                    None => self.found(from, number, 0),
+                    None => self.found(from, whose, 0),
                 };
             }
             Asks::Moved { session, connection } => {
@@ -266,7 +275,7 @@ impl Worker {
                 return self.session_of(inquiry.service, *session).map_or((), |client| self.flush(client));
             }
         };
-        self.found(from, number, found);
+        self.found(from, whose, found);
     }
 
     fn session_of(&self, service: ServiceId, session: u64) -> Option<ClientId> {
@@ -306,7 +315,7 @@ impl Worker {
             c.restore = true;
             self.ready.push_back(client);
         }
-        self.promises.push(Promise { from, number: inquiry.number, term: inquiry.term, client, at: now });
+        self.promises.push(Promise { from, whose: inquiry.whose, term: inquiry.term, client, at: now });
         self.keep_promises();
     }
 
@@ -317,7 +326,7 @@ impl Worker {
         }
         for p in core::mem::take(&mut self.promises) {
             let Some(c) = self.clients.get(p.client) else {
-                self.found(p.from, p.number, 0);
+                self.found(p.from, p.whose, 0);
                 continue;
             };
             let up = match c.place {
@@ -328,7 +337,7 @@ impl Worker {
                 Some(u) => {
                     let same = u.term == p.term;
                     let found = u.told_of().filter(|_| same).unwrap_or(0);
-                    self.found(p.from, p.number, found);
+                    self.found(p.from, p.whose, found);
                 }
                 None => self.promises.push(p),
             }
@@ -338,10 +347,11 @@ impl Worker {
     /// Gives up what is not answered in time.
     pub(super) fn sweep_inquiries(&mut self, now: Now) {
         self.promises.retain(|p| now.since(p.at) < 2 * ASK_MAX);
-        self.inquiries.retain(|p| self.clients.contains_key(p.client));
-        for p in self.inquiries.iter_mut().filter(|p| p.left > 0 && now.since(p.at) >= ASK_MAX) {
+        self.inquiries.retain(|client, _| self.clients.contains_key(*client));
+        let late = |p: &Pending| p.left > 0 && now.since(p.at) >= ASK_MAX;
+        for (client, p) in self.inquiries.iter_mut().filter(|(_, p)| late(p)) {
             p.left = 0;
-            self.ready.push_back(p.client);
+            self.ready.push_back(*client);
         }
     }
 
@@ -365,7 +375,7 @@ impl Worker {
             0 => 0,
             // Nobody but itself could say to which connection, and it has none.
             session if session == c.session.id => return Some(Err(())),
-            session => self.inquire(now, id, Asks::Connection(session))?,
+            session => self.connection_of(now, id, session)?,
         };
         let Some(t) = self.clients.get_mut(id).and_then(|c| c.session.tracking.as_mut()) else {
             return Some(Err(()));
@@ -400,7 +410,7 @@ impl Worker {
     /// What all workers are to do, and nobody waits for.
     fn tell_all(&mut self, now: Now, service: ServiceId, asks: Asks) {
         let term = self.service_ref(service).shards[usize::from(SHARD.0)].view.term;
-        let inquiry = Inquiry { number: 0, service, term, asks };
+        let inquiry = Inquiry { whose: Whose::default(), service, term, asks };
         if self.session_step > 1 {
             self.effects.push_back(Effect::Ask(inquiry.clone()));
         }

@@ -330,6 +330,25 @@ fn who_gets_a_connection_to_be_told_has_its_name_there_before_others_know() {
 }
 
 #[test]
+fn who_is_another_user_gets_no_connection_to_be_told() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (c, told) = (r.client(), r.client());
+    r.says(c, "AUTH alice x|");
+    let probe = r.up();
+    r.asked(probe);
+    r.answers(probe, "+OK|");
+    r.hears(c);
+    let named = id(&r, told);
+    r.says(c, &format!("CLIENT TRACKING ON REDIRECT {named}|"));
+    let up = *r.opened.last().unwrap();
+    r.asked(up);
+    r.answers(up, &format!("+OK|:9|{MASTER}"));
+    assert_eq!(r.asked(up), requests(&format!("CLIENT TRACKING ON REDIRECT {NOBODY}")));
+    assert_eq!(r.opened.len(), 2);
+}
+
+#[test]
 fn a_session_that_does_not_exist_is_none_to_the_server_either() {
     let mut r = Rig::new(|_| {});
     r.grant();
