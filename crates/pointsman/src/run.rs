@@ -36,6 +36,9 @@ use std::time::{Duration, Instant};
 
 /// How long the admin listener waits for the workers' counters.
 const COUNT_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the answer to a pause waits for what was sent before it, and how often that is looked at.
+const PAUSE_SETTLE: Duration = Duration::from_secs(1);
+const PAUSE_LOOK: Duration = Duration::from_millis(5);
 /// How often the end of the workers is looked for.
 const END_POLL: Duration = Duration::from_millis(10);
 /// Beyond the clients' grace: how long threads may take to end.
@@ -474,9 +477,25 @@ impl Running for Process {
         if span.is_zero() || span > PAUSE_MAX {
             return Err(format!("a pause lasts from 1 ms to {} s", PAUSE_MAX.as_secs()));
         }
-        self.control.pause(self.service_id(service)?, span)?;
+        let id = self.service_id(service)?;
+        self.control.pause(id, span)?;
+        let until = Instant::now() + PAUSE_SETTLE.min(span);
+        let rest = loop {
+            let rest = self.publisher.in_flight(id);
+            if rest == Some(0) || Instant::now() >= until {
+                break rest;
+            }
+            std::thread::sleep(PAUSE_LOOK);
+        };
+        let rest = match rest {
+            Some(0) => String::new(),
+            Some(n) => {
+                format!("; {n} commands that were sent before are not answered yet")
+            }
+            None => "; a worker has not confirmed it yet".into(),
+        };
         Ok(format!(
-            "service '{service}' is paused for {span:?} at most; `pointsman resume {service}` ends it"
+            "service '{service}' is paused for {span:?} at most; `pointsman resume {service}` ends it{rest}"
         ))
     }
 

@@ -277,6 +277,8 @@ impl Control {
             Order::Switch(id, order, answer) => drop(answer.send(self.switch(now, id, order))),
             Order::Pause(id, span, answer) => {
                 let outcome = self.with(id, |t| t.pause(now, Pauser::Operator, span));
+                // Before the answer, so that whoever has it can wait for the workers to know.
+                self.publish();
                 drop(answer.send(outcome));
             }
             Order::Resume(id, answer) => {

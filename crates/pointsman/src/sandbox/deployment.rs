@@ -398,7 +398,7 @@ fn port_taken(e: &io::Error) -> bool {
 }
 
 /// An address on loopback where nobody listens now (though somebody may before you do), outside the range of outgoing
-/// connections.
+/// connections. No other process gets it from here while this one lives.
 pub fn free_addr() -> io::Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], free_ports(1)?[0])))
 }

@@ -74,8 +74,8 @@ fn an_ordered_switch_is_told_whole_and_so_is_that_nothing_was_lost() {
     println!("{}", lost.text);
     let lost = lost.lost.unwrap();
     assert_eq!((lost.node, lost.term), (deployment.nodes[0].addr().to_string(), 1));
-    // What it was written afterwards is hellos and pings.
-    assert!(lost.exact && lost.bytes == lost.after, "{} of {}", lost.after, lost.bytes);
+    // Hellos, pings and the guard's marks: that no client lost anything is what the load says.
+    assert!(lost.exact && lost.bytes - lost.after < 300, "{} of {}", lost.after, lost.bytes);
     let (_, page) = crate::scene::get(proxy.admin, "/metrics").unwrap();
     assert!(page.contains("pointsman_last_switch_seconds{service=\"cache\",mark=\"promoted\"} "), "{page}");
     load.finish(&deployment.nodes[deployment.master().unwrap()]).assert_perfect();

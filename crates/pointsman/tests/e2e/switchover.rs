@@ -320,7 +320,8 @@ fn a_pause_holds_commands_until_it_is_ended_or_its_time_is_over() {
     let (good, _) = command(&proxy, &["pause", "cache", "--for", "300ms"]);
     assert!(good);
     assert_eq!(client.call(&["SET", "k", "3"]).unwrap(), ok());
-    assert!(proxy.events().iter().any(|(kind, text)| kind == "release" && text.contains("its time is over")));
+    let over = |(kind, text): &(String, String)| kind == "release" && text.contains("its time is over");
+    eventually("that is told", || proxy.events().iter().any(over));
     let (good, text) = command(&proxy, &["pause", "cache", "--for", "1h"]);
     assert!(!good && text.contains("a pause lasts from"), "{text}");
 }

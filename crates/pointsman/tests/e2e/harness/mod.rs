@@ -10,9 +10,9 @@ pub mod script;
 pub mod twin;
 
 use pointsman::client::Client;
-use pointsman::sandbox::deployment::{Deployment, Options};
+use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,10 +111,8 @@ impl Proxy {
 
     /// `None` if somebody else took the port first.
     fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Option<Proxy> {
-        let port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("a port").port();
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let name = format!("pointsman-{port}");
+        let addr = free_addr().expect("a port");
+        let name = format!("pointsman-{}", addr.port());
         let log = server.deployment.dir().join(&name).with_extension("log");
         let file = File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
