@@ -238,7 +238,9 @@ impl Worker {
         let Some(p) = self.inquiries.get_mut(&client).filter(|p| p.number == number) else { return };
         p.left = p.left.saturating_sub(1);
         p.found += finding.found;
-        if p.left == 0 {
+        // Who asks just now sees it at once.
+        let waits = self.clients.get(client).is_some_and(|c| c.wait == Wait::Others);
+        if p.left == 0 && waits {
             self.ready.push_back(client);
         }
     }

@@ -69,6 +69,8 @@ pub(super) enum What {
     ClientId,
     /// CLIENT GETNAME.
     Getname,
+    /// CLIENT UNBLOCK of some session.
+    Unblock,
     /// CLIENT SETNAME.
     Setname(Vec<u8>),
     /// RESET.
@@ -285,6 +287,7 @@ impl Writer<'_> {
                 1 => self.large(),
                 2 => self.push(What::Unknown, &[b"FROBNICATE", b"x"]),
                 3 => self.push(What::ClientId, &[b"CLIENT", b"ID"]),
+                4 => self.unblock(),
                 _ => self.simple(),
             }
         }
@@ -369,6 +372,15 @@ impl Writer<'_> {
         if self.rng.chance(60) {
             self.push(What::ClientId, &[b"CLIENT", b"ID"]);
         }
+        if self.rng.chance(60) {
+            self.unblock();
+        }
+    }
+
+    fn unblock(&mut self) {
+        // Sessions count from 1.
+        let session = format!("{}", self.rng.between(1, 8));
+        self.push(What::Unblock, &[b"CLIENT", b"unblock", session.as_bytes()]);
     }
 
     fn subscribe(&mut self) -> Vec<Vec<u8>> {

@@ -136,6 +136,21 @@ fn an_unblock_that_is_taken_back_names_whom_it_meant_on_the_next_master() {
 }
 
 #[test]
+fn an_unblock_for_which_its_connection_has_no_room_waits() {
+    let mut r = Rig::new(|p| p.limits.ring_max = 40);
+    r.grant();
+    let (popper, up) = blocked(&mut r);
+    let [c, other] = [r.client(), r.client()];
+    r.says(other, "SET a 0123456789012345678901234567890123456789|");
+    r.says(c, &format!("CLIENT UNBLOCK {}|", id(&r, popper)));
+    let lane = r.up();
+    r.asked(lane);
+    assert_eq!(r.asked(lane), "");
+    r.answers(lane, "+OK|");
+    assert_eq!(r.asked(lane), unblock(server_id(&r, up)));
+}
+
+#[test]
 fn other_workers_are_asked_too() {
     let mut both = two();
     let (popper, up) = blocked(&mut both[1]);
