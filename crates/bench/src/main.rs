@@ -174,7 +174,8 @@ fn measure_all(
             if scenario.action == Action::Idle && round >= idle_rounds {
                 continue;
             }
-            let mut order: Vec<Peer> = programs.keys().copied().collect();
+            let mut order: Vec<Peer> =
+                programs.keys().copied().filter(|peer| scenario.suits(*peer)).collect();
             random.shuffle(&mut order);
             for peer in order {
                 generation += 1;

@@ -176,7 +176,11 @@ impl<'a> Report<'a> {
         for scenario in scenarios {
             let cells: Vec<String> = peers
                 .iter()
-                .map(|&peer| cell(scenario, peer).unwrap_or_else(|| "failed".to_owned()))
+                .map(|&peer| match cell(scenario, peer) {
+                    Some(shown) => shown,
+                    None if scenario.suits(peer) => "failed".to_owned(),
+                    None => "cannot".to_owned(),
+                })
                 .collect();
             let _ = writeln!(text, "| {} | {} |", scenario.about, cells.join(" | "));
         }

@@ -23,6 +23,8 @@ const IDLE_TIME: Duration = Duration::from_secs(3);
 pub(crate) enum Action {
     Get,
     Set,
+    /// SET within MULTI and EXEC, sent as one; it counts as one request.
+    Transaction,
     /// Each client says PING once and then nothing.
     Idle,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Scenario {
     keys: usize,
 }
 
-pub(crate) const SCENARIOS: [Scenario; 9] = [
+pub(crate) const SCENARIOS: [Scenario; 11] = [
     load("get-50", "GET, 64-byte values, 50 clients", Action::Get, 50, 1, 64),
     load("set-50", "SET, 64-byte values, 50 clients", Action::Set, 50, 1, 64),
     load("get-50-p16", "GET, 64-byte values, 50 clients, pipelines of 16", Action::Get, 50, 16, 64),
@@ -49,6 +51,8 @@ pub(crate) const SCENARIOS: [Scenario; 9] = [
     load("set-1000", "SET, 64-byte values, 1000 clients", Action::Set, 1000, 1, 64),
     load("get-50-16k", "GET, 16 KiB values, 50 clients", Action::Get, 50, 1, 16 * 1024),
     load("set-50-16k", "SET, 16 KiB values, 50 clients", Action::Set, 50, 1, 16 * 1024),
+    load("tx-50", "MULTI, SET, EXEC, 64-byte values, 50 clients", Action::Transaction, 50, 1, 64),
+    load("tx-1000", "MULTI, SET, EXEC, 64-byte values, 1000 clients", Action::Transaction, 1000, 1, 64),
     load("idle", "memory per idle connection, 2000 clients", Action::Idle, 2000, 1, 0),
 ];
 
@@ -66,6 +70,11 @@ const fn load(
 }
 
 impl Scenario {
+    /// Whether `peer` can do what is asked.
+    pub(crate) fn suits(&self, peer: Peer) -> bool {
+        self.action != Action::Transaction || peer != Peer::Twemproxy
+    }
+
     /// Descriptors that the hungriest process needs: two for each client in a proxy, and some.
     pub(crate) fn open_files(&self) -> u64 {
         self.clients as u64 * 2 + 300
@@ -77,6 +86,11 @@ impl Scenario {
             Action::Get => (request(&[b"GET", &name(key)]), bulk(&self.value(key, generation))),
             Action::Set => {
                 (request(&[b"SET", &name(key), &self.value(key, generation)]), b"+OK\r\n".to_vec())
+            }
+            Action::Transaction => {
+                let set = request(&[b"SET", &name(key), &self.value(key, generation)]);
+                let all = [&request(&[b"MULTI"])[..], &set, &request(&[b"EXEC"])].concat();
+                (all, b"+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n".to_vec())
             }
             Action::Idle => (request(&[b"PING"]), b"+PONG\r\n".to_vec()),
         };
@@ -176,7 +190,7 @@ impl Bench<'_> {
         let after = (running.pid().map(costs).transpose()?, costs(self.redis.pid())?, costs(own)?);
         load.finish()?;
         let upstream = connections_to(running.pid().unwrap_or(own), self.redis.address().port())?;
-        if scenario.action == Action::Set {
+        if matches!(scenario.action, Action::Set | Action::Transaction) {
             self.read_back(scenario, generation, load.asked())?;
         }
 
@@ -365,7 +379,7 @@ mod tests {
     #[test]
     fn a_cell_has_every_figure_that_concerns_its_peer() {
         with_bench(|bench| {
-            for (number, action) in [Action::Get, Action::Set].into_iter().enumerate() {
+            for (number, action) in [Action::Get, Action::Set, Action::Transaction].into_iter().enumerate() {
                 let cell =
                     bench.measure(&scenario(action, 4, 100), Peer::Direct, None, number as u64).unwrap();
                 assert!(cell[&Metric::OpsPerSecond] > 0.0 && cell[&Metric::RedisCpuUs] > 0.0, "{cell:?}");

@@ -1,6 +1,6 @@
 // BullMQ: queues, workers, flows and events, over ioredis.
 const { FlowProducer, Queue, QueueEvents, Worker } = require("bullmq");
-const { HOST, PORT, assert, error, eventually, run, test, workload } = require("./checks.cjs");
+const { HOST, PORT, assert, error, eventually, run, survivor, test, workload } = require("./checks.cjs");
 
 const connection = { host: HOST, port: PORT, maxRetriesPerRequest: null };
 const open = [];
@@ -52,10 +52,13 @@ workload("switch jobs", async (going) => {
   return "each was done";
 });
 
-workload("switch idle worker", async (going) => {
-  const { queue, done } = await workshop("idle");
+const idle = (name) => async (going) => {
+  const { queue, done } = await workshop(name);
   while (going()) await new Promise((resolve) => setTimeout(resolve, 50));
   return done(await queue.add("add", { x: 20, y: 22 }));
-});
+};
+
+workload("switch idle worker", idle("idle"));
+survivor("kill idle worker", idle("killed"));
 
 run("bullmq", () => Promise.race([Promise.all(open.map((part) => part.close())), new Promise((end) => setTimeout(end, 2000))]));

@@ -11,12 +11,16 @@ const PORT = Number(process.env.REDIS_PORT);
 const DEADLINE = 60_000;
 const tests = [];
 const workloads = [];
+const survivors = [];
 
 /** The function's result is compared; an exception is a failure. */
 const test = (name, run) => tests.push({ name, run });
 
 /** The function goes on while `going()` says so; its result is compared. */
 const workload = (name, run) => workloads.push({ name, run });
+
+/** So does this one, while the master is killed. */
+const survivor = (name, run) => survivors.push({ name, run });
 
 /** What it is rejected with, as text. */
 const error = (promise) => promise.then((value) => JSON.stringify(value), (e) => `${e.name}: ${e.message}`);
@@ -30,28 +34,37 @@ async function eventually(what, is) {
   }
 }
 
-/** Runs all tests, and then all workloads at once with a switch in their middle. `close` ends what is open. */
+/**
+ * Runs all tests, then all workloads at once with a switch in their middle, and those that survive a master's death. `close`
+ * ends what is open.
+ */
 async function run(library, close = () => {}) {
   const { version } = require(`${library}/package.json`);
   say({ library: library === "redis" ? "node-redis" : library, version });
   for (const { name, run } of tests) report(name, await outcome(run));
-  let switched = false;
-  const going = () => {
-    // Until the switch is over, and then a few times more, so that each workload speaks to the new master.
-    let left = 20;
-    return () => !switched || --left > 0;
-  };
-  const results = workloads.map(({ run }) => outcome(run, going()));
-  // Each has begun, and most have said a lot.
-  await sleep(300);
-  say({ switch: true });
   const lines = readline.createInterface({ input: process.stdin });
-  await once(lines, "line");
-  lines.close();
-  switched = true;
-  for (const [i, { name }] of workloads.entries()) report(name, await results[i]);
+  await through(lines, "switch", workloads);
+  await through(lines, "kill", survivors);
   await close();
   process.exit(0);
+}
+
+/** Runs them all at once, and has the master changed meanwhile. */
+async function through(lines, change, all) {
+  if (all.length === 0) return;
+  let changed = false;
+  const going = () => {
+    // Until the master has changed, and then a few times more, so that each workload speaks to the new one.
+    let left = 20;
+    return () => !changed || --left > 0;
+  };
+  const results = all.map(({ run }) => outcome(run, going()));
+  // Each has begun, and most have said a lot.
+  await sleep(300);
+  say({ [change]: true });
+  await once(lines, "line");
+  changed = true;
+  for (const [i, { name }] of all.entries()) report(name, await results[i]);
 }
 
 async function outcome(run, ...args) {
@@ -71,4 +84,4 @@ async function outcome(run, ...args) {
 const report = (test, result) => say({ test, ...result });
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
-module.exports = { DEADLINE, HOST, PORT, assert, error, eventually, run, sleep, test, workload };
+module.exports = { DEADLINE, HOST, PORT, assert, error, eventually, run, sleep, survivor, test, workload };

@@ -5,7 +5,7 @@ import time
 import celery
 from celery import chord, group
 
-from checks import DEADLINE, HOST, PORT, beside, ended, run, test, workload
+from checks import DEADLINE, HOST, PORT, beside, ended, run, survivor, test, workload
 
 app = celery.Celery("tasks", broker=f"redis://{HOST}:{PORT}/1", backend=f"redis://{HOST}:{PORT}/2")
 app.conf.update(
@@ -74,6 +74,11 @@ def switch_idle_worker(going):
         assert worker.poll() is None
         time.sleep(0.05)
     return add.delay(20, 22).get(timeout=DEADLINE)
+
+
+@survivor
+def kill_idle_worker(going):
+    return switch_idle_worker(going)
 
 
 if __name__ == "__main__":

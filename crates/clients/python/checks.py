@@ -15,7 +15,7 @@ import traceback
 HOST, PORT = os.environ["REDIS_HOST"], int(os.environ["REDIS_PORT"])
 # Longer than anything here takes, on the slowest machine.
 DEADLINE = 60
-_tests, _workloads = [], []
+_tests, _workloads, _survivors = [], [], []
 
 
 def test(function):
@@ -30,30 +30,42 @@ def workload(function):
     return function
 
 
+def survivor(function):
+    """So does this one, while the master is killed."""
+    _survivors.append(function)
+    return function
+
+
 def run(library, version):
-    """Runs all tests, and then all workloads at once with a switch in their middle."""
+    """Runs all tests, then all workloads at once with a switch in their middle, and those that survive a master's death."""
     say(library=library, version=version)
     for function in _tests:
         report(function, outcome(function))
-    if not _workloads:
+    through("switch", _workloads)
+    through("kill", _survivors)
+
+
+def through(change, functions):
+    """Runs them all at once, and has the master changed meanwhile."""
+    if not functions:
         return
-    switched = threading.Event()
+    changed = threading.Event()
     results = {}
 
     def play(function):
-        results[function] = outcome(function, Going(switched))
+        results[function] = outcome(function, Going(changed))
 
-    threads = [threading.Thread(target=play, args=(function,), daemon=True) for function in _workloads]
+    threads = [threading.Thread(target=play, args=(function,), daemon=True) for function in functions]
     for thread in threads:
         thread.start()
     # Each has begun, and most have said a lot.
     time.sleep(0.3)
-    say(switch=True)
+    say(**{change: True})
     sys.stdin.readline()
-    switched.set()
+    changed.set()
     for thread in threads:
         thread.join(DEADLINE)
-    for function in _workloads:
+    for function in functions:
         report(function, results.get(function, {"failed": "it does not end"}))
 
 
@@ -69,13 +81,13 @@ def ended(process):
 
 
 class Going:
-    """Says True until the switch is over, and then a few times more, so that each workload speaks to the new master."""
+    """Says True until the master has changed, and then a few times more, so that each workload speaks to the new one."""
 
-    def __init__(self, switched):
-        self.switched, self.left = switched, 20
+    def __init__(self, changed):
+        self.changed, self.left = changed, 20
 
     def __call__(self):
-        if self.switched.is_set():
+        if self.changed.is_set():
             self.left -= 1
         return self.left > 0
 

@@ -5,7 +5,7 @@ import time
 import redis
 import rq
 
-from checks import DEADLINE, HOST, PORT, beside, ended, run, test, workload
+from checks import DEADLINE, HOST, PORT, beside, ended, run, survivor, test, workload
 
 
 def connection():
@@ -61,6 +61,11 @@ def switch_idle_worker(going):
         assert r.ping() and idle.poll() is None
         time.sleep(0.05)
     return finished(enqueue(rq.Queue("idle", connection=r), "add", 20, 22))
+
+
+@survivor
+def kill_idle_worker(going):
+    return switch_idle_worker(going)
 
 
 def work(queue):

@@ -1,9 +1,9 @@
 //! One script, directly and through the proxy, and what it shows.
 //!
 //! A script prints lines of JSON: which library it is (`library`, `version`), the result of each test (`test`, and `result` or
-//! `failed`), and `switch` when the master is to be changed; it is told by a line when that is done.
+//! `failed`), and `switch` or `kill` when the master is to be changed; it is told by a line when that is done.
 use crate::kit::Kit;
-use crate::world::World;
+use crate::world::{Change, World};
 use serde_json::Value;
 use std::error::Error;
 use std::fs::{self, File};
@@ -118,11 +118,13 @@ fn converse(world: &World, child: &mut Child) -> Result<Vec<Value>, Box<dyn Erro
             Err(mpsc::RecvTimeoutError::Timeout) => return Err("it hangs".into()),
         };
         let line: Value = serde_json::from_str(&line).map_err(|e| format!("it says {line:?}: {e}"))?;
-        if line["switch"] == true {
-            world.switch()?;
-            input.write_all(b"switched\n")?;
-        } else {
-            said.push(line);
+        let changes = [("switch", Change::Switch), ("kill", Change::Kill)];
+        match changes.into_iter().find(|(word, _)| line[*word] == true) {
+            Some((_, change)) => {
+                world.change(change)?;
+                input.write_all(b"changed\n")?;
+            }
+            None => said.push(line),
         }
     }
     let status = child.wait()?;

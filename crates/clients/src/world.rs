@@ -13,6 +13,15 @@ const DEADLINE: Duration = Duration::from_secs(40);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How the master is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// `SENTINEL FAILOVER`.
+    Switch,
+    /// `kill -9`.
+    Kill,
+}
+
 /// Servers, and perhaps the proxy before them. The proxy is dropped first.
 pub(crate) struct World {
     proxy: Option<Proxy>,
@@ -50,18 +59,25 @@ impl World {
         self.deployment.spawn(command)
     }
 
-    /// Changes the master (`SENTINEL FAILOVER`), and returns when the proxy serves the new one and the old one follows it.
-    /// A server alone has nothing to change.
-    pub(crate) fn switch(&self) -> Result<(), Box<dyn Error>> {
+    /// Changes the master, and returns when the proxy serves the new one and all nodes that live follow it. A server alone
+    /// has nothing to change.
+    pub(crate) fn change(&self, change: Change) -> Result<(), Box<dyn Error>> {
         if self.proxy.is_none() {
             return Ok(());
         }
         let old = self.deployment.master().ok_or("there is no master to be changed")?;
-        self.deployment.sentinel_failover()?;
+        match change {
+            Change::Switch => self.deployment.sentinel_failover()?,
+            Change::Kill => self.deployment.nodes[old].kill9(),
+        }
         let new = self.deployment.wait_master(Some(old), DEADLINE)?;
         let addr = self.deployment.nodes[new].addr().to_string();
         self.wait("the proxy serves the new master", || self.served().as_ref() == Some(&addr))?;
-        self.wait("the old master follows the new one", || self.deployment.in_sync(old, new))
+        let lives = |node: &usize| *node != old || change == Change::Switch;
+        self.wait("the others follow the new master", || {
+            let nodes = (0..self.deployment.nodes.len()).filter(lives);
+            nodes.filter(|node| *node != new).all(|node| self.deployment.in_sync(node, new))
+        })
     }
 
     /// Whom the proxy serves.

@@ -182,13 +182,7 @@ fn client_sentences(policy: &Policy) -> Vec<String> {
     };
     let mut sentences =
         vec![format!("of commands that were sent when a connection breaks, {resent} -UNCERTAIN.")];
-    sentences.push(match &policy.upstream_user {
-        None => "clients authenticate themselves, as on a direct connection.".into(),
-        Some(credential) => format!(
-            "clients that do not authenticate act as the user `{}`.",
-            credential.user.as_deref().unwrap_or(b"default").escape_ascii()
-        ),
-    });
+    sentences.push(user_sentence(policy));
     sentences.push(match &policy.allow {
         Allow::Default => {
             "refuses what would break the deployment or the proxy (SHUTDOWN, REPLICAOF, DEBUG …).".into()
@@ -211,6 +205,25 @@ fn client_sentences(policy: &Policy) -> Vec<String> {
         }
     ));
     sentences
+}
+
+fn user_sentence(policy: &Policy) -> String {
+    let upstream = policy.upstream_user.as_ref().map(|credential| {
+        let name = credential.user.as_deref().unwrap_or(b"default").escape_ascii();
+        format!("act as the user `{name}`")
+    });
+    match (&policy.users, upstream) {
+        (None, None) => "clients authenticate themselves, as on a direct connection.".into(),
+        (None, Some(acts)) => format!("clients that do not authenticate {acts}."),
+        (Some(users), acts) => {
+            let acts = acts.unwrap_or_else(|| "use the nodes without a password".into());
+            let must = match users.newcomer() {
+                None => "authenticate to Pointsman",
+                Some(_) => "may authenticate to Pointsman",
+            };
+            format!("clients {must}, as {users}, and {acts}.")
+        }
+    }
 }
 
 fn rule_sentences(policy: &Policy) -> impl Iterator<Item = String> {
@@ -329,6 +342,7 @@ The process
                 vec![
                     "client_idle = \"1h\"",
                     "upstream_password = \"x\"",
+                    "client_user = [{ name = \"a\", nopass = true }]",
                     "password = \"x\"",
                     "interval = \"1s\"",
                 ],

@@ -21,14 +21,23 @@ pub enum Section {
     Service,
     /// `[[service.node]]`
     Node,
+    /// `[[service.client_user]]`
+    ClientUser,
     /// `[service.limits]`
     Limits,
 }
 
 impl Section {
     /// All of them, in the order of the file.
-    pub const ALL: [Section; 6] =
-        [Section::Process, Section::Log, Section::Events, Section::Service, Section::Node, Section::Limits];
+    pub const ALL: [Section; 7] = [
+        Section::Process,
+        Section::Log,
+        Section::Events,
+        Section::Service,
+        Section::Node,
+        Section::ClientUser,
+        Section::Limits,
+    ];
 
     /// As it is written; empty for [`Section::Process`].
     pub fn header(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Section {
             Section::Events => "[events]",
             Section::Service => "[[service]]",
             Section::Node => "[[service.node]]",
+            Section::ClientUser => "[[service.client_user]]",
             Section::Limits => "[service.limits]",
         }
     }
@@ -52,7 +62,7 @@ impl Section {
         match self {
             Section::Process => None,
             Section::Log | Section::Events | Section::Service => Some(Section::Process),
-            Section::Node | Section::Limits => Some(Section::Service),
+            Section::Node | Section::ClientUser | Section::Limits => Some(Section::Service),
         }
     }
 
@@ -242,7 +252,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 use Kind::*;
-use Section::{Events, Limits, Log, Node, Process, Service};
+use Section::{ClientUser, Events, Limits, Log, Node, Process, Service};
 
 /// All keys, section by section, in the order in which people want to read of them.
 #[rustfmt::skip]
@@ -327,7 +337,7 @@ pub const KEYS: &[Key] = &[
         "The ACL user that clients are for the nodes until they authenticate themselves; without it, the user `default`.")
         .input("POINTSMAN_UPSTREAM_USER"),
     Key::new(Service, "upstream_password", Secret, "\"${APP_PASSWORD}\"",
-        "The password of `upstream_user`. With it, whoever can connect acts as that user without a password. Without it, clients have to authenticate as on a direct connection.")
+        "The password of `upstream_user`. With it, whoever can connect acts as that user without a password, unless the service has users of its own (`[[service.client_user]]`). Without it, clients have to authenticate as on a direct connection.")
         .input("POINTSMAN_UPSTREAM_PASSWORD"),
     Key::new(Service, "upstream_password_file", File, "\"app.password\"",
         "The same, from a file.")
@@ -386,6 +396,9 @@ pub const KEYS: &[Key] = &[
     Key::new(Service, "lanes", Count(1, 64), "2",
         "Shared connections that each worker opens to the master for each kind of session (user, database, protocol version).")
         .default("1"),
+    Key::new(Service, "shared", Count(8, 1_000_000), "1000",
+        "Most shared connections of each worker, of all kinds of session together. The one that was unused the longest makes room for another; if all are in use, a command that needs another one gets `-ERR too many users …`.")
+        .default("4096"),
     Key::new(Service, "pinned", Count(1, 1_000_000), "1000",
         "Most connections of each worker that belong to one session for a while (transactions, blocking commands, subscriptions), idle ones included.")
         .default("4096"),
@@ -420,6 +433,14 @@ pub const KEYS: &[Key] = &[
         "Used only while no node that is not a backup is healthy.")
         .default("false"),
 
+    Key::new(ClientUser, "name", Text, "\"app\"",
+        "The name that a client gives with `AUTH name password` or `HELLO 3 AUTH name password`; `AUTH password` means the user `default`. Required."),
+    Key::new(ClientUser, "passwords", List, "[\"2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90\"]",
+        "The SHA-256 of each password in hexadecimal, as `printf %s PASSWORD | sha256sum` says it, or as Redis' ACL keeps it (`#` and the digits). Any of them is right, so that one can take the place of another; at most 16. Required without `nopass`."),
+    Key::new(ClientUser, "nopass", Bool, "true",
+        "Whether any password is right. Clients are the user `default` from the start if it is such a one."
+        ).default("false"),
+
     Key::new(Limits, "bulk", Size(KIB, 16 * GIB), "\"64MiB\"",
         "Longest argument of a command (Redis: `proto-max-bulk-len`).")
         .default("\"512MiB\""),
@@ -444,6 +465,15 @@ pub const KEYS: &[Key] = &[
     Key::new(Limits, "client_output_hard", Size(16 * KIB, 16 * GIB), "\"32MiB\"",
         "A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`). The default is room for one reply of the largest size.")
         .default("\"640MiB\""),
+    Key::new(Limits, "subscriber_output_hard", Size(16 * KIB, 16 * GIB), "\"64MiB\"",
+        "A subscriber that leaves this much unread is closed (Redis: `client-output-buffer-limit pubsub`, whose defaults these three are).")
+        .default("\"32MiB\""),
+    Key::new(Limits, "subscriber_output_soft", Size(16 * KIB, 16 * GIB), "\"16MiB\"",
+        "A subscriber that leaves more than this unread for `subscriber_output_time`, or when its connection to its server is lost, is closed. At most `subscriber_output_hard`.")
+        .default("\"8MiB\""),
+    Key::new(Limits, "subscriber_output_time", Duration(S, H), "\"10s\"",
+        "For so long a subscriber may leave more than `subscriber_output_soft` unread.")
+        .default("\"60s\""),
     Key::new(Limits, "in_flight", Count(1, 1_000_000), "256",
         "Most commands of one client that are sent and not answered. Its further ones wait.")
         .default("1024"),

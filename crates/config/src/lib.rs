@@ -19,6 +19,7 @@ mod secret;
 mod service;
 mod substitute;
 mod units;
+mod users;
 mod warnings;
 
 pub use address::Listen;

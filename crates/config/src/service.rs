@@ -8,6 +8,7 @@ use crate::reader::{Placed, Spot, Table};
 use crate::rules::rules;
 use crate::secret::credential;
 use crate::units::show_size;
+use crate::users::users;
 use pointsman_core::policy::{Allow, Durable, Limits, Policy, Retry};
 use pointsman_core::topology::settings::{
     Failback, Guarding, HostPort, Settings, Source, StaticNode, Trust, WithoutLease,
@@ -321,6 +322,7 @@ fn static_node(table: &Table<'_>) -> Option<Placed<StaticNode>> {
 fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     let mut policy = Policy::new(id, name);
     table.number("lanes", &mut policy.lanes_per_node);
+    table.number("shared", &mut policy.shared_max);
     table.number("pinned", &mut policy.pinned_max);
     table.number("clients", &mut policy.clients_max);
     table.duration_or("client_idle", &mut policy.client_idle);
@@ -333,6 +335,7 @@ fn policy(table: &Table<'_>, id: ServiceId, name: &str) -> Policy {
     };
     policy.durable = durable(table);
     policy.upstream_user = credential(table, "upstream_user", "upstream_password", "upstream_password_file");
+    policy.users = users(table);
     policy.allow = allow(table);
     policy.rules = rules(table, &policy.allow);
     for limits in table.tables(Section::Limits) {
@@ -384,6 +387,9 @@ fn read_limits(table: &Table<'_>, limits: &mut Limits) {
     table.number("client_input", &mut limits.client_input_max);
     table.number("client_output_soft", &mut limits.client_output_soft);
     table.number("client_output_hard", &mut limits.client_output_hard);
+    table.number("subscriber_output_hard", &mut limits.subscriber_output_hard);
+    table.number("subscriber_output_soft", &mut limits.subscriber_output_soft);
+    table.duration("subscriber_output_time", &mut limits.subscriber_output_time);
     table.number("in_flight", &mut limits.in_flight_max);
     table.number("upstream_queue", &mut limits.ring_max);
     table.number("subscriptions", &mut limits.subs_max);
@@ -395,6 +401,12 @@ fn read_limits(table: &Table<'_>, limits: &mut Limits) {
         ("stream_from", limits.stream_from, "client_input", limits.client_input_max),
         ("stream_from", limits.stream_from, "upstream_queue", limits.ring_max),
         ("client_output_soft", limits.client_output_soft, "client_output_hard", limits.client_output_hard),
+        (
+            "subscriber_output_soft",
+            limits.subscriber_output_soft,
+            "subscriber_output_hard",
+            limits.subscriber_output_hard,
+        ),
     ];
     for (small, lower, large, upper) in ordered {
         if lower > upper {

@@ -170,10 +170,14 @@ fn exposure(found: &mut Found, service: &Service) {
         ),
         Allow::Default => {}
     }
-    if let Some(credential) = &service.policy.upstream_user {
+    let open_to_all = match &service.policy.users {
+        None => Some("upstream_user"),
+        Some(users) => users.newcomer().map(|_| "client_user.nopass"),
+    };
+    if let (Some(credential), Some(key)) = (&service.policy.upstream_user, open_to_all) {
         let user = credential.user.as_deref().unwrap_or(b"default").escape_ascii();
         found.add(
-            "upstream_user",
+            key,
             format!("whoever can reach {open} acts as the user `{user}` without a password"),
             "keep others out with a firewall, or let clients authenticate themselves",
         );
@@ -215,6 +219,12 @@ mod tests {
             (format!("{open}allow = [\"DEBUG\"]"), "allow"),
             (format!("{SOUND}allow = [\"get\", \"CLUSTER\"]"), "allow"),
             (format!("{open}upstream_password = \"x\""), "upstream_user"),
+            (
+                format!(
+                    "{open}upstream_password = \"x\"\nclient_user = [{{ name = \"default\", nopass = true }}]"
+                ),
+                "client_user.nopass",
+            ),
             (format!("{listen}nodes = [\"a:1\"]"), "nodes"),
             (format!("{listen}nodes = [\"a:1\", \"b:1\"]"), "nodes"),
             (format!("{listen}[[service.node]]\naddress = \"a:1\""), "node"),
@@ -232,6 +242,13 @@ mod tests {
     #[test]
     fn what_is_dangerous_on_a_network_is_fine_on_loopback() {
         assert_eq!(keys(&format!("{SOUND}transparent = true\nupstream_password = \"x\"")), [""; 0]);
+    }
+
+    #[test]
+    fn who_authenticates_to_pointsman_is_no_doubt() {
+        let open = SOUND.replace("127.0.0.1", "0.0.0.0");
+        let user = "client_user = [{ name = \"app\", nopass = true }]";
+        assert_eq!(keys(&format!("{open}upstream_password = \"x\"\n{user}")), [""; 0]);
     }
 
     #[test]

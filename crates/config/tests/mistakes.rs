@@ -56,6 +56,27 @@ fn what_is_denied_and_renamed_is_explained() {
 }
 
 #[test]
+fn users_are_explained_by_name_and_their_hashes_are_shown_nowhere() {
+    let hash = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90";
+    let user = format!("client_user = [{{ name = \"web\", passwords = \"#{hash}\" }}]");
+    for (lines, expected) in [
+        (user.clone(), "clients authenticate to Pointsman, as `web`, and use the nodes without a password."),
+        (
+            format!("{user}\nupstream_user = \"app\"\nupstream_password = \"x\""),
+            "clients authenticate to Pointsman, as `web`, and act as the user `app`.",
+        ),
+    ] {
+        let config = right(&format!(
+            "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\nnodes = [\"n:1\"]\n{lines}"
+        ));
+        let explained = pointsman_config::explain(&config);
+        assert!(explained.contains(expected), "{explained}");
+        let shown = format!("{explained}{config:?}");
+        assert!(!shown.contains(&hash[..8]) && !shown.contains("43, 216"), "{shown}");
+    }
+}
+
+#[test]
 fn each_mistake_names_its_place_its_cause_and_its_cure() {
     for (lines, expected) in [
         ("lisetn = []", "p.toml:5:1: unknown key \"lisetn\" in [[service]]; did you mean `listen`?"),
@@ -67,7 +88,8 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
         (
             "[service.limits]\nfoo = 1",
             "p.toml:6:1: unknown key \"foo\" in [service.limits]; there are bulk, args, inline, depth, stream_from, \
-             client_input, client_output_soft, client_output_hard, in_flight, upstream_queue, subscriptions, scripts",
+             client_input, client_output_soft, client_output_hard, subscriber_output_hard, subscriber_output_soft, \
+             subscriber_output_time, in_flight, upstream_queue, subscriptions, scripts",
         ),
         (
             "hold = \"3\"",
@@ -97,6 +119,11 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
             "limits = { client_output_soft = \"2MiB\", client_output_hard = \"1MiB\" }",
             "p.toml:5:12: `limits.client_output_soft` (2MiB) is larger than `limits.client_output_hard` (1MiB); \
              write `client_output_soft` and `client_output_hard` in that order of size",
+        ),
+        (
+            "limits.subscriber_output_hard = \"1MiB\"",
+            "p.toml:5:8: `limits.subscriber_output_soft` (8MiB) is larger than `limits.subscriber_output_hard` (1MiB); \
+             write `subscriber_output_soft` and `subscriber_output_hard` in that order of size",
         ),
         (
             "limits.client_input = \"64KiB\"",
@@ -190,6 +217,37 @@ fn each_mistake_names_its_place_its_cause_and_its_cure() {
             "p.toml:5:17: `password_file` \"/nowhere/x\" cannot be read: No such file or directory (os error 2); \
              name a file that holds the secret and that this user may read",
         ),
+        (
+            "[[service.client_user]]\nname = \"a\"",
+            "p.toml:5:1: [[service.client_user]] has no `passwords`; \
+             add passwords = [\"…\"] with what `printf %s PASSWORD | sha256sum` says, or nopass = true",
+        ),
+        (
+            "[[service.client_user]]\nnopass = true",
+            "p.toml:5:1: [[service.client_user]] has no `name`; add name = \"app\"",
+        ),
+        (
+            "[[service.client_user]]\nname = \"a b\"\nnopass = true",
+            "p.toml:6:8: \"a b\" cannot be the name of a user; write 1 to 256 bytes without spaces, such as \"app\"",
+        ),
+        (
+            "client_user = [{ name = \"a\", nopass = true }, { name = \"a\", nopass = true }]",
+            "p.toml:5:56: there is another user named \"a\"; write all its passwords in one [[service.client_user]]",
+        ),
+        (
+            "[[service.client_user]]\nname = \"a\"\npasswords = [\"hunter2\"]",
+            "p.toml:7:14: this entry of `client_user.passwords` is not a SHA-256; \
+             write the 64 hexadecimal digits that `printf %s PASSWORD | sha256sum` says",
+        ),
+        (
+            "[[service.client_user]]\nname = \"a\"\npasswords = [\"\"]\nnopass = true",
+            "p.toml:8:1: `client_user.nopass` has no meaning with `passwords`; keep one of the two",
+        ),
+        (
+            "[service.client_user]\nname = \"a\"",
+            "p.toml:5:1: `client_user` is a table; write [[service.client_user]]",
+        ),
+        ("client_user = []", "p.toml:5:1: there are 0 users; write 1 to 1024 [[service.client_user]]"),
         ("node = 3", "p.toml:5:8: `node` is a number; write [[service.node]]"),
         ("node = []", "p.toml:5:1: there are 0 nodes; write 1 to 64 [[service.node]]"),
     ] {

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 type Line<'l> = (Section, &'l str, &'l str);
 
+/// The passwords of a user.
+const HASHES: &str = "[\"0000000000000000000000000000000000000000000000000000000000000000\"]";
+
 /// A file that holds what every service needs, and `lines` over it.
 fn file(way: Way, lines: &[Line<'_>]) -> String {
     let mut all: Vec<Line<'_>> =
@@ -19,6 +22,12 @@ fn file(way: Way, lines: &[Line<'_>]) -> String {
         ]),
         Way::Roles => all.push((Section::Service, "nodes", "[\"n:6379\"]")),
         Way::Static => all.push((Section::Node, "address", "\"n:6379\"")),
+    }
+    if lines.iter().any(|line| line.0 == Section::ClientUser) {
+        all.push((Section::ClientUser, "name", "\"u\""));
+        if !lines.contains(&(Section::ClientUser, "nopass", "true")) {
+            all.push((Section::ClientUser, "passwords", HASHES));
+        }
     }
     all.retain(|(section, name, _)| !lines.iter().any(|line| (line.0, line.1) == (*section, *name)));
     all.extend(lines);
@@ -55,6 +64,7 @@ fn companion(key: &Key) -> Option<Line<'static>> {
         "upstream_user" => "upstream_password",
         "failback_drain" => return Some((key.section, "failback", "\"drain\"")),
         "durable_timeout" | "durable_listen" => return Some((key.section, "durable", "1")),
+        "nopass" => return Some((key.section, "name", "\"v\"")),
         "socket_mode" => return Some((key.section, "listen", "[\"unix:/x\"]")),
         _ => return None,
     };
@@ -90,7 +100,14 @@ fn every_key_has_an_effect() {
 fn every_field_of_the_policy_and_of_the_settings_can_be_set() {
     use pointsman_core::policy::{Limits, Policy};
     use pointsman_core::topology::settings::Settings;
-    let alone = ["password_file", "sentinel_password_file", "upstream_password_file", "allow", "transparent"];
+    let alone = [
+        "password_file",
+        "sentinel_password_file",
+        "upstream_password_file",
+        "allow",
+        "transparent",
+        "nopass",
+    ];
     let keys = KEYS.iter().filter(|key| way(key) == Way::Sentinels && !alone.contains(&key.name));
     let mut lines: Vec<Line<'_>> = keys.map(|key| (key.section, key.name, key.example)).collect();
     lines.push((Section::Service, "transparent", "true"));
@@ -103,10 +120,10 @@ fn every_field_of_the_policy_and_of_the_settings_can_be_set() {
         }};
     }
     let (base, all) = (&base.services[0], &all.services[0]);
-    differ!(Policy { name, lanes_per_node, pinned_max, clients_max, client_idle, upstream_idle, connect_timeout,
-        retry, durable, tells_writes, upstream_user, allow, rules, limits } but id, pass_readonly; &base.policy, &all.policy);
+    differ!(Policy { name, lanes_per_node, shared_max, pinned_max, clients_max, client_idle, upstream_idle, connect_timeout,
+        retry, durable, tells_writes, upstream_user, users, allow, rules, limits } but id, pass_readonly; &base.policy, &all.policy);
     differ!(Limits { bulk_max, args_max, inline_max, depth_max, stream_from, client_input_max, client_output_soft,
-        client_output_hard, in_flight_max, ring_max, subs_max, scripts_max } but in_place_from; &base.policy.limits, &all.policy.limits);
+        client_output_hard, subscriber_output_hard, subscriber_output_soft, subscriber_output_time, in_flight_max, ring_max, subs_max, scripts_max } but in_place_from; &base.policy.limits, &all.policy.limits);
     differ!(Settings { name, source, sentinel_credential, node_credential, interval, timeout, hold_max, hold_reads,
         replica_reads, trust, demote, fencing, guard }
         but id; &base.topology, &all.topology);
@@ -140,21 +157,21 @@ fn the_example_is_right_as_it_is_and_with_every_default_uncommented() {
         section =
             Section::ALL.into_iter().find(|s| s.header() == bare && !bare.is_empty()).unwrap_or(section);
         let has_default = bare.split_once(" = ").is_some_and(|(name, value)| {
-            section.keys().any(|k| k.name == name && k.default == Some(value) && way(k) == Way::Sentinels)
+            section.keys().any(|k| k.name == name && k.default == Some(value) && of_the_example(k))
         });
         // A drain time has a meaning only with a drain, and so on: what belongs to another way stays a comment.
         lines.push(if has_default { bare } else { line });
         uncommented += usize::from(has_default);
     }
     assert_eq!(read(&text), read(&lines.join("\n")));
-    assert_eq!(uncommented, KEYS.iter().filter(|k| k.default.is_some() && way(k) == Way::Sentinels).count());
+    assert_eq!(uncommented, KEYS.iter().filter(|k| k.default.is_some() && of_the_example(k)).count());
 }
 
 #[test]
 fn the_toml_on_the_page_is_right() {
     let page = std::fs::read_to_string(path("configuration.md")).expect("the page");
     let blocks: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|b| b.split("```").next()).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     blocks.into_iter().for_each(|block| drop(read(block)));
 }
 
@@ -194,6 +211,16 @@ fn table(section: Section) -> String {
     text
 }
 
+/// Whether the example has a section only as a comment.
+fn is_example(section: Section) -> bool {
+    matches!(section, Section::Node | Section::ClientUser)
+}
+
+/// Whether the service of the example can have a key.
+fn of_the_example(key: &Key) -> bool {
+    way(key) == Way::Sentinels && !is_example(key.section)
+}
+
 /// What the example does not leave commented out.
 const SMALLEST: [&str; 4] = ["name", "listen", "sentinels", "master"];
 
@@ -203,12 +230,12 @@ fn example() -> String {
          # or an example where there is none. docs/reference/configuration.md says more.\n",
     );
     for section in Section::ALL {
-        let mark = if section == Section::Node { "#" } else { "" };
+        let mark = if is_example(section) { "#" } else { "" };
         if section != Section::Process {
             writeln!(text, "\n{mark}{}", section.header()).expect("a String takes all");
         }
         for key in section.keys() {
-            let mark = if SMALLEST.contains(&key.name) { "" } else { "#" };
+            let mark = if SMALLEST.contains(&key.name) && !is_example(section) { "" } else { "#" };
             let value = key.default.unwrap_or(key.example);
             let only = key.only.map_or(String::new(), |way| format!(" Only with {}.", way.written()));
             write!(text, "\n{}", wrapped(&format!("{}{only} ({})", key.doc, key.kind)))

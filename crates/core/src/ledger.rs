@@ -154,6 +154,13 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Whether it ends a script, or a function.
+    pub fn kills(&self) -> bool {
+        self.entry.is_some_and(|e| e.act == Act::Kill)
+    }
+}
+
 /// How much of a request was given to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sent {
@@ -393,6 +400,30 @@ impl Ledger {
                 slot.apply = Apply::None;
             }
         }
+    }
+
+    /// The slots of clients for whom `of` holds are owed to nobody from now on: what they were, with their bytes.
+    pub fn disown_those(&mut self, of: impl Fn(ClientId) -> bool) -> Vec<(Slot, Box<[u8]>, Sent)> {
+        let mut out = Vec::new();
+        let mut start = self.base;
+        for i in 0..self.slots.len() {
+            let end = self.slots[i].end.min(self.queued());
+            if matches!(self.slots[i].owner, Owner::Client(client) if of(client)) {
+                let bytes = self.ring[self.index(start)..self.index(end)].into();
+                let slot = &mut self.slots[i];
+                let nobodys = Slot {
+                    replies: slot.replies,
+                    begun: slot.begun,
+                    streams: slot.streams,
+                    end: slot.end,
+                    ..Slot::new(Owner::Nobody, slot.entry, Apply::None)
+                };
+                let sent = if slot.end <= self.sent { Sent::All } else { Sent::NotAll };
+                out.push((core::mem::replace(slot, nobodys), bytes, sent));
+            }
+            start = end;
+        }
+        out
     }
 
     /// Where the last request begins.

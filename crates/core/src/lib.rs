@@ -31,6 +31,7 @@ pub mod switchover;
 pub mod time;
 pub mod topology;
 pub mod tracking;
+pub mod users;
 pub mod worker;
 
 pub use time::Now;

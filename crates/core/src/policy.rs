@@ -1,8 +1,10 @@
 //! What a worker must know of a service's configuration. The `config` crate makes these from the file or the flags;
 //! a [`Policy`] that exists is right.
-use crate::command::Entry;
+use crate::command::{Act, Entry};
+use crate::resp::frame::Request;
 use crate::rules::Rules;
 use crate::topology::snapshot::ServiceId;
+use crate::users::{self, Users};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -69,6 +71,13 @@ pub struct Limits {
     pub client_output_soft: usize,
     /// A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`).
     pub client_output_hard: usize,
+    /// A subscriber that leaves this much unread is closed: unlike others it is sent more whether it asks or not (Redis:
+    /// `client-output-buffer-limit pubsub`).
+    pub subscriber_output_hard: usize,
+    /// So is one that leaves more than this much unread …
+    pub subscriber_output_soft: usize,
+    /// … for so long.
+    pub subscriber_output_time: Duration,
     /// Most commands of one client that are sent and not answered.
     pub in_flight_max: u32,
     /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent), before the
@@ -95,6 +104,9 @@ impl Default for Limits {
             client_input_max: 1 << 20,
             client_output_soft: 1 << 20,
             client_output_hard: 640 << 20,
+            subscriber_output_hard: 32 << 20,
+            subscriber_output_soft: 8 << 20,
+            subscriber_output_time: Duration::from_secs(60),
             in_flight_max: 1024,
             ring_max: 16 << 20,
             subs_max: 1 << 20,
@@ -128,6 +140,8 @@ pub struct Policy {
     pub name: Arc<str>,
     /// Shared connections per node, worker and kind (user, database, protocol); at least 1.
     pub lanes_per_node: u16,
+    /// Most shared connections of one worker.
+    pub shared_max: u32,
     /// Most pinned connections of one worker, in use and idle together.
     pub pinned_max: u32,
     /// Most clients of one worker.
@@ -148,6 +162,8 @@ pub struct Policy {
     pub tells_writes: bool,
     /// Who unauthenticated clients are upstream; `None`: nobody, as on a direct connection.
     pub upstream_user: Option<Credential>,
+    /// The users that clients authenticate as to Pointsman itself, if not to the server.
+    pub users: Option<Arc<Users>>,
     /// Which of the commands that are refused by default are allowed.
     pub allow: Allow,
     /// Which commands are denied, and which have other names, if any.
@@ -163,12 +179,20 @@ impl Policy {
         !entry.refused && self.rules.as_ref().is_none_or(|rules| !rules.touch(entry))
     }
 
+    /// Whether a request would make its connection another user's than the service gives it: on a connection whose replies
+    /// are not counted, where we could not answer it ourselves.
+    pub fn changes_user(&self, entry: &Entry, req: Request<'_>) -> bool {
+        let authenticates = self.users.is_some() && users::authenticates(entry, req);
+        authenticates || entry.act == Act::Reset && self.upstream_user.is_some()
+    }
+
     /// The defaults of a service.
     pub fn new(id: ServiceId, name: &str) -> Policy {
         Policy {
             id,
             name: name.into(),
             lanes_per_node: 1,
+            shared_max: 4096,
             pinned_max: 4096,
             clients_max: 65536,
             client_idle: None,
@@ -179,6 +203,7 @@ impl Policy {
             durable: Durable::default(),
             tells_writes: false,
             upstream_user: None,
+            users: None,
             allow: Allow::Default,
             rules: None,
             limits: Limits::default(),

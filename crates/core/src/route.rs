@@ -7,12 +7,14 @@ use crate::resp::reply;
 use crate::resp::{Proto, parse_i64};
 use crate::session::{Ident, Session, Tx, Watch};
 use crate::tracking;
+use crate::users::{self, User};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Where a command goes. A session that is pinned already has all but [`Route::Here`] and [`Route::Refuse`] sent to
-/// its pinned connection.
+/// Where a command goes. A session that is pinned already has all but [`Route::Here`], [`Route::Refuse`] and
+/// [`Route::SignIn`] sent to its pinned connection.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Route<'a> {
     /// Over a shared connection of the session's user, protocol and database.
@@ -43,6 +45,13 @@ pub enum Route<'a> {
     Here(Here),
     /// Refused, once nothing is owed.
     Refuse(Box<[u8]>),
+    /// The session is this user of the service from now on, once nothing is owed; and then says this, or is told `+OK`.
+    SignIn {
+        /// Who.
+        user: Arc<User>,
+        /// A request that is left.
+        then: Option<Vec<u8>>,
+    },
 }
 
 /// Of which session a command speaks, by the ids that clients are told.
@@ -96,6 +105,11 @@ pub fn route<'a>(
     policy: &Policy,
     stale_write: bool,
 ) -> Route<'a> {
+    if let Some(users) = &policy.users
+        && let Some(route) = users::route(users, entry, req, s)
+    {
+        return route;
+    }
     let Some(e) = entry else {
         // What is not known may block, or change its connection: it gets one of its own.
         return if s.tx == Tx::Lost { Route::Here(Here::QueuedLost) } else { pin(Apply::Unknown) };

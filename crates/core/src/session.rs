@@ -3,10 +3,11 @@
 use crate::Now;
 use crate::command::SubKind;
 use crate::ledger::Apply;
-use crate::policy::Credential;
+use crate::policy::{Credential, Policy};
 use crate::resp::Proto;
 use crate::topology::snapshot::Term;
 use crate::tracking::Tracking;
+use crate::users::User;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -218,8 +219,10 @@ pub struct Session {
     pub ends: Ends,
     /// When it was accepted.
     pub since: Now,
-    /// Who the client is; `None`: it has not authenticated.
+    /// Who the client is upstream; `None`: it has not authenticated there.
     pub ident: Option<Ident>,
+    /// Which of the service's own users it is; `None`: it has not authenticated to us, or the service has none.
+    pub user: Option<Arc<User>>,
     /// The selected database.
     pub db: u32,
     /// The protocol version.
@@ -246,6 +249,13 @@ pub struct Session {
 }
 
 impl Session {
+    /// A new client's.
+    pub fn new(id: u64, ends: Ends, since: Now, policy: &Policy) -> Session {
+        let ident = policy.upstream_user.clone().map(Ident::new);
+        let user = policy.users.as_ref().and_then(|users| users.newcomer()).cloned();
+        Session { id, ends, since, ident, user, ..Session::default() }
+    }
+
     /// The identity on whose connections its commands go.
     pub fn ident_id(&self) -> IdentId {
         self.ident.as_ref().map_or(IdentId::NOBODY, |i| i.id)
@@ -266,7 +276,7 @@ impl Session {
         self.subs.is_some() || self.tracking.is_some() || self.told
     }
 
-    /// Who it is to the server.
+    /// Who it is to the server; a user of the service's own is none there.
     pub fn user(&self) -> &[u8] {
         self.ident.as_ref().and_then(|i| i.credential.user.as_deref()).unwrap_or(b"default")
     }
@@ -281,20 +291,21 @@ impl Session {
         self.names.get_or_insert_default()
     }
 
-    /// `RESET`: all but the id and the library's name and version.
-    pub fn reset(&mut self, ident: Option<Ident>) {
+    /// `RESET`: all but the id, the connection, and the library's name and version. It is who a new client is.
+    pub fn reset(&mut self, policy: &Policy) {
         let mut names = self.names.take();
         if let Some(n) = &mut names {
             n.name = Box::default();
         }
-        let (id, ends, since, last_write) = (self.id, self.ends.clone(), self.since, self.last_write);
-        *self = Session { id, ends, since, ident, names, last_write, ..Session::default() };
+        let (ends, since, last_write) = (self.ends.clone(), self.since, self.last_write);
+        *self = Session { names, last_write, ..Session::new(self.id, ends, since, policy) };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::snapshot::ServiceId;
 
     fn ident(user: Option<&str>, secret: &str) -> Ident {
         let user = user.map(|u| u.as_bytes().into());
@@ -340,7 +351,7 @@ mod tests {
         let mut s = Session { id: 7, db: 3, proto: Proto::Resp3, bound: true, ..Session::default() };
         s.names_mut().name = b"me"[..].into();
         s.names_mut().lib_name = b"lib"[..].into();
-        s.reset(None);
+        s.reset(&Policy::new(ServiceId(0), "s"));
         assert_eq!((s.id, s.db, s.proto, s.bound), (7, 0, Proto::Resp2, false));
         assert_eq!(s.names, Some(Box::new(Names { lib_name: b"lib"[..].into(), ..Names::default() })));
     }

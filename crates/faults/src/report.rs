@@ -24,7 +24,7 @@ const HEAD: [&str; 11] = [
 ];
 
 /// What writes that were in flight may get.
-const IN_FLIGHT: [&str; 2] = ["UNCERTAIN", "NOTDURABLE"];
+pub(crate) const IN_FLIGHT: [&str; 2] = ["UNCERTAIN", "NOTDURABLE"];
 /// A stall that is longer is worth a word.
 const STALL_MS_MAX: u64 = 30;
 

@@ -219,6 +219,14 @@ impl Outbox for ToControl {
                     control.writes(service);
                 }
             }
+            Event::Overrun { service, session, unread, limit } => {
+                tracing::warn!(
+                    service = &*service,
+                    client = session,
+                    "a client was closed: it left {unread} bytes of what it was sent unread, {}",
+                    limit.label()
+                );
+            }
             Event::SetupFailed { service, endpoint, error } => {
                 tracing::warn!(service = &*service, %endpoint, "the server refuses a connection: {error}");
             }

@@ -175,9 +175,9 @@ pub(crate) enum Access {
 pub(crate) fn access(name: &[u8]) -> Access {
     match name.to_ascii_uppercase().as_slice() {
         b"GET" | b"MGET" | b"LRANGE" => Access::Read,
-        b"PING" | b"ECHO" | b"ROLE" | b"AUTH" | b"HELLO" | b"SELECT" | b"CLIENT" | b"MULTI" | b"DISCARD"
-        | b"WATCH" | b"UNWATCH" | b"SUBSCRIBE" | b"UNSUBSCRIBE" | b"MONITOR" | b"QUIT" | b"RESET"
-        | b"COMMAND" => Access::Neither,
+        b"PING" | b"ECHO" | b"ROLE" | b"COMMAND" | b"AUTH" | b"HELLO" | b"SELECT" | b"CLIENT" | b"MULTI"
+        | b"DISCARD" | b"WATCH" | b"UNWATCH" | b"SUBSCRIBE" | b"UNSUBSCRIBE" | b"PSUBSCRIBE"
+        | b"PUNSUBSCRIBE" | b"MONITOR" | b"QUIT" | b"RESET" => Access::Neither,
         _ => Access::Write,
     }
 }

@@ -170,6 +170,7 @@ mod tests {
     use pointsman_core::Now;
     use pointsman_core::command::{Access, Act, KeysError, Lookup, keys, lookup};
     use pointsman_core::learned::{Answer, Learned};
+    use std::collections::BTreeSet;
 
     fn find(name: &str, sub: Option<&str>) -> Lookup {
         lookup(name.as_bytes(), sub.map(str::as_bytes))
@@ -289,13 +290,19 @@ mod tests {
             let Lookup::Known(entry) = find(request[0], request.get(1).copied()) else {
                 panic!("{request:?}")
             };
-            let ours: std::result::Result<Vec<&str>, KeysError> =
+            let ours: std::result::Result<BTreeSet<&str>, KeysError> =
                 keys(entry, request.len(), request.iter().map(|arg| arg.as_bytes()))
                     .map(|positions| positions.map(|at| request[at]).collect());
+            let known = server.ask(&["COMMAND", "INFO", request[0]]).unwrap().list().unwrap();
+            if known == [Value::Nil] {
+                assert!(server.version().unwrap().starts_with("redis 6"), "{request:?} is known since 7.0");
+                continue;
+            }
             let theirs = server.ask(&[&["COMMAND", "GETKEYS"], *request].concat()).unwrap();
+            // In an order of its own: Redis 6.2 says some destinations last.
             let theirs: Vec<String> =
                 theirs.list().unwrap().into_iter().map(|key| key.text().unwrap()).collect();
-            assert_eq!(ours.unwrap(), theirs, "{request:?}");
+            assert_eq!(ours.unwrap(), theirs.iter().map(String::as_str).collect(), "{request:?}");
         }
     }
 

@@ -40,12 +40,60 @@ pub const WAIT_DENIED: &[u8] =
 pub const NO_SUCH_CLIENT: &[u8] = b"-ERR No such client\r\n";
 /// Said to a `CLIENT KILL` in a transaction.
 pub const KILL_IN_TX: &[u8] = b"-ERR CLIENT KILL in a transaction is not possible through Pointsman\r\n";
-/// Said to what names a session on a connection whose replies are not counted.
-pub const NAMED_UNCOUNTED: &[u8] =
-    b"-ERR CLIENT KILL, UNBLOCK and TRACKING REDIRECT are not possible through Pointsman in a session of MONITOR or CLIENT REPLY\r\n";
 /// All pinned connections are in use.
 pub const PINNED_MAX: &[u8] =
-    b"-ERR too many sessions need a connection of their own (Pointsman: pinned_max), try again later\r\n";
+    b"-ERR too many sessions need a connection of their own (Pointsman: pinned), try again later\r\n";
+/// All shared connections are in use, and none is of the user, database and protocol that is needed.
+pub const SHARED_MAX: &[u8] =
+    b"-ERR too many users, databases and protocols are in use at once (Pointsman: shared), try again later\r\n";
+
+// What Pointsman says as a server would, to clients that authenticate to Pointsman (`users`). From `server.c`, `acl.c` and
+// `networking.c` of Redis 7.0.
+
+/// A command of who has not authenticated.
+pub const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+/// A user or a password that is wrong.
+pub const WRONGPASS: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+/// `AUTH password`, where the user `default` has none.
+pub const AUTH_WITHOUT_PASSWORD: &[u8] = b"-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n";
+/// Arguments that make no sense.
+pub const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+/// A command that is not allowed between `MULTI` and `EXEC`.
+pub const NOT_IN_TX: &[u8] = b"-ERR Command not allowed inside a transaction\r\n";
+/// `HELLO` without `AUTH`, of who has not authenticated.
+pub const HELLO_NOAUTH: &[u8] = b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n";
+/// `HELLO` with a version that is no number.
+pub const HELLO_VERSION: &[u8] = b"-ERR Protocol version is not an integer or out of range\r\n";
+/// `HELLO` with a version that does not exist.
+pub const NOPROTO: &[u8] = b"-NOPROTO unsupported protocol version\r\n";
+/// `HELLO … SETNAME` with such a name.
+pub const BAD_NAME: &[u8] = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+
+/// An `EXEC` that is refused with this error (`execCommandAbort` in `multi.c`).
+pub fn exec_rejected(error: &[u8]) -> Vec<u8> {
+    let why = error.strip_prefix(b"-").unwrap_or(error);
+    let why = why.strip_prefix(b"ERR ").unwrap_or(why);
+    [b"-EXECABORT Transaction discarded because of: ", why].concat()
+}
+
+/// `HELLO` with an option that it does not have, or that has too few arguments.
+pub fn hello_option(option: &[u8]) -> Vec<u8> {
+    [&b"-ERR Syntax error in HELLO option '"[..], &in_line(option, usize::MAX), b"'\r\n"].concat()
+}
+
+/// A command, by its name in the table, with too few or too many arguments.
+pub fn wrong_arity(command: &str) -> Vec<u8> {
+    format!("-ERR wrong number of arguments for '{}' command\r\n", command.to_ascii_lowercase()).into_bytes()
+}
+
+/// A command, by its name in the table, that a subscriber of RESP2 may not use.
+pub fn subscribed(command: &str) -> Vec<u8> {
+    format!(
+        "-ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n",
+        command.to_ascii_lowercase()
+    )
+    .into_bytes()
+}
 
 /// `-MASTERDOWN` with the reason.
 pub fn masterdown(service: &str, why: &str) -> Vec<u8> {
@@ -84,6 +132,12 @@ pub fn refused(command: &str, service: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A command of a session whose replies are not counted, that would have to be answered by us.
+pub fn uncounted(command: &str) -> Vec<u8> {
+    format!("-REFUSED '{command}' is not possible through Pointsman in a session of MONITOR, CLIENT REPLY or the like\r\n")
+        .into_bytes()
+}
+
 /// A command that the service's own configuration denies.
 pub fn denied(command: &str, service: &str) -> Vec<u8> {
     format!(
@@ -97,20 +151,15 @@ pub fn denied(command: &str, service: &str) -> Vec<u8> {
 /// A command that clients must know by another name, in Redis' words (`processCommand` in `server.c`).
 pub fn unknown_command(req: Request<'_>) -> Vec<u8> {
     const SHOWN_MAX: usize = 128;
-    let text = |arg: &[u8], most: usize| -> Vec<u8> {
-        let arg = arg.split(|b| *b == 0).next().unwrap_or_default();
-        let shown = arg.iter().take(most);
-        shown.map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect()
-    };
     let mut args = Vec::new();
     for arg in req.args().skip(1) {
         if args.len() >= SHOWN_MAX {
             break;
         }
-        let shown = text(arg, SHOWN_MAX - args.len());
+        let shown = in_line(arg, SHOWN_MAX - args.len());
         args.extend([&b"'"[..], &shown, b"' "].concat());
     }
-    let name = text(req.name(), SHOWN_MAX);
+    let name = in_line(req.name(), SHOWN_MAX);
     [&b"-ERR unknown command '"[..], &name, b"', with args beginning with: ", &args, b"\r\n"].concat()
 }
 
@@ -166,6 +215,12 @@ pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
 
 fn header(out: &mut Vec<u8>, kind: u8, n: usize) {
     out.extend_from_slice(format!("{}{n}\r\n", char::from(kind)).as_bytes());
+}
+
+/// An argument as Redis shows it in an error: a string of C, without what would end the line.
+fn in_line(arg: &[u8], most: usize) -> Vec<u8> {
+    let arg = arg.split(|b| *b == 0).next().unwrap_or_default();
+    arg.iter().take(most).map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect()
 }
 
 /// `text` without what would end a line of RESP.

@@ -10,7 +10,7 @@ use super::nodes::{Key, Node};
 use super::observation::Stage;
 use super::sentinels::Sentinels;
 use super::settings::HostPort;
-use super::snapshot::Endpoint;
+use super::snapshot::{Deposed, Endpoint};
 use super::status::EventKind;
 use super::view::endpoint;
 use crate::Now;
@@ -23,6 +23,8 @@ use core::time::Duration;
 /// So often a node is told, so far apart; then it is left to the Sentinels.
 const TRIES_MAX: u32 = 3;
 const RETRY: Duration = Duration::from_secs(2);
+/// A node that answers takes no longer, beyond the time from question to question.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 /// Former masters that are remembered.
 const FORMER_MAX: usize = 16;
 
@@ -102,14 +104,27 @@ impl Topology {
         self.timeout(now);
     }
 
-    /// The newest former master that answers, still says that it is one, and will be told otherwise.
-    pub(super) fn deposed(&self, now: Now) -> Option<Endpoint> {
+    /// The newest former master that answers, still says that it is one, and will be told otherwise; or else the last
+    /// one, if it answers.
+    pub(super) fn deposed(&self, now: Now) -> Option<Deposed> {
         let granted = self.grant.as_ref().map(|g| &g.key);
-        let mut former = self.demotions.former.iter().rev().filter(|key| Some(*key) != granted).peekable();
-        if !self.settings.demote || self.sentinels().is_none() || former.peek().is_none() {
+        let former = || self.demotions.former.iter().rev().filter(|key| Some(*key) != granted);
+        let last = former().next()?;
+        if let Some(at) = self.to_be_told(former(), self.oldest(now)) {
+            return Some(Deposed { at, to_be_told: true });
+        }
+        let (_, node) = self.nodes.find(last)?;
+        let recent = now - (self.settings.interval + ANSWERS_WITHIN);
+        let answers = node.lost.is_none() && node.told.as_ref().is_some_and(|t| t.sent >= recent);
+        endpoint(last).filter(|_| answers).map(|at| Deposed { at, to_be_told: false })
+    }
+
+    /// The first of these that says master and will be told otherwise.
+    fn to_be_told<'a>(&self, mut former: impl Iterator<Item = &'a Key>, oldest: Now) -> Option<Endpoint> {
+        if !self.settings.demote || self.sentinels().is_none() {
             return None;
         }
-        let claimants = self.nodes.claimants(self.oldest(now));
+        let claimants = self.nodes.claimants(oldest);
         let key = former.find(|key| claimants.iter().any(|(claims, _)| claims == *key))?;
         // Who could not be told may never be.
         let told = self.nodes.find(key).and_then(|(at, _)| self.demotions.told.get(at));

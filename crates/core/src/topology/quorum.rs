@@ -71,7 +71,7 @@ impl Sentinels {
             (None, Some(g)) => Choice { key: g.key.clone(), epoch: g.epoch },
             (None, None) => return self.undecided(f, era),
         };
-        self.note_dissent(f, &subject);
+        self.note_dissent(f, &subject, choice.is_some());
         self.note_lapse(f, &subject.key);
         self.note_followers(f, &subject.key);
         match self.examine(f, &subject, choice.is_some(), None) {
@@ -95,7 +95,7 @@ impl Sentinels {
             None => {}
         }
         let subject = Choice { key: p.key.clone(), epoch: p.epoch };
-        self.note_dissent(f, &subject);
+        self.note_dissent(f, &subject, false);
         self.note_lapse(f, &subject.key);
         match self.examine(f, &subject, false, Some(&p)) {
             Ok(()) => Verdict::Serve { key: subject.key, epoch: subject.epoch, promotion: Some(Box::new(p)) },
@@ -229,10 +229,16 @@ impl Sentinels {
         Some(format!("Sentinel {at} was not heard yet"))
     }
 
-    fn note_dissent(&mut self, f: &Facts<'_>, subject: &Choice) {
+    fn note_dissent(&mut self, f: &Facts<'_>, subject: &Choice, named: bool) {
         for s in self.map.values_mut() {
-            let dissents = s.counted && s.said.as_ref().is_some_and(|(_, v)| contradicts(f, v, subject));
-            s.dissents_since = if dissents { s.dissents_since.or(Some(f.now)) } else { None };
+            let view = s.said.as_ref().map(|(_, v)| v).filter(|v| s.counted && contradicts(f, v, subject));
+            s.dissents_since = view.and(s.dissents_since.or(Some(f.now)));
+            let naming = view.map(|v| (f.nodes.key(&v.master), subject.key.clone(), v.epoch));
+            let outvoted = |(key, _, epoch): &(Key, Key, u64)| {
+                named && *epoch == subject.epoch && is_out_of_patience(f, subject, key, s.dissents_since)
+            };
+            // A majority of its epoch has decided, also when that majority has died since.
+            s.overruled = naming.filter(|n| s.overruled.as_ref() == Some(n) || outvoted(n));
         }
     }
 
@@ -250,7 +256,7 @@ impl Sentinels {
             if promotion.is_some() && key == subject.key {
                 return None;
             }
-            if named && patience(f, subject, &key).is_some_and(|p| f.now.since(since) >= p) {
+            if s.overruled.is_some() || named && is_out_of_patience(f, subject, &key, Some(since)) {
                 return None;
             }
             Some(format!(
@@ -403,6 +409,11 @@ pub(super) fn unrelated(node: &Node, ours: Option<&Lineage>) -> bool {
 
 fn contradicts(f: &Facts<'_>, view: &View, subject: &Choice) -> bool {
     view.epoch > subject.epoch || (view.epoch == subject.epoch && f.nodes.key(&view.master) != subject.key)
+}
+
+/// Whether a majority that names the subject overrules by now one that has named `other` since then.
+fn is_out_of_patience(f: &Facts<'_>, subject: &Choice, other: &Key, since: Option<Now>) -> bool {
+    patience(f, subject, other).zip(since).is_some_and(|(p, since)| f.now.since(since) >= p)
 }
 
 /// How long one Sentinel that names `other` can hold against a majority that names the subject; `None`: until one of

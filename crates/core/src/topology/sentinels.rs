@@ -3,7 +3,7 @@
 use super::events::Events;
 use super::followers::Followers;
 use super::lease::Clock;
-use super::nodes::Nodes;
+use super::nodes::{Key, Nodes};
 use super::observation::{Announced, Flags, Gone, Listed, Peer, Seen, Stage, View, Vote};
 use super::settings::{Fencing, HostPort};
 use crate::Now;
@@ -83,6 +83,8 @@ pub(super) struct Sentinel {
     pub(super) aborted: Option<Abort>,
     /// Since when it has contradicted what the others, or the grant, say.
     pub(super) dissents_since: Option<Now>,
+    /// The node that it names, the one that a majority named instead of that, and the epoch of both: it was overruled.
+    pub(super) overruled: Option<(Key, Key, u64)>,
     pub(super) problem: Option<Arc<str>>,
     /// Its clock jumped or its timer stood still, and it does nothing for 30 s (sentinel.c, sentinelCheckTiltCondition).
     pub(super) tilt: bool,

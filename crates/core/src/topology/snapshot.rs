@@ -82,6 +82,16 @@ pub struct Kept {
     pub offset: u64,
 }
 
+/// A former master that answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Deposed {
+    /// Where it listens.
+    pub at: Endpoint,
+    /// It still says that it is master, and is to be told to follow: then it says of what blocks there that it was not
+    /// executed.
+    pub to_be_told: bool,
+}
+
 /// One shard: who is granted mastership, and which gates are open.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShardView {
@@ -107,9 +117,8 @@ pub struct ShardView {
     pub reads: Gate,
     /// A replica that may serve reads while their gate is closed, if that is wanted and one is known to be fit.
     pub reads_from: Option<Endpoint>,
-    /// A former master that answers and still says that it is one, and is to be told to follow: then it says of what
-    /// blocks there that it was not executed.
-    pub deposed: Option<Endpoint>,
+    /// A former master that answers: what it says of commands that it was sent still counts for a moment.
+    pub deposed: Option<Deposed>,
     /// How long a hold that a worker begins by itself may last.
     pub hold_max: Duration,
     /// Why the gates are as they are: one line for the log, the status and the text of `-MASTERDOWN`.

@@ -39,8 +39,10 @@ impl Worker {
     pub fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit { kept: self.inquiries.len() + self.promises.len(), ..Audit::default() };
         let owed = self.audit_ups(&mut audit)?;
-        if let Some((_, id)) =
-            self.expiring.iter().find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced))
+        if let Some((_, id)) = self
+            .expiring
+            .iter()
+            .find(|(_, id)| self.ups.get(*id).is_none_or(|u| u.is_ready() != u.fenced.is_some()))
         {
             return Err(format!("{id:?} is to be given up, but set up or gone"));
         }
@@ -98,7 +100,7 @@ impl Worker {
             if replica && shard.view.reads_from.as_ref() != Some(&up.endpoint) {
                 return Err(format!("{id:?} goes to a replica that serves no reads"));
             }
-            let ours = |s: &Slot| s.apply.restores() || s.apply.proves();
+            let ours = |s: &Slot| s.apply.restores() || s.apply.proves() || s.kills();
             let kept_back = |s: &&Slot| !replica && !shard.was_open(access(s)) && !ours(s);
             // What has begun to stream cannot be taken back, nor what passes uncounted.
             let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);

@@ -1,25 +1,18 @@
 //! Commands that block: since when, and what `$` meant. A session has one of them in flight at most, so that the time is
 //! its own. What was unblocked by a demotion, or only reads, is asked again with what is left of its timeout.
-use super::upstream::Up;
-use super::{ClientId, Effect, UpId, Worker};
+use super::{ClientId, UpId, Worker};
 use crate::Now;
 use crate::blocking;
 use crate::command::{Access, Entry};
-use crate::hold::{Then, not_a_master};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements, Request};
 use crate::resp::reply;
-use crate::topology::snapshot::{ServiceId, ShardId};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 /// The ids of no more streams than this are asked for.
 const STREAMS_MAX: usize = 64;
-
-/// What a deposed master said when it became a replica is here so long after that was seen.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What is known of a command that blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +23,8 @@ pub(super) struct Blocked {
     at: Now,
     /// For each `$` the last id of that stream then, once it is known.
     ids: Vec<Option<Box<[u8]>>>,
+    /// With which batch what it took is withheld.
+    pub(super) batch: Option<u64>,
 }
 
 impl Blocked {
@@ -53,7 +48,12 @@ impl Blocked {
             let slot = Slot::new(Owner::Nobody, None, Apply::LastId(i as u32));
             ledger.push(&question, Slot { seq, ..slot });
         }
-        Some(Box::new(Blocked { seq, at: now, ids: alloc::vec![None; streams.len()] }))
+        Some(Box::new(Blocked { seq, at: now, ids: alloc::vec![None; streams.len()], batch: None }))
+    }
+
+    /// Whether this request of its client is it, and takes what comes.
+    pub(super) fn pops(&self, slot: &Slot) -> bool {
+        self.seq == slot.seq && slot.entry.is_some_and(|e| e.proves && e.access == Access::Write)
     }
 
     /// What a request would be if it were asked again: with an id for each `$`. `None`: it still has one.
@@ -65,61 +65,6 @@ impl Blocked {
 }
 
 impl Worker {
-    /// Whether a connection whose term is over is read on: nothing is under way on it but a pop that waits, and its node is
-    /// master no longer. When it is demoted it says of the pop that it was not executed, and it can be asked again; closing the
-    /// connection would leave it uncertain. What was said already is on its way; for what is still to be said it is
-    /// waited as long as the node is to be told.
-    pub(super) fn read_on(&mut self, now: Now, id: UpId) -> bool {
-        let Some(up) = self.ups.get(id) else { return false };
-        let view = &self.service_ref(up.service).shards[usize::from(up.shard.0)].view;
-        if view.master.as_ref() == Some(&up.endpoint) || !up.fenced && !self.only_pops(up) {
-            return false;
-        }
-        if !up.fenced {
-            let told = view.deposed.as_ref() == Some(&up.endpoint);
-            let patience = if told { view.hold_max } else { LAST_WORDS };
-            self.give_up_by(id, now + patience);
-            self.effects.push_back(Effect::OnlyRead(id));
-        }
-        true
-    }
-
-    /// Another node, or none, is to be told that it is master no longer. What a former one has said by now is on its way.
-    pub(super) fn deposed_changed(&mut self, now: Now, at: (ServiceId, ShardId)) {
-        let deposed = self.shard(at.0, at.1).view.deposed.clone();
-        for id in self.ups_of(at) {
-            if self.ups.get(id).is_some_and(|up| up.fenced && deposed.as_ref() != Some(&up.endpoint)) {
-                self.give_up_by(id, now + LAST_WORDS);
-            }
-        }
-    }
-
-    /// Whether all that is under way on a connection is a pop that waits.
-    fn only_pops(&self, up: &Up) -> bool {
-        let client = up.pinned_by.and_then(|c| self.clients.get(c)).filter(|c| c.tx_free());
-        let Some(blocked) = client.and_then(|c| c.blocked.as_ref()) else { return false };
-        let pops = |e: &Entry| e.proves && e.access == Access::Write;
-        let mut slots = up.ledger.slots();
-        let first = slots.next().filter(|s| s.seq == blocked.seq && !s.begun && s.entry.is_some_and(pops));
-        first.is_some() && slots.all(|s| s.apply.proves()) && up.ledger.unsent().is_empty()
-    }
-
-    /// A node that is deposed says what became of a pop that waited there. If nothing was popped, it is asked again, of the
-    /// master; what was popped there is lost, or may be.
-    pub(super) fn told_by_deposed(&mut self, now: Now, id: UpId, frame: &[u8], kind: u8) {
-        let Some(up) = self.ups.get_mut(id) else { return };
-        let Some(Slot { owner: Owner::Client(client), entry, .. }) = up.ledger.front() else { return };
-        let (client, entry) = (*client, *entry);
-        let nothing = matches!(frame, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n");
-        if nothing || kind == b'-' && not_a_master(entry, frame).is_some() {
-            let bytes: Box<[u8]> = up.ledger.front_bytes().into();
-            if let (Some(slot), Some(c)) = (up.ledger.settle(), self.clients.get_mut(client)) {
-                c.redo_at(slot.seq, Then::Again { bytes, maybe: slot.maybe, refusal: None });
-            }
-        }
-        self.lose_up(now, id, None);
-    }
-
     /// The last entry of a stream, or an error, which leaves its id unknown.
     pub(super) fn last_id(&mut self, id: UpId, seq: u64, which: u32, frame: &[u8]) {
         let client = self.ups.get(id).and_then(|up| up.pinned_by);

@@ -1,14 +1,14 @@
 //! A client: what it sent and was not routed, what it is owed, what it has not read.
 use super::blocked::Blocked;
 use super::withheld::Withheld;
-use super::{ClientId, Dst, Effect, How, UpId, Worker};
+use super::{ClientId, Dst, Effect, Event, How, OutputLimit, UpId, Worker};
 use crate::Now;
 use crate::command::{Act, Entry};
 use crate::hold::{Redo, Then};
 use crate::policy::{Limits, Policy};
 use crate::resp::reply;
 use crate::resp::scan::RequestScan;
-use crate::session::{Ends, Ident, Session, Tx};
+use crate::session::{Session, Tx};
 use crate::topology::snapshot::ServiceId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -102,8 +102,10 @@ pub(super) struct Client {
     pub(super) eof: bool,
     /// Nor will it once what it sent and was not read is read.
     pub(super) hung_up: bool,
-    /// What it sends is no longer looked at: it was malformed.
+    /// What it sends is no longer looked at: it was malformed, or its user is gone.
     pub(super) deaf: bool,
+    /// Since when it was seen to [lag](Client::lags), without a look at which it did not.
+    pub(super) lags_since: Option<Now>,
     /// What it is told before it is closed, after all that it is owed.
     pub(super) last_words: Option<Box<[u8]>>,
     /// It is closed as soon as its replies are written.
@@ -118,17 +120,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(
-        service: ServiceId,
-        id: u64,
-        ends: Ends,
-        ident: Option<Ident>,
-        durable: bool,
-        now: Now,
-    ) -> Client {
+    pub(super) fn new(service: ServiceId, session: Session, durable: bool, now: Now) -> Client {
         Client {
             service,
-            session: Session { id, ends, since: now, ident, ..Session::default() },
+            session,
             input: Vec::new(),
             input_at: 0,
             scan: RequestScan::default(),
@@ -153,6 +148,7 @@ impl Client {
             eof: false,
             hung_up: false,
             deaf: false,
+            lags_since: None,
             last_words: None,
             closing: false,
             paused: false,
@@ -196,6 +192,19 @@ impl Client {
     /// Bytes of replies that it has not read, or not been given yet.
     pub(super) fn unread(&self) -> usize {
         self.unwritten().len() + self.withheld.as_ref().map_or(0, |w| w.len())
+    }
+
+    /// So much it may leave unread, and which limit that is.
+    pub(super) fn output_limit(&self, lim: &Limits) -> (usize, OutputLimit) {
+        match self.session.subs {
+            None => (lim.client_output_hard, OutputLimit::Client),
+            Some(_) => (lim.subscriber_output_hard, OutputLimit::Subscriber),
+        }
+    }
+
+    /// Whether it is a subscriber that leaves more unread than it may for long.
+    pub(super) fn lags(&self, lim: &Limits) -> bool {
+        self.session.subs.is_some() && self.unread() > lim.subscriber_output_soft
     }
 
     /// Replies that need a proof: as long as they do they are owed.
@@ -284,21 +293,31 @@ impl Worker {
         let s =
             self.services[usize::from(c.service.0)].as_mut().expect("a service is kept while it has clients");
         s.counters.client_bytes_out += bytes.len() as u64;
-        if c.unread() > s.policy.limits.client_output_hard {
-            s.counters.clients_overrun += 1;
-            self.close_client(id, How::Abort);
+        let (most, limit) = c.output_limit(&s.policy.limits);
+        if c.unread() > most {
+            self.overrun(id, limit, 0);
         }
     }
 
     /// Closes a client of whose replies more waits than may.
     pub(super) fn bound_output(&mut self, id: ClientId) {
         let Some(c) = self.clients.get(id) else { return };
-        let (service, unread) = (c.service, c.unread());
-        let s = self.service(service);
-        if unread > s.policy.limits.client_output_hard {
-            s.counters.clients_overrun += 1;
-            self.close_client(id, How::Abort);
+        let (most, limit) = c.output_limit(&self.service_ref(c.service).policy.limits);
+        if c.unread() > most {
+            self.overrun(id, limit, 0);
         }
+    }
+
+    /// Closes a client that leaves more unread than a limit allows, at once, as a server does, and tells why. `more`: bytes for
+    /// it that it was not given.
+    pub(super) fn overrun(&mut self, id: ClientId, limit: OutputLimit, more: usize) {
+        let Some(c) = self.clients.get(id) else { return };
+        let (service, session, unread) = (c.service, c.session.id, c.unread() + more);
+        let s = self.service(service);
+        s.counters.clients_overrun += 1;
+        let service = s.policy.name.clone();
+        self.effects.push_back(Effect::Tell(Event::Overrun { service, session, unread, limit }));
+        self.close_client(id, How::Abort);
     }
 
     pub(super) fn client_wrote(&mut self, _now: Now, id: ClientId, n: usize) {
@@ -319,10 +338,10 @@ impl Worker {
             c.out.drain(..c.out_at);
             c.out_at = 0;
         }
-        let soft = self.services[usize::from(c.service.0)]
-            .as_ref()
-            .map_or(0, |s| s.policy.limits.client_output_soft);
-        if (c.wait == Wait::Output || c.paused) && c.unread() < soft {
+        let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { return };
+        let limits = &s.policy.limits;
+        c.lags_since = c.lags_since.filter(|_| c.lags(limits));
+        if (c.wait == Wait::Output || c.paused) && c.unread() < limits.client_output_soft {
             self.ready.push_back(id);
         }
     }
@@ -438,17 +457,27 @@ impl Worker {
         true
     }
 
+    /// Closes who is idle, and who lags for long.
     pub(super) fn sweep_clients(&mut self, now: Now) {
-        let mut idle = Vec::new();
-        for (id, c) in &self.clients {
+        let (mut idle, mut slow) = (Vec::new(), Vec::new());
+        for (id, c) in &mut self.clients {
             let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { continue };
             let quiet = c.owed == 0 && c.redo.is_empty() && c.waiting() == 0 && !c.only_listens();
             if s.policy.client_idle.is_some_and(|limit| quiet && now.since(c.active) >= limit) {
                 idle.push(id);
             }
+            if c.lags(&s.policy.limits) {
+                let since = *c.lags_since.get_or_insert(now);
+                if now.since(since) >= s.policy.limits.subscriber_output_time {
+                    slow.push(id);
+                }
+            }
         }
         for id in idle {
             self.close_client(id, How::Gently);
+        }
+        for id in slow {
+            self.overrun(id, OutputLimit::SubscriberForLong, 0);
         }
     }
 }

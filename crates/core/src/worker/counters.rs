@@ -9,7 +9,8 @@ pub struct Counters {
     pub clients_refused: u64,
     /// Clients that were closed for not reading their replies.
     pub clients_overrun: u64,
-    /// Clients that were closed because the connection that their state demanded was lost.
+    /// Clients that were closed because the connection that their state demanded was lost, what became of the pop that they
+    /// waited in is not known, or their user is gone.
     pub clients_cut: u64,
     /// Clients that were closed by `CLIENT KILL`.
     pub clients_killed: u64,
@@ -50,6 +51,8 @@ pub struct Counters {
     pub masterdown: u64,
     /// Commands that were refused by policy.
     pub refused: u64,
+    /// What was denied to clients that had not authenticated to us, wrong passwords among it.
+    pub unauthenticated: u64,
     /// Malformed requests.
     pub malformed: u64,
     /// Times that a worker held a shard by itself.
@@ -75,6 +78,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Clients that came, from outside or from another worker.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.clients_accepted + self.clients_moved
+    }
+
     /// Adds another worker's.
     pub fn add(&mut self, o: &Counters) {
         self.clients_accepted += o.clients_accepted;
@@ -100,6 +108,7 @@ impl Counters {
         self.waits += o.waits;
         self.masterdown += o.masterdown;
         self.refused += o.refused;
+        self.unauthenticated += o.unauthenticated;
         self.malformed += o.malformed;
         self.signs += o.signs;
         self.client_bytes_in += o.client_bytes_in;

@@ -38,6 +38,10 @@ impl Worker {
     ) -> Option<Routed> {
         let c = self.clients.get(id)?;
         let (service, owed) = (c.service, c.owed);
+        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
+        if entry.is_some_and(|e| e.act == Act::Kill) && shard.may_kill(shard.view.term, now) {
+            return None;
+        }
         match self.at_gate(now, id, entry.map_or(Access::Write, |e| e.access)) {
             Pass::Go => None,
             Pass::Wait => Some(Routed::Blocked(Wait::Gate)),

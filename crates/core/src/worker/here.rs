@@ -1,18 +1,21 @@
 //! What is answered without asking the server, once nothing is owed.
 use super::client::Place;
-use super::intake::Routed;
+use super::intake::{Again, Routed};
 use super::{ClientId, How, Worker};
+use crate::Now;
 use crate::command::Access;
+use crate::resp::frame::Request;
 use crate::resp::reply;
 use crate::route::Here;
-use crate::session::{Ident, Tx, Watch};
+use crate::session::{Tx, Watch};
+use crate::users::User;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 impl Worker {
     pub(super) fn answer_here(&mut self, id: ClientId, here: Here) -> Routed {
         let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
         let service = c.service;
-        let upstream_user = self.service_ref(service).policy.upstream_user.clone().map(Ident::new);
-        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
         let text: &[u8] = match here {
             Here::Quit => {
                 c.closing = true;
@@ -27,7 +30,8 @@ impl Worker {
             }
             Here::Reset => {
                 let place = core::mem::take(&mut c.place);
-                c.session.reset(upstream_user);
+                let s = self.services[usize::from(service.0)].as_ref().expect("a service is kept");
+                c.session.reset(&s.policy);
                 if let Place::Pinned(up) = place {
                     self.close_up(up);
                 }
@@ -51,13 +55,38 @@ impl Worker {
         Routed::Taken
     }
 
+    /// The session has authenticated to us as one of the service's own users.
+    pub(super) fn sign_in(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        user: Arc<User>,
+        then: Option<Vec<u8>>,
+        again: Option<Again>,
+    ) -> Routed {
+        let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
+        c.session.user = Some(user);
+        let service = c.service;
+        match then {
+            Some(rest) => self.command(now, id, Request::new(&rest), again),
+            None => {
+                self.service(service).count(Access::Neither);
+                self.deliver(id, reply::OK);
+                Routed::Taken
+            }
+        }
+    }
+
     pub(super) fn refuse(&mut self, id: ClientId, text: &[u8]) -> Routed {
         let Some(c) = self.clients.get_mut(id) else { return Routed::Taken };
         if let Tx::Open(tx) = &mut c.session.tx {
             tx.refused = true;
         }
-        let service = c.service;
-        self.service(service).counters.refused += 1;
+        let s = self.services[usize::from(c.service.0)].as_mut().expect("a service is kept");
+        match (&s.policy.users, &c.session.user) {
+            (Some(_), None) => s.counters.unauthenticated += 1,
+            _ => s.counters.refused += 1,
+        }
         self.deliver(id, text);
         Routed::Taken
     }

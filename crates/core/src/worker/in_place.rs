@@ -1,7 +1,6 @@
 //! What a client sends next is read to where it will be kept: behind what is queued on the shared connection that its last
 //! commands went over. A large request is then copied once less, and that is half of what it costs outside the kernel.
 use super::client::{Place, Wait};
-use super::intake::SHARD;
 use super::{ClientId, Worker};
 use crate::Now;
 use crate::ledger::Ledger;
@@ -25,7 +24,7 @@ impl Worker {
         }
         // The next request may be a little longer; and what fills the room entirely is read on.
         let least = c.last_read + c.last_read / 8;
-        if c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth {
+        if s.must_authenticate(c, &self.ups) {
             return None;
         }
         let most = s.policy.limits.ring_max;

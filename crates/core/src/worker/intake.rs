@@ -214,8 +214,7 @@ impl Worker {
     fn still_allowed(&self, id: ClientId, bytes: &[u8]) -> Result<(), Malformed> {
         let Some(c) = self.clients.get(id) else { return Ok(()) };
         let s = self.service_ref(c.service);
-        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
-        scan::all(bytes, &s.policy.limits, must_authenticate)
+        scan::all(bytes, &s.policy.limits, s.must_authenticate(c, &self.ups))
     }
 
     /// Routes the requests at the front of `buf`; returns how many bytes are done with.
@@ -240,7 +239,7 @@ impl Worker {
             let s = self.services[usize::from(c.service.0)]
                 .as_ref()
                 .expect("a service is kept while it has clients");
-            let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+            let must_authenticate = s.must_authenticate(c, &self.ups);
             let limits = &s.policy.limits;
             let step = match c.framed {
                 Some(len) if !must_authenticate => Ok(RequestStep::Array { len }),
@@ -329,7 +328,13 @@ impl Worker {
     }
 
     /// Routes one command; `again` if it was asked before.
-    fn command(&mut self, now: Now, id: ClientId, req: Request<'_>, again: Option<Again>) -> Routed {
+    pub(super) fn command(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        req: Request<'_>,
+        again: Option<Again>,
+    ) -> Routed {
         let entry = route::entry(req);
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
@@ -357,9 +362,12 @@ impl Worker {
         let stale_write = c.session.last_write.is_some_and(|t| t != shard.view.term);
         let route = route::route(entry, req, &c.session, &s.policy, stale_write);
         match route {
-            Route::Here(_) | Route::Refuse(_) if c.owed > 0 => return Routed::Blocked(Wait::Owed),
+            Route::Here(_) | Route::Refuse(_) | Route::SignIn { .. } if c.owed > 0 => {
+                return Routed::Blocked(Wait::Owed);
+            }
             Route::Here(here) => return self.answer_here(id, here),
             Route::Refuse(text) => return self.refuse(id, &text),
+            Route::SignIn { user, then } => return self.sign_in(now, id, user, then, again),
             _ => {}
         }
         if let Some(routed) = self.read_elsewhere(now, id, entry, req, &route, again) {
@@ -433,10 +441,12 @@ impl Worker {
         if let Place::Pinned(up) = c.place {
             let unclear = match route {
                 Route::Relay => true,
+                // Behind something, it may not be answered (`LaneKey::signs_in`).
+                Route::Probe { authenticates: true, .. } if c.session.tx == Tx::None => true,
                 // It will be lost.
-                _ if self.ups.get(up).is_some_and(|u| u.fenced) => true,
-                // Its time begins when it is sent.
-                Route::Pin { .. } if c.session.tx == Tx::None && entry.is_none_or(may_block) => true,
+                _ if self.ups.get(up).is_some_and(|u| u.fenced.is_some()) => true,
+                // Its time begins when it is sent, and it does not block in a transaction.
+                Route::Pin { .. } if entry.is_none_or(may_block) && !self.queues_in_tx(c, up) => true,
                 _ => c.keeps_wait_out(entry) || entry.is_some_and(|e| self.unclear(c, up, e)),
             };
             return if c.owed > 0 && unclear { Err(Routed::Blocked(Wait::Owed)) } else { self.room(id, up) };
@@ -459,7 +469,7 @@ impl Worker {
         {
             // What a session asks behind a durable write goes the same way.
             let behind = c.owed > 0 && u.key == LaneKey { class: Class::Durable, ..key };
-            if u.key == key || behind && class == Class::Plain {
+            if u.fenced.is_none() && (u.key == key || behind && class == Class::Plain) {
                 return self.room(id, up);
             }
             if c.owed > 0 {
@@ -479,6 +489,10 @@ impl Worker {
             self.lane(now, at, key, ident.as_ref(), turn)
         };
         let Some(up) = found else {
+            if class != Class::Pinned && self.lanes_are_full(at) {
+                self.deliver(id, reply::SHARED_MAX);
+                return Err(Routed::Taken);
+            }
             // A connection was tried in vain a moment ago.
             self.line_up(id);
             return Err(Routed::Blocked(Wait::Gate));
@@ -489,6 +503,11 @@ impl Worker {
             return Ok(up);
         }
         self.room(id, up)
+    }
+
+    /// Whether what is queued next stands in a transaction that the server is known to have begun.
+    fn queues_in_tx(&self, c: &Client, up: UpId) -> bool {
+        c.session.tx != Tx::None && self.ups.get(up).is_some_and(|u| u.ledger.ends_in_tx(true))
     }
 
     /// Whether what becomes of a command depends on replies that are still to come.
@@ -507,11 +526,11 @@ impl Worker {
         }
     }
 
-    /// Whether a connection's ring takes another request.
+    /// Whether a connection takes another request: its ring has room, and nothing stands before an `AUTH`.
     pub(super) fn room(&mut self, id: ClientId, up: UpId) -> Result<UpId, Routed> {
         let Some(u) = self.ups.get(up) else { return Err(Routed::Blocked(Wait::Owed)) };
         let most = self.services[usize::from(u.service.0)].as_ref().map_or(0, |s| s.policy.limits.ring_max);
-        if u.ledger.len() >= most {
+        if u.ledger.len() >= most || u.key.signs_in() && !u.ledger.is_empty() {
             self.starve(id, up);
             return Err(Routed::Blocked(Wait::Room));
         }
@@ -574,7 +593,7 @@ impl Worker {
                 u.relay = true;
                 u.ledger.push(req.bytes(), Slot { streams: true, ..slot(Apply::None) });
             }
-            Route::About(_) | Route::Here(_) | Route::Refuse(_) => c.owed -= 1,
+            Route::About(_) | Route::Here(_) | Route::Refuse(_) | Route::SignIn { .. } => c.owed -= 1,
         }
         u.note_write(entry);
         let service = c.service;

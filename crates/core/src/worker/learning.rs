@@ -95,8 +95,7 @@ impl Worker {
         let (Some(c), Some(name)) = (self.clients.get(id), name_of(req)) else { return Ok(None) };
         let s = self.service_ref(c.service);
         // Who has not authenticated where that is demanded is told so, whatever it says.
-        let stranger = s.shards[usize::from(SHARD.0)].needs_auth && c.session.ident.is_none();
-        if stranger || c.session.tx == Tx::Lost {
+        if s.must_authenticate(c, &self.ups) || c.session.tx == Tx::Lost {
             return Ok(None);
         }
         match s.learned.get(now, &name, req.args().nth(1)) {
@@ -129,6 +128,9 @@ impl Worker {
             return Ok(None);
         }
         let Some(up) = self.lane(now, (service, SHARD), key, ident.as_ref(), turn) else {
+            if self.lanes_are_full((service, SHARD)) {
+                return Ok(None);
+            }
             // A connection was tried in vain a moment ago.
             self.line_up(id);
             return Err(Routed::Blocked(Wait::Gate));

@@ -1,6 +1,7 @@
 //! What a gone connection owed: commands that are sent again, and those whose outcome cannot be known (invariant 6).
 use super::client::{Place, Stream};
 use super::subscriptions::unconfirmed;
+use super::upstream::Up;
 use super::{Class, ClientId, Dst, Effect, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act};
@@ -18,7 +19,8 @@ impl Worker {
     pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
-        let (class, says_nothing) = (up.key.class, up.relay || up.fenced);
+        let (class, says_nothing) = (up.key.class, up.relay || up.fenced.is_some());
+        let cared_for = up.carried.then(|| (up.key, up.ident.clone()));
         if !ready {
             self.service(at.0).counters.ups_failed += 1;
             if class != Class::Read {
@@ -33,6 +35,9 @@ impl Worker {
         // The server closes a connection whose bytes are not counted when its client has said QUIT.
         if !says_nothing {
             self.suspect(now, class, at, term, SignKind::Broken);
+        }
+        if let Some((key, ident)) = cared_for {
+            self.look_after(now, at, key, ident.as_ref());
         }
     }
 
@@ -58,27 +63,46 @@ impl Worker {
     /// Settles all that a connection owes, without it. What its server answered with garbage is not asked again, whatever
     /// it is: the answer would be the same, again and again.
     fn resolve(&mut self, id: UpId, cause: Cause) {
-        let garbage = cause == Cause::Garbage;
         let Some(mut up) = self.detach_up(id) else { return };
+        let mut loss = self.loss(&up, cause);
+        let owed = up.ledger.close();
+        self.resolve_owed(id, up.pinned_by, owed, &mut loss);
+    }
+
+    /// What is known when a connection is lost.
+    pub(super) fn loss(&self, up: &Up, cause: Cause) -> Loss {
         let pinned_by = up.pinned_by.and_then(|c| self.clients.get(c));
-        let mut loss = Loss {
+        Loss {
             term: up.term,
             retry: self.service_ref(up.service).policy.retry,
-            garbage,
+            garbage: cause == Cause::Garbage,
             left: cause == Cause::Left,
             in_tx: pinned_by.is_some_and(|c| c.session.tx != Tx::None),
-        };
-        let mut met: Vec<ClientId> = up.pinned_by.into_iter().collect();
-        for (i, (slot, bytes, sent)) in up.ledger.close().into_iter().enumerate() {
-            loss.garbage = garbage && i == 0;
-            let Owner::Client(client) = slot.owner else { continue };
-            if let Some(c) = self.clients.get_mut(client)
-                && core::mem::take(&mut c.owed) > 0
-                && up.pinned_by != Some(client)
-            {
-                met.push(client);
+            discarded: false,
+        }
+    }
+
+    /// Settles what a connection owed, without its replies; nothing else that it owes is of the same clients.
+    pub(super) fn resolve_owed(
+        &mut self,
+        id: UpId,
+        pinned_by: Option<ClientId>,
+        owed: Vec<(Slot, Box<[u8]>, Sent)>,
+        loss: &mut Loss,
+    ) {
+        let mut met: Vec<ClientId> = pinned_by.into_iter().collect();
+        for (slot, bytes, sent) in owed {
+            if let Owner::Client(client) = slot.owner {
+                if let Some(c) = self.clients.get_mut(client)
+                    && core::mem::take(&mut c.owed) > 0
+                    && pinned_by != Some(client)
+                {
+                    met.push(client);
+                }
+                self.resolve_slot(client, slot, bytes, sent, loss);
             }
-            self.resolve_slot(client, slot, bytes, sent, &mut loss);
+            // Garbage answers the first.
+            loss.garbage = false;
         }
         for client in met {
             let Some(c) = self.clients.get_mut(client) else { continue };
@@ -87,7 +111,7 @@ impl Worker {
             if matches!(c.place, Place::Lane(u) | Place::Pinned(u) if u == id) {
                 c.place = Place::Free;
             }
-            if up.pinned_by == Some(client) && !self.unpinned_by_loss(client) {
+            if pinned_by == Some(client) && !self.unpinned_by_loss(client) {
                 continue;
             }
             self.ready.push_back(client);
@@ -117,7 +141,15 @@ impl Worker {
         true
     }
 
-    fn resolve_slot(&mut self, id: ClientId, slot: Slot, bytes: Box<[u8]>, sent: Sent, loss: &mut Loss) {
+    /// What becomes of one request, without its reply.
+    pub(super) fn resolve_slot(
+        &mut self,
+        id: ClientId,
+        slot: Slot,
+        bytes: Box<[u8]>,
+        sent: Sent,
+        loss: &mut Loss,
+    ) {
         if slot.begun {
             return self.cut_client(id);
         }
@@ -144,12 +176,16 @@ impl Worker {
                 Lost::ReadAgain if !loss.garbage && !slot.maybe => again(&slot, bytes, true),
                 Lost::WriteAgain if !loss.garbage && !slot.maybe => {
                     let refusal = Some(reply::UNCERTAIN.into());
-                    Then::Again { bytes, maybe: true, refusal }
+                    Then::Again { bytes: as_asked(&slot, bytes), maybe: true, refusal }
                 }
                 _ => Then::Answer(reply::UNCERTAIN.into()),
             },
         };
         if then.answer() == Some(reply::UNCERTAIN) {
+            if c.blocked.as_ref().is_some_and(|b| b.pops(&slot)) {
+                // As on a direct connection: who pops in a loop knows a lost connection, and no error of ours.
+                return self.cut_client(id);
+            }
             s.counters.uncertain += 1 + c.overtaken(slot.seq);
             if slot.entry.is_none_or(|e| e.access == Access::Write) {
                 c.session.last_write = Some(loss.term);
@@ -199,19 +235,23 @@ impl Worker {
     }
 }
 
-/// To send a request again, as the client asked it.
-pub(super) fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
-    let bytes = match (slot.apply.own_words(), slot.entry.map(|e| e.act)) {
+/// A request that was sent, as the client asked it, and as far as it is not answered.
+pub(super) fn as_asked(slot: &Slot, bytes: Box<[u8]>) -> Box<[u8]> {
+    match (slot.apply.own_words(), slot.entry.map(|e| e.act)) {
         (Some(own), _) => own.into(),
         (None, Some(Act::Subscribe(_) | Act::Unsubscribe(_))) => unconfirmed(bytes, slot.replies),
         _ => bytes,
-    };
-    Then::Again { bytes, maybe, refusal: None }
+    }
+}
+
+/// To send a request again.
+pub(super) fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
+    Then::Again { bytes: as_asked(slot, bytes), maybe, refusal: None }
 }
 
 /// Why a connection is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Cause {
+pub(super) enum Cause {
     /// Nobody knows what became of what was sent on it.
     Broken,
     /// Its server answered the next of its requests with garbage.
@@ -221,7 +261,8 @@ enum Cause {
 }
 
 /// What is known of a connection that is gone.
-struct Loss {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loss {
     term: Term,
     retry: Retry,
     /// Whether its server answered the next of its requests with garbage.
@@ -229,7 +270,9 @@ struct Loss {
     /// Whether we left it, and whatever was sent on it only reads.
     left: bool,
     /// Whether the next of its requests stands in a transaction.
-    in_tx: bool,
+    pub(super) in_tx: bool,
+    /// Whether its server has said that it discards that transaction.
+    pub(super) discarded: bool,
 }
 
 impl Loss {
@@ -240,7 +283,7 @@ impl Loss {
         let (answer, tx) = match act {
             Some(Act::Multi) if !self.in_tx && slot.apply == Apply::Multi => (reply::OK, Some(Tx::Lost)),
             _ if !self.in_tx => return None,
-            Some(Act::Exec) if matches!(slot.apply, Apply::ExecAs(_)) => {
+            Some(Act::Exec) if self.discarded || matches!(slot.apply, Apply::ExecAs(_)) => {
                 (reply::EXECABORT_SWITCH, Some(Tx::None))
             }
             Some(Act::Exec) => (reply::UNCERTAIN, Some(Tx::None)),

@@ -157,6 +157,8 @@ impl Worker {
         if dirty {
             self.dirty_clients.push(id);
         }
+        // The other worker may not have known yet that its user is gone.
+        self.look_at_user(id, true);
         // Its service may be drained by now.
         self.ready.push_back(id);
         self.run_ready(now);

@@ -7,11 +7,13 @@
 //!   gate (what waits, and in which line)
 //!   stream (what passes through as it comes: large requests, bytes that are not counted)
 //!   upstream (made, set up, pooled, closed)   lost (what a gone connection owed)   switch (gates, fence, release)
+//!   deposed (what the last master still says of what it was sent)
 //!   subscriptions (followed, made again)   blocked (what is left of a wait)   scripts (shown again)
 //!   learning (asks the server about commands that the table does not have)
 //!   replica (reads while there is no master)
 //!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
 //!   migrate (clients that go to another worker, or come from one)   others (what is said of other sessions)
+//!   users (who clients are, where that changes under them)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
 //! [`Worker::next_dirty`] and [`Worker::gather`]. Calls for what is gone are harmless: ids carry a generation.
@@ -23,6 +25,7 @@ mod audit;
 mod blocked;
 mod client;
 mod counters;
+mod deposed;
 mod durable;
 mod gate;
 mod here;
@@ -42,6 +45,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod users;
 mod withheld;
 
 pub use audit::Audit;
@@ -55,7 +59,7 @@ use crate::command::Access;
 use crate::learned::Learned;
 use crate::policy::Policy;
 use crate::scripts::Scripts;
-use crate::session::Ends;
+use crate::session::{Ends, Session};
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -112,9 +116,11 @@ pub enum Effect {
     Close(Dst, How),
     /// Read this again: it was not read for back-pressure.
     Resume(Dst),
-    /// Nothing more is written to this, it is only read. What was written must have reached its peer: if some of it waits to
-    /// be sent again, the connection is to be aborted, and [`Worker::gone`] to be called.
+    /// Nothing more is written to this, it is only read.
     OnlyRead(UpId),
+    /// What was written to this must have reached its peer by now: if some of it waits to be sent again, the connection is
+    /// to be aborted, and [`Worker::gone`] to be called.
+    Arrived(UpId),
     /// Tell the control plane.
     Tell(Event),
     /// Ask all other workers of this process ([`Worker::asked`]).
@@ -135,6 +141,17 @@ pub enum Event {
     Sign(Sign),
     /// Commands that may write were sent to the master of this service; told again as long as it goes on.
     Writes(ServiceId),
+    /// A client was closed for what it left unread.
+    Overrun {
+        /// The name of its service.
+        service: Arc<str>,
+        /// Its session's id.
+        session: u64,
+        /// How many bytes.
+        unread: usize,
+        /// What it may leave.
+        limit: OutputLimit,
+    },
     /// A server refused to set a connection up (a password, a permission, too many connections …).
     SetupFailed {
         /// The name of its service.
@@ -144,6 +161,36 @@ pub enum Event {
         /// What it said.
         error: Box<str>,
     },
+}
+
+/// A limit on what a client leaves unread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutputLimit {
+    /// `client_output_hard`.
+    Client,
+    /// `subscriber_output_hard`.
+    Subscriber,
+    /// `subscriber_output_soft`, for `subscriber_output_time`.
+    SubscriberForLong,
+    /// `subscriber_output_soft`, when the connection to its server was lost: it would go on without what it missed, and a
+    /// server may have closed it for being slow.
+    SubscriberLost,
+}
+
+impl OutputLimit {
+    /// What the client did, for a person.
+    pub fn label(self) -> &'static str {
+        match self {
+            OutputLimit::Client => "more than `limits.client_output_hard`",
+            OutputLimit::Subscriber => "more than `limits.subscriber_output_hard`",
+            OutputLimit::SubscriberForLong => {
+                "more than `limits.subscriber_output_soft` for `limits.subscriber_output_time`"
+            }
+            OutputLimit::SubscriberLost => {
+                "more than `limits.subscriber_output_soft`, when the connection to its server was lost"
+            }
+        }
+    }
 }
 
 /// Why a client is not accepted: what to tell it before it is closed.
@@ -260,6 +307,7 @@ impl Worker {
     /// Takes over the policies of all services. Services that are new wait for a snapshot; of those that are no longer
     /// there the clients are drained.
     pub fn configure(&mut self, now: Now, policies: &[Arc<Policy>]) {
+        let mut others = Vec::new();
         for policy in policies {
             let i = usize::from(policy.id.0);
             if self.services.len() <= i {
@@ -267,7 +315,7 @@ impl Worker {
             }
             match &mut self.services[i] {
                 Some(s) => {
-                    s.policy = policy.clone();
+                    others.push(core::mem::replace(&mut s.policy, policy.clone()));
                     s.draining = false;
                 }
                 none => {
@@ -286,6 +334,7 @@ impl Worker {
                 }
             }
         }
+        others.iter().for_each(|old| self.users_changed(old));
         let kept: Vec<ServiceId> = policies.iter().map(|p| p.id).collect();
         for i in 0..self.services.len() {
             let gone = self.services[i].as_ref().is_some_and(|s| !kept.contains(&s.policy.id));
@@ -324,11 +373,10 @@ impl Worker {
         }
         s.clients += 1;
         s.counters.clients_accepted += 1;
-        let ident = s.policy.upstream_user.clone().map(crate::session::Ident::new);
-        let id = self.next_session;
+        let session = Session::new(self.next_session, ends, now, &s.policy);
         self.next_session += self.session_step;
         let durable = durable && s.policy.durable.replicas > 0;
-        Ok(self.clients.insert(Client::new(service, id, ends, ident, durable, now)))
+        Ok(self.clients.insert(Client::new(service, session, durable, now)))
     }
 
     /// How many clients there are.
@@ -558,5 +606,6 @@ impl Worker {
         self.sweep_clients(now);
         self.sweep_questions(now);
         self.sweep_inquiries(now);
+        self.ask_for_auth(now);
     }
 }

@@ -17,6 +17,7 @@ use crate::ledger::Apply;
 use crate::resp::frame::Request;
 use crate::resp::{Proto, reply};
 use crate::route::{About, Route};
+use crate::session::Session;
 use crate::topology::snapshot::{ServiceId, Term};
 use crate::tracking::{FLUSH_RESP2, FLUSH_RESP3};
 use alloc::boxed::Box;
@@ -53,7 +54,7 @@ enum Asks {
     Blocked(u64),
     /// The server's id of this session's own connection; it gets one if it has none. It must be this user's: a connection
     /// is dear.
-    Connection { session: u64, user: Box<[u8]> },
+    Connection { session: u64, user: Who },
     /// Kill these, but not the session `by`, and say how many they were.
     Kill { kill: Arc<Kill>, by: u64 },
     /// This session has another connection now, with this id: who has the server tell it things is to say so again.
@@ -61,6 +62,9 @@ enum Asks {
     /// What was to be told to this session may have been lost.
     Flush(u64),
 }
+
+/// A user: to the server, and the service's own.
+type Who = (Box<[u8]>, Option<Box<str>>);
 
 /// What one worker has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,17 +195,17 @@ impl Worker {
 
     /// The server's id of the connection of another session; 0: it has none.
     fn connection_of(&mut self, now: Now, id: ClientId, session: u64) -> Option<u64> {
-        let user = self.clients.get(id)?.session.user().into();
+        let user = who(&self.clients.get(id)?.session);
         self.inquire(now, id, Asks::Connection { session, user })
     }
 
     /// What all workers find; `None`: they have not all said so yet, and the client is looked at again when they have.
     fn inquire(&mut self, now: Now, id: ClientId, asks: Asks) -> Option<u64> {
         let service = self.clients.get(id)?.service;
-        let shard = &self.service_ref(service).shards[usize::from(SHARD.0)];
-        let term = shard.view.term;
+        let s = self.service_ref(service);
+        let term = s.shards[usize::from(SHARD.0)].view.term;
         // Who has not authenticated where that is demanded is told so, whatever it says.
-        if shard.needs_auth && self.clients.get(id)?.session.ident.is_none() {
+        if s.must_authenticate(self.clients.get(id)?, &self.ups) {
             return Some(0);
         }
         // Connections belong to a term.
@@ -265,7 +269,7 @@ impl Worker {
             Asks::Kill { kill, by } => self.kill_own(now, inquiry.service, kill, *by),
             Asks::Connection { session, user } => {
                 let named = self.session_of(inquiry.service, *session);
-                return match named.filter(|c| self.clients[*c].session.user() == &**user) {
+                return match named.filter(|c| self.is_user(*c, user)) {
                     Some(client) => self.promise(now, from, &inquiry, client),
                     None => self.found(from, whose, 0),
                 };
@@ -286,12 +290,17 @@ impl Worker {
         all.find(|(_, c)| is(c)).map(|(id, _)| id)
     }
 
+    fn is_user(&self, client: ClientId, user: &Who) -> bool {
+        let c = &self.clients[client];
+        who(&c.session) == *user && !self.service_ref(c.service).must_authenticate(c, &self.ups)
+    }
+
     /// The server's id of the connection on which a session is blocked. Only pinned ones are looked at: there are not many.
     fn blocked_on(&mut self, inquiry: &Inquiry, session: u64) -> u64 {
         let clients = &self.clients;
         let is = |by: ClientId| clients.get(by).is_some_and(|c| c.session.id == session);
         let up = self.ups.values_mut().find(|u| {
-            let there = (u.service, u.term) == (inquiry.service, inquiry.term) && !u.fenced;
+            let there = (u.service, u.term) == (inquiry.service, inquiry.term) && u.fenced.is_none();
             there && u.pinned_by.is_some_and(is) && u.blocks()
         });
         up.and_then(|u| u.told_of()).unwrap_or(0)
@@ -437,6 +446,10 @@ impl Worker {
             self.lose_up(now, up, None);
         }
     }
+}
+
+fn who(s: &Session) -> Who {
+    (s.user().into(), s.user.as_ref().map(|user| user.name.clone()))
 }
 
 fn seen(now: Now, c: &super::Client) -> Seen<'_> {

@@ -13,13 +13,12 @@ impl Worker {
     /// A command that says which scripts the server knows is on its way.
     pub(super) fn note_script(&mut self, now: Now, id: ClientId, entry: &Entry, req: Request<'_>) {
         let Some(c) = self.clients.get(id) else { return };
-        let (service, known) = (c.service, c.session.ident.is_some());
-        let s = self.service(service);
-        let shard = &s.shards[usize::from(SHARD.0)];
+        let s = self.services[usize::from(c.service.0)].as_mut().expect("a service is kept");
         // Who has not authenticated where that is demanded gets nothing remembered.
-        if shard.needs_auth && !known {
+        if s.must_authenticate(c, &self.ups) {
             return;
         }
+        let shard = &s.shards[usize::from(SHARD.0)];
         let text = match entry.name {
             "SCRIPT|FLUSH" => return s.scripts.clear(),
             "SCRIPT|LOAD" => req.args().nth(2),

@@ -1,10 +1,10 @@
 //! From a server's bytes to the client that is owed them: whose reply it is, what it changes, what it proves.
 use super::client::{Place, Wait};
-use super::lost::again;
+use super::lost::{again, as_asked};
 use super::withheld::{Withholding, needs_proof};
 use super::{Class, ClientId, How, UpId, Worker};
 use crate::Now;
-use crate::command::{Access, Act};
+use crate::command::{Access, Act, Entry};
 use crate::hold::{Refusal, Then, not_a_master, only_reads};
 use crate::identity::{client_info, getredir, with_id};
 use crate::learned::was_rejected;
@@ -62,14 +62,18 @@ impl Worker {
     fn bound_input(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let (service, kept) = (up.service, up.input.len());
-        let owner = up.ledger.front().map(|s| s.owner);
-        let s = self.service(service);
-        if kept <= s.policy.limits.client_output_hard.max(KEPT_MIN) {
+        let client = match up.ledger.front().map(|s| s.owner) {
+            Some(Owner::Client(client)) => Some(client),
+            _ => up.pinned_by,
+        };
+        let limits = &self.service_ref(service).policy.limits;
+        let of_client = client.and_then(|id| Some((id, self.clients.get(id)?.output_limit(limits))));
+        let most = of_client.map_or(limits.client_output_hard, |(_, (most, _))| most);
+        if kept <= most.max(KEPT_MIN) {
             return;
         }
-        s.counters.clients_overrun += 1;
-        if let Some(Owner::Client(client)) = owner {
-            self.close_client(client, How::Abort);
+        if let Some((client, (_, limit))) = of_client {
+            self.overrun(client, limit, kept);
         }
         self.lose_up(now, id, None);
     }
@@ -115,20 +119,27 @@ impl Worker {
     /// how many bytes are done with.
     fn pass_on(&mut self, id: UpId, part: &[u8]) -> usize {
         let Some(up) = self.ups.get_mut(id) else { return part.len() };
-        if !up.ledger.expects() || !up.is_ready() || up.fenced {
+        if !up.ledger.expects() || !up.is_ready() || up.fenced.is_some() {
             return 0;
         }
         let part = &part[..up.scan.passed(part.len())];
         let kind = up.scan.kind();
-        let pinned = up.key.class == Class::Pinned;
+        let by = up.pinned_by.and_then(|by| self.clients.get(by));
         let Some(slot) = up.ledger.front() else { return 0 };
         let unknown = slot.apply == Apply::Unknown;
-        let plain = slot.apply == Apply::None || unknown;
+        let plain = match slot.apply {
+            Apply::None | Apply::Unknown => true,
+            // What its commands change in the session is looked for when it is whole.
+            Apply::Exec => by.is_some_and(|c| matches!(&c.session.tx, Tx::Open(tx) if tx.changes.is_empty())),
+            _ => false,
+        };
         let plain = plain && slot.replies == 1 && !matches!(kind, 0 | b'-' | b'>');
         // What needs a proof is shown as a whole, or not at all.
         let plain = plain && !(up.withholding.is_some() && needs_proof(slot, part));
-        // On a pinned connection an array may be a message; it is looked at when it is whole.
-        if !plain || pinned && kind == b'*' && !slot.begun {
+        // So is what may be a message or a confirmation.
+        let subscribes = |e: &Entry| matches!(e.act, Act::Subscribe(_) | Act::Unsubscribe(_));
+        let aside = by.is_some_and(|c| c.session.proto == Proto::Resp2 && c.session.subs.is_some());
+        if !plain || kind == b'*' && (aside || slot.entry.is_some_and(subscribes)) {
             return 0;
         }
         if let Owner::Client(client) = slot.owner {
@@ -169,7 +180,7 @@ impl Worker {
                 None => self.lose_up(now, id, Some(SignKind::Garbage)),
             };
         }
-        if up.fenced {
+        if up.fenced.is_some() {
             return self.told_by_deposed(now, id, frame, kind);
         }
         let Some(slot) = up.ledger.front() else { return };
@@ -244,7 +255,14 @@ impl Worker {
         if waited {
             return Cow::Borrowed(reply::WAIT_DENIED);
         }
-        if slot.begun || (slot.apply == Apply::None && c.session.tx == Tx::None) {
+        if slot.begun {
+            // Of what was passed on while it arrived only the end is here; it changes nothing, but for the end of a transaction.
+            if slot.apply == Apply::Exec {
+                (c.session.tx, c.session.watch) = (Tx::None, Watch::None);
+            }
+            return Cow::Borrowed(frame);
+        }
+        if slot.apply == Apply::None && c.session.tx == Tx::None {
             return Cow::Borrowed(frame);
         }
         if matches!(slot.apply, Apply::MayKill(_)) && !error {
@@ -316,6 +334,7 @@ impl Worker {
             let up = &mut self.ups[id];
             let Some(slot) = up.ledger.settle() else { return true };
             if let Some(c) = self.clients.get_mut(client) {
+                let bytes = as_asked(&slot, bytes);
                 let then = Then::Again { bytes, maybe: slot.maybe, refusal: Some(frame.into()) };
                 c.redo_at(slot.seq, then);
             }
@@ -386,7 +405,8 @@ impl Worker {
         let (service, given) = (c.service, c.unwritten().is_empty());
         self.service(service).counters.clients_cut += 1;
         if given {
-            self.close_client(id, How::Abort);
+            // What was written to it may be on its way yet.
+            self.close_client(id, How::Gently);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What passes through a pinned connection as it comes: requests that are larger than what is kept, and all that is said by
 //! a session whose replies are not counted.
 use super::client::{Client, Place, Stream, Wait};
-use super::intake::{Routed, SHARD};
+use super::intake::Routed;
 use super::{ClientId, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
@@ -91,6 +91,11 @@ impl Worker {
             Err(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
             Err(Routed::Blocked(wait)) => return Some(Err(wait)),
         };
+        let c = self.clients.get(id)?;
+        let s = self.service_ref(c.service);
+        if s.policy.users.is_some() && s.must_authenticate(c, &self.ups) {
+            return Some(Ok(self.discard(id, bytes.len(), reply::NOAUTH)));
+        }
         // What changes the session, or needs its arguments to be routed, is never so large.
         if let Some(e) = entry
             && (e.refused || !streams(e.act))
@@ -161,7 +166,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return bytes.len() };
         let s =
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
-        let must_authenticate = c.session.ident.is_none() && s.shards[usize::from(SHARD.0)].needs_auth;
+        let must_authenticate = s.must_authenticate(c, &self.ups);
         let relay = c.session.relay;
         let (len, last) = match c.scan.next(bytes, &s.policy.limits, must_authenticate) {
             Ok(RequestStep::Array { len }) => (len, true),
@@ -268,9 +273,10 @@ impl Worker {
         };
         let refused = sent.and_then(|sent| {
             let entry = if matches!(sent, Cow::Owned(_)) { route::entry(Request::new(&sent)) } else { entry };
-            let named = entry.is_some_and(|e| route::names_a_session(e, Request::new(&sent)));
-            let text = entry.and_then(|e| route::refusal(e, policy));
-            text.or(named.then(|| reply::NAMED_UNCOUNTED.into())).map_or(Ok(sent), Err)
+            let named = || entry.filter(|e| route::names_a_session(e, Request::new(&sent)));
+            let user = entry.filter(|e| policy.changes_user(e, Request::new(&sent)));
+            let uncounted = || user.or_else(named).map(|e| reply::uncounted(e.name).into());
+            entry.and_then(|e| route::refusal(e, policy)).or_else(uncounted).map_or(Ok(sent), Err)
         });
         match refused {
             Ok(sent) => Some(sent),

@@ -4,7 +4,7 @@
 //! Redis; what is counted is that it happened. A client that keeps copies of what it read is told to forget them.
 use super::client::{Place, Wait};
 use super::intake::{Routed, SHARD};
-use super::{Class, ClientId, LaneKey, UpId, Worker};
+use super::{Class, ClientId, LaneKey, OutputLimit, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, SubKind};
 use crate::hold::Pass;
@@ -57,8 +57,8 @@ impl Worker {
             follow(&mut c.session, kind_of_sub, adds, &mut elements, limits.subs_max);
             self.deliver(client, frame);
         }
-        if asked {
-            let up = &mut self.ups[id];
+        // Its client may have been closed for what it leaves unread, and its connection with it.
+        if asked && let Some(up) = self.ups.get_mut(id) {
             let Some(slot) = up.ledger.front() else { return true };
             slot.replies -= 1;
             if slot.replies == 0 {
@@ -87,6 +87,12 @@ impl Worker {
         let known = s.subs.as_ref().is_none_or(|s| s.are_known());
         let known = known && s.tracking.as_ref().is_none_or(|t| t.is_known());
         if !known || c.closing || c.deaf || c.eof {
+            return false;
+        }
+        let limits =
+            &self.services[usize::from(c.service.0)].as_ref().expect("a service is kept").policy.limits;
+        if c.lags(limits) {
+            self.overrun(id, OutputLimit::SubscriberLost, 0);
             return false;
         }
         if !core::mem::replace(&mut c.restore, true) {

@@ -40,6 +40,8 @@ pub(super) struct Shard {
     pub(super) withholds: bool,
     /// The server wants `AUTH` before anything else.
     pub(super) needs_auth: bool,
+    /// When that was last seen, and how many clients the service had had by then.
+    pub(super) auth_asked: (Now, u64),
     /// No connection is tried before this.
     pub(super) retry_at: Option<Now>,
     pub(super) failures: u32,
@@ -65,6 +67,7 @@ impl Shard {
             withheld: Vec::new(),
             withholds: false,
             needs_auth: false,
+            auth_asked: (Now::ZERO, 0),
             retry_at: None,
             failures: 0,
             replica_at: None,
@@ -88,9 +91,15 @@ impl Shard {
 
     /// Whether a connection of `term` may still be asked how far its node has come, although commands wait.
     pub(super) fn may_ask(&self, term: Term, now: Now) -> bool {
-        let leased = self.view.writes_until.is_none_or(|t| now < t);
         let waits = self.last[0] == Pass::Wait && self.gates(now) == self.last;
-        term == self.view.term && self.view.master.is_some() && leased && waits
+        waits && self.may_kill(term, now)
+    }
+
+    /// Whether a script may be ended over a connection of `term`, although commands wait: it may be what the node does instead of
+    /// answering, and nobody else can end it.
+    pub(super) fn may_kill(&self, term: Term, now: Now) -> bool {
+        let leased = self.view.writes_until.is_none_or(|t| now < t);
+        term == self.view.term && self.view.master.is_some() && leased
     }
 
     /// What the gate for writes was at the last look.
@@ -200,8 +209,8 @@ impl Worker {
         self.look(now, at);
     }
 
-    /// Closes all connections of a shard: they belong to a term that is over, or to nobody. Where only a pop waits,
-    /// nothing can arrive any more: such a one is read on.
+    /// Closes all connections of a shard: they belong to a term that is over, or to nobody; but for those that are only
+    /// read on.
     fn fence(&mut self, now: Now, at: (ServiceId, ShardId)) {
         for id in self.ups_of(at) {
             if !self.read_on(now, id) {

@@ -6,6 +6,7 @@ use alloc::string::String;
 use rig::*;
 
 mod blocked;
+mod deposed;
 mod durable;
 mod in_place;
 mod learning;
@@ -15,6 +16,7 @@ mod rig;
 mod rules;
 mod sessions;
 mod together;
+mod users;
 mod withheld;
 
 #[test]

@@ -1,5 +1,6 @@
 //! Upstream connections: made, set up and confirmed, used, pooled, closed.
 use super::client::{Place, Stream};
+use super::deposed::Fenced;
 use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
@@ -42,6 +43,18 @@ pub struct LaneKey {
     pub db: u32,
 }
 
+impl LaneKey {
+    /// It carries nothing but `AUTH`, and `HELLO` with it. One at a time: behind another reply that is still to be sent, servers
+    /// since Redis 7.2 (and Valkey to 8) do not answer it when it fails, and all replies after that would be someone else's (acl.c,
+    /// `addAuthErrReply`; redis/redis#15640).
+    pub(super) fn signs_in(&self) -> bool {
+        self.class == Class::Probe && self.ident == IdentId::ANYBODY
+    }
+}
+
+/// So many connections that carry `AUTH` each worker opens at most.
+const SIGN_INS_MAX: usize = 16;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Connecting,
@@ -82,19 +95,27 @@ pub(super) struct Up {
     pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
-    /// Its term is over; it is only read, for what becomes of the pop that waits there (`blocked`).
-    pub(super) fenced: bool,
     /// The server's id of it; `None`: it did not say.
     server_id: Option<u64>,
     /// It is never another session's: others know of it, or the server keeps something for it.
     pub(super) private: bool,
-    ident: Option<Ident>,
+    /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
+    pub(super) fenced: Option<Fenced>,
+    /// It was set up without `AUTH`, and the server wanted none: that stays so, whatever it wants later.
+    pub(super) open: bool,
+    /// It is there to see whether the server wants `AUTH`.
+    pub(super) only_asks: bool,
+    /// Its session has become another user meanwhile, by the configuration.
+    pub(super) outdated: bool,
+    pub(super) ident: Option<Ident>,
     names: Names,
     state: State,
     setup: Vec<u8>,
     setup_sent: usize,
     steps: Vec<Step>,
-    deadline: Now,
+    pub(super) deadline: Now,
+    /// Something was sent on it since it was set up.
+    pub(super) carried: bool,
     used: Now,
 }
 
@@ -115,13 +136,17 @@ impl Up {
 
     /// Whether it is set up, and has all that its session had on another one.
     pub(super) fn is_restored(&self) -> bool {
-        self.is_ready() && !self.fenced && !self.ledger.slots().any(|s| s.apply.restores())
+        self.is_ready() && self.fenced.is_none() && !self.ledger.slots().any(|s| s.apply.restores())
     }
 
     /// The server's id of it, for others to know.
     pub(super) fn told_of(&mut self) -> Option<u64> {
         self.private |= self.server_id.is_some();
         self.server_id
+    }
+
+    fn is_unused(&self) -> bool {
+        self.is_ready() && self.pinned_by.is_none() && self.ledger.is_empty()
     }
 }
 
@@ -136,7 +161,8 @@ pub(super) fn access(slot: &Slot) -> Access {
 }
 
 impl Worker {
-    /// The shared connection for `key`, made if there is none. `turn` chooses among several.
+    /// The shared connection for `key`, made if there is none. `turn` chooses among several. `None`: one was tried in vain
+    /// a moment ago, or there are too many.
     pub(super) fn lane(
         &mut self,
         now: Now,
@@ -145,13 +171,23 @@ impl Worker {
         ident: Option<&Ident>,
         turn: u64,
     ) -> Option<UpId> {
-        let s = self.service(at.0);
-        let most = if key.class == Class::Probe { 1 } else { usize::from(s.policy.lanes_per_node.max(1)) };
-        let shard = &s.shards[usize::from(at.1.0)];
-        let there = shard.lanes.get(&key).map_or(&[][..], |v| &v[..]);
-        let i = (turn % most as u64) as usize;
+        let s = self.service_ref(at.0);
+        let there = s.shards[usize::from(at.1.0)].lanes.get(&key).map_or(&[][..], |v| &v[..]);
+        let of = |most: usize| (turn % most as u64) as usize;
+        let i = match key.class {
+            _ if key.signs_in() => {
+                let idle = |id: &UpId| self.ups.get(*id).is_some_and(|up| up.ledger.is_empty());
+                let full = there.len() >= SIGN_INS_MAX;
+                there.iter().position(idle).unwrap_or(if full { of(SIGN_INS_MAX) } else { there.len() })
+            }
+            Class::Probe => 0,
+            _ => of(usize::from(s.policy.lanes_per_node.max(1))),
+        };
         if i < there.len() {
             return Some(there[i]);
+        }
+        if self.lanes_are_full(at) {
+            return None;
         }
         let id = self.open(now, at, key, ident)?;
         if key.class == Class::Durable {
@@ -159,6 +195,22 @@ impl Worker {
         }
         self.shard(at.0, at.1).lanes.entry(key).or_default().push(id);
         Some(id)
+    }
+
+    /// Whether one more shared connection would be too many: of those that are not in use the one that was unused the
+    /// longest makes room.
+    pub(super) fn lanes_are_full(&mut self, at: (ServiceId, ShardId)) -> bool {
+        let s = self.service_ref(at.0);
+        let lanes = &s.shards[usize::from(at.1.0)].lanes;
+        if lanes.values().map(Vec::len).sum::<usize>() < s.policy.shared_max as usize {
+            return false;
+        }
+        let unused = lanes.values().flatten().filter(|id| self.ups.get(**id).is_some_and(Up::is_unused));
+        match unused.min_by_key(|id| self.ups[**id].used).copied() {
+            Some(id) => self.close_up(id),
+            None => return true,
+        }
+        false
     }
 
     /// A connection for one session, out of the pool if one is there. `None`: there are too many, or no master.
@@ -226,7 +278,8 @@ impl Worker {
     /// A session needs its connection no longer: into the pool, if it is clean.
     pub(super) fn unpin(&mut self, id: UpId, session: &Session) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        if session.needs_pin() || !up.ledger.is_empty() || up.relay || up.private || !up.is_ready() {
+        let clean = up.ledger.is_empty() && !up.relay && !up.outdated && !up.private && up.is_ready();
+        if session.needs_pin() || !clean {
             self.close_up(id);
             return;
         }
@@ -247,7 +300,7 @@ impl Worker {
     }
 
     /// Begins a connection to the shard's master, or to the replica that serves its reads. `None`: there is none now, or it was tried a moment ago in vain.
-    fn open(
+    pub(super) fn open(
         &mut self,
         now: Now,
         at: (ServiceId, ShardId),
@@ -279,9 +332,12 @@ impl Worker {
             starved: Vec::new(),
             withholding: None,
             wait_denied: false,
-            fenced: false,
             server_id: None,
             private: false,
+            fenced: None,
+            open: false,
+            only_asks: false,
+            outdated: false,
             ident: ident.cloned(),
             names: Names::default(),
             state: State::Connecting,
@@ -289,6 +345,7 @@ impl Worker {
             setup_sent: 0,
             steps: Vec::new(),
             deadline: now + timeout,
+            carried: false,
             used: now,
         });
         self.expiring.insert((now + timeout, id));
@@ -304,10 +361,9 @@ impl Worker {
         let bytes = &mut up.setup;
         if let Some(ident) = &up.ident {
             let c = &ident.credential;
-            match &c.user {
-                Some(user) => reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]),
-                None => reply::request(bytes, &[&b"AUTH"[..], &c.secret]),
-            }
+            // By its name, `default` is let in also when its password was taken away.
+            let user = c.user.as_deref().unwrap_or(b"default");
+            reply::request(bytes, &[&b"AUTH"[..], user, &c.secret]);
             steps.push(Step::Auth);
         }
         if up.key.proto == Proto::Resp3 {
@@ -352,7 +408,7 @@ impl Worker {
                 elements.next();
                 let master = elements.next() == Some(Element::Bulk(b"master"));
                 if unnamed {
-                    self.shard(at.0, at.1).needs_auth = false;
+                    self.auth_wanted(now, id, false);
                 }
                 if master == replica && (replica || !self.service_ref(at.0).policy.pass_readonly) {
                     return self.lose_up(now, id, Some(SignKind::NotMaster));
@@ -360,7 +416,7 @@ impl Worker {
             }
             // A user who may not ask for the role is none the worse for it; a limit on connections is an error.
             Step::Role if unnamed && (frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM")) => {
-                self.shard(at.0, at.1).needs_auth = frame.starts_with(b"-NOAUTH");
+                self.auth_wanted(now, id, frame.starts_with(b"-NOAUTH"));
                 self.take_back(id);
             }
             Step::Role if frame.starts_with(b"-NOAUTH") || frame.starts_with(b"-NOPERM") => {}
@@ -369,7 +425,14 @@ impl Worker {
             // Without permission for them, the data commands will say so too.
             Step::Hello | Step::Select if nobody && frame.starts_with(b"-NOAUTH") => {}
             _ if error && replica => return self.lose_up(now, id, Some(SignKind::NotMaster)),
-            _ if error => return self.setup_failed(now, id, frame),
+            _ if error => {
+                let ident = up.key.ident;
+                self.setup_failed(now, id, frame);
+                if step == Step::Auth && frame.starts_with(b"-WRONGPASS") {
+                    self.deny(at.0, ident);
+                }
+                return;
+            }
             _ => {}
         }
         let Some(up) = self.ups.get_mut(id) else { return };
@@ -377,12 +440,16 @@ impl Worker {
             up.state = State::Ready;
             up.setup = Vec::new();
             up.used = now;
+            let only_asks = up.only_asks;
             self.expiring.remove(&(up.deadline, id));
             let pinned = up.key.class == Class::Pinned;
             if !replica {
                 self.shard(at.0, at.1).succeeded();
             }
             self.mark_up(id);
+            if only_asks {
+                self.close_up(id);
+            }
             if pinned {
                 self.has_connection(now, id);
             }
@@ -443,15 +510,17 @@ impl Worker {
                         }
                     }
                     [true, true] => up.ledger.unsent(),
-                    [false, false] if shard.may_ask(up.term, now) && !up.relay => {
-                        up.ledger.unsent_while(|slot| slot.apply.proves())
-                    }
-                    [false, false] => &[],
                     _ if up.relay => &[],
-                    [writes, reads] => up.ledger.unsent_while(|slot| match access(slot) {
-                        Access::Write => writes,
-                        _ => reads,
-                    }),
+                    [writes, reads] => {
+                        let asks = shard.may_ask(up.term, now);
+                        let kills = shard.may_kill(up.term, now);
+                        up.ledger.unsent_while(|slot| match access(slot) {
+                            _ if slot.apply.proves() => asks || reads,
+                            _ if slot.kills() => kills,
+                            Access::Write => writes,
+                            _ => reads,
+                        })
+                    }
                 }
             }
         }
@@ -464,7 +533,7 @@ impl Worker {
             return;
         }
         up.ledger.wrote(n);
-        up.used = now;
+        (up.used, up.carried) = (now, true);
         let (service, pinned) = (up.service, up.pinned_by.is_some());
         let s = self.services[usize::from(service.0)]
             .as_mut()
@@ -500,17 +569,11 @@ impl Worker {
     pub(super) fn detach_up(&mut self, id: UpId) -> Option<Up> {
         self.feed_starved(id);
         self.look_up_again(id);
+        self.unlist(id);
         let mut up = self.ups.remove(id)?;
         self.expiring.remove(&(up.deadline, id));
-        let shard = self.shard(up.service, up.shard);
-        let map = if up.key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
-        if let Some(of_key) = map.get_mut(&up.key) {
-            of_key.retain(|u| *u != id);
-            if of_key.is_empty() {
-                map.remove(&up.key);
-            }
-        }
         if up.key.class == Class::Pinned {
+            let shard = self.shard(up.service, up.shard);
             shard.pinned = shard.pinned.saturating_sub(1);
         }
         if let Some(c) = up.pinned_by.and_then(|c| self.clients.get_mut(c))
@@ -524,13 +587,26 @@ impl Worker {
         Some(up)
     }
 
+    /// Nothing more is to go over a connection.
+    pub(super) fn unlist(&mut self, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
+        let (service, shard, key) = (up.service, up.shard, up.key);
+        let shard = self.shard(service, shard);
+        let map = if key.class == Class::Pinned { &mut shard.pool } else { &mut shard.lanes };
+        if let Some(of_key) = map.get_mut(&key) {
+            of_key.retain(|u| *u != id);
+            if of_key.is_empty() {
+                map.remove(&key);
+            }
+        }
+    }
+
     /// Gives up what does not come up, and closes what nobody uses.
     pub(super) fn sweep_ups(&mut self, now: Now) {
         let mut idle = Vec::new();
         for (id, up) in &self.ups {
             let limit = self.service_ref(up.service).policy.upstream_idle;
-            let unused = up.state == State::Ready && up.pinned_by.is_none() && up.ledger.is_empty();
-            if unused && now.since(up.used) >= limit {
+            if up.is_unused() && now.since(up.used) >= limit {
                 idle.push(id);
             }
         }
@@ -539,12 +615,12 @@ impl Worker {
         }
     }
 
-    /// A connection is only read from now on, and given up at that moment at the latest.
-    pub(super) fn give_up_by(&mut self, id: UpId, until: Now) {
-        let Some(up) = self.ups.get_mut(id).filter(|up| !up.fenced || until < up.deadline) else { return };
+    /// It is looked then whether a connection is to be given up, and not when it was to be until now.
+    pub(super) fn expires_at(&mut self, id: UpId, at: Now) {
+        let Some(up) = self.ups.get_mut(id) else { return };
         self.expiring.remove(&(up.deadline, id));
-        (up.fenced, up.deadline) = (true, until);
-        self.expiring.insert((until, id));
+        up.deadline = at;
+        self.expiring.insert((at, id));
     }
 
     /// The earliest moment at which a connection is given up.
@@ -556,8 +632,8 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Now) {
         while let Some(&(deadline, id)) = self.expiring.first().filter(|(t, _)| now >= *t) {
             self.expiring.remove(&(deadline, id));
-            if self.ups.get(id).is_some_and(|up| up.fenced) {
-                self.lose_up(now, id, None);
+            if self.ups.get(id).is_some_and(|up| up.fenced.is_some()) {
+                self.read_on_in_vain(now, id);
                 continue;
             }
             self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));

@@ -177,7 +177,7 @@ impl Worker {
         let (term, shut) = (shard.view.term, shard.writes() != Pass::Go);
         for id in self.ups_of(at) {
             let Some(up) = self.ups.get_mut(id) else { continue };
-            let current = shut && up.term == term && up.is_ready() && !up.relay && !up.fenced;
+            let current = shut && up.term == term && up.is_ready() && !up.relay && up.fenced.is_none();
             let sent = |s: &Slot| matches!(s.owner, Owner::Client(_)) && needs_proof(s, b"");
             if !current || up.withholding.is_some() || !up.ledger.slots().any(sent) {
                 continue;
@@ -210,6 +210,8 @@ impl Worker {
         slot: Slot,
         frame: &[u8],
     ) {
+        let blocked = self.clients.get(client).and_then(|c| c.blocked.as_ref());
+        let pops = blocked.is_some_and(|b| b.pops(&slot));
         let shown = self.settle_in_order(now, client, term, slot, frame, frame[0], false);
         // Within a transaction nothing is executed.
         if self.clients.get(client).is_some_and(|c| matches!(c.session.tx, Tx::Open(_))) {
@@ -221,6 +223,9 @@ impl Worker {
         let batch = &mut withholding.batch;
         if c.withheld.get_or_insert_default().push(&shown, batch.number) {
             batch.clients.push(client);
+        }
+        if let Some(blocked) = c.blocked.as_mut().filter(|_| pops) {
+            blocked.batch = Some(batch.number);
         }
         let at = (up.service, up.shard);
         match &mut withholding.until {
@@ -321,8 +326,13 @@ impl Worker {
             let service = c.service;
             let Some(withheld) = &mut c.withheld else { continue };
             let n = withheld.resolve(batch.number, instead);
-            count(&mut self.service(service).counters, u64::from(n));
-            self.show(client);
+            let popped = c.blocked.as_ref().is_some_and(|b| b.batch == Some(batch.number));
+            if popped && instead == Some(reply::UNPROVEN) {
+                self.cut_client(client);
+            } else {
+                count(&mut self.service(service).counters, u64::from(n));
+                self.show(client);
+            }
             for _ in 0..n {
                 self.owed_less(client, batch.up);
             }

@@ -107,6 +107,7 @@ fn counters() -> Counters {
         waits: 1027,
         masterdown: 1011,
         refused: 1012,
+        unauthenticated: 1032,
         malformed: 1013,
         signs: 1014,
         client_bytes_in: 1015,

@@ -98,8 +98,27 @@ pub(super) fn probe_nodes(service: &Service, masters: &[String], replicas: &[Str
         }
     }
     denials.tell(&named("the user for observing", credential), found);
+    probe_upstream_user(service, masters, found);
     if service.policy.durable.replicas > 0 {
         probe_clients(service, masters, found);
+    }
+}
+
+/// Whether clients are let in that do not authenticate to the nodes themselves.
+fn probe_upstream_user(service: &Service, masters: &[String], found: &mut Findings) {
+    let credential = service.policy.upstream_user.as_ref();
+    if credential.is_none() && service.policy.users.is_none() {
+        return;
+    }
+    let who = named("the clients' user", credential);
+    for at in masters {
+        match connect(at, credential).and_then(|mut c| c.call(&["PING"]).map_err(|e| e.to_string())) {
+            Ok(Value::Error(e)) if e.starts_with("NOAUTH") => {
+                found.errors.push(format!("node {at} asks {who} for a password: give `upstream_password`"));
+            }
+            Ok(_) => {}
+            Err(e) => found.errors.push(format!("node {at} does not let {who} in: {e}")),
+        }
     }
 }
 

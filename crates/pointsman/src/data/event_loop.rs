@@ -418,7 +418,9 @@ impl EventLoop {
                         self.list(i, dst);
                     }
                 }
-                Effect::OnlyRead(id) => self.only_read(now, id),
+                // Nothing is gathered for it.
+                Effect::OnlyRead(_) => {}
+                Effect::Arrived(id) => self.arrived(now, id),
                 Effect::Tell(event) => self.outbox.tell(event),
                 Effect::Ask(inquiry) => self.ask_others(now, &inquiry),
                 Effect::Found { to, finding } => self.moves.answer(to, finding),
@@ -452,7 +454,7 @@ impl EventLoop {
     }
 
     /// What the kernel may still send again must not arrive at a master that is deposed.
-    fn only_read(&mut self, now: Now, id: UpId) {
+    fn arrived(&mut self, now: Now, id: UpId) {
         let conn = self.ups.get(id).and_then(|&i| self.conns.get(i));
         if conn.is_some_and(|c| !c.stream.has_delivered()) {
             self.close(Dst::Up(id), How::Abort);

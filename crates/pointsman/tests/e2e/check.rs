@@ -83,6 +83,23 @@ fn what_the_user_for_the_sentinels_may_not_do_is_said() {
 }
 
 #[test]
+fn whether_the_clients_user_is_let_in_is_tried() {
+    let users = vec!["app on >pw ~* &* +@all".into()];
+    let d = start(Options { users, password: Some("secret".into()), ..Options::default() });
+    let with = |lines: &str| probe(&d, &format!("password = \"secret\"\n{lines}"));
+    let node = d.nodes[0].addr();
+    let own = "[[service.client_user]]\nname = \"web\"\nnopass = true";
+    let asks = format!("node {node} asks the clients' user ('default') for a password");
+    assert!(with(own).contains(&asks), "{}", with(own));
+    let wrong = with(&format!("upstream_user = \"app\"\nupstream_password = \"old\"\n{own}"));
+    let refuses =
+        format!("node {node} does not let the clients' user ('app') in: refuses the password: WRONGPASS");
+    assert!(wrong.contains(&refuses) && !wrong.contains("\"old\""), "{wrong}");
+    let right = with(&format!("upstream_user = \"app\"\nupstream_password = \"pw\"\n{own}"));
+    assert!(!right.contains("the clients' user"), "{right}");
+}
+
+#[test]
 fn whether_durable_writes_can_be_waited_for_is_tried_as_the_clients_user() {
     let users = vec!["app on >pw ~* &* +@all -wait".into(), "fine on >pw ~* &* +@all".into()];
     let d = start(Options { users, ..Options::default() });

@@ -74,6 +74,11 @@ fn commands(forms: &[Form], talker: &Talker, random: &mut Random) -> Vec<usize> 
     out
 }
 
+fn signs_in(form: &Form, command: &Command) -> bool {
+    form.name == "AUTH"
+        || form.name == "HELLO" && command.iter().any(|word| word.eq_ignore_ascii_case(b"AUTH"))
+}
+
 #[test]
 fn every_command_is_answered_as_the_server_answers_it() {
     let most = std::env::var("POINTSMAN_COMMANDS").map_or(COMMANDS, |n| n.parse().unwrap());
@@ -95,14 +100,21 @@ fn every_command_is_answered_as_the_server_answers_it() {
     let mut talkers: Vec<Talker> = (0..CLIENTS).map(|_| Talker::connect(&pair, seed)).collect();
     let (mut said, mut names) = (0, BTreeSet::new());
     while said < most {
-        let i = random.below(CLIENTS);
+        let who = random.below(CLIENTS);
         if random.below(300) == 0 {
-            talkers[i] = Talker::connect(&pair, seed);
+            talkers[who] = Talker::connect(&pair, seed);
         }
-        let which = commands(&forms, &talkers[i], &mut random);
-        let batch: Vec<(&Form, Command)> =
+        let which = commands(&forms, &talkers[who], &mut random);
+        let mut batch: Vec<(&Form, Command)> =
             which.into_iter().map(|n| (&forms[n], forms[n].say(&mut random))).collect();
-        talkers[i].talk(&batch, &mut random);
+        // Behind another reply, servers from Redis 7.2 on (Valkey to 8) do not answer one that fails (redis/redis#15640).
+        let behind = |i: usize| i > 0 || talkers[who].queued.is_some();
+        let unanswered = |&i: &usize| behind(i) && signs_in(batch[i].0, &batch[i].1);
+        batch.truncate((0..batch.len()).find(unanswered).unwrap_or(batch.len()));
+        if batch.is_empty() {
+            continue;
+        }
+        talkers[who].talk(&batch, &mut random);
         said += batch.len();
         names.extend(batch.iter().map(|(f, _)| f.name.as_str()));
     }

@@ -181,6 +181,11 @@ fn users() {
 }
 
 #[test]
+fn handshakes() {
+    same_with_users(include_str!("parity/handshakes.txt"));
+}
+
+#[test]
 fn users_in_transactions_and_subscriptions() {
     same_with_users(include_str!("parity/users_in_transactions_and_subscriptions.txt"));
 }

@@ -1,9 +1,10 @@
 //! What of a session survives a switch, with real servers: subscriptions, scripts, what blocks; what is sent again; reads
 //! while there is no master.
-use crate::scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_error, ok};
+use crate::scene::{DEADLINE, Proxy, Raw, bulk, eventually, is_end, is_error, ok};
 use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use redis::{Commands, ConnectionInfo, IntoConnectionInfo, Msg, PubSub};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn start(options: Options, rest: &str) -> (Deployment, Proxy) {
@@ -123,7 +124,7 @@ fn a_subscriber_of_whom_too_much_would_be_kept_is_closed() {
     assert_eq!(few.call(&["SUBSCRIBE", "a"]).unwrap().items().len(), 3);
     assert_eq!(many.call(&["SUBSCRIBE", &"b".repeat(200)]).unwrap().items().len(), 3);
     deployment.nodes[0].ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
-    assert!(crate::scene::is_end(&many.read().unwrap_err()));
+    assert!(is_end(&many.read().unwrap_err()));
     let mut publisher = deployment.nodes[0].connect().unwrap();
     eventually("the other listens", || publisher.ask(&["PUBLISH", "a", "x"]).unwrap() == Value::Integer(1));
     assert_eq!(few.read().unwrap().items()[2], bulk("x"));
@@ -237,6 +238,25 @@ fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
     assert_eq!(proxy.service("cache")["uncertain"], 0);
 }
 
+#[test]
+fn a_client_whose_pop_waits_when_the_master_dies_loses_its_connection_and_pops_on_the_next() {
+    let (deployment, proxy) = start(Options::default(), "");
+    let (mut popper, mut other) = (proxy.client(), proxy.client());
+    popper.send(&["BLPOP", "l", "0"]).unwrap();
+    blocks(&deployment.nodes[0]);
+    assert_eq!(other.call(&["SET", "k", "1"]).unwrap(), ok());
+    deployment.nodes[0].kill9();
+    assert!(is_end(&popper.read().unwrap_err()));
+    popper = proxy.client();
+    popper.send(&["BLPOP", "l", "0"]).unwrap();
+    let new = proxy.follow(&deployment, 0);
+    blocks(&deployment.nodes[new]);
+    assert_eq!(other.call(&["RPUSH", "l", "x"]).unwrap(), Value::Integer(1));
+    assert_eq!(popper.read().unwrap().items()[1], bulk("x"));
+    let service = proxy.service("cache");
+    assert_eq!((&service["uncertain"], &service["statistics"]["errors"]["cut"]), (&0.into(), &1.into()));
+}
+
 fn added(node: &mut Client, text: &str) -> String {
     node.ask(&["XADD", "s", "*", "f", text]).unwrap().text().unwrap()
 }
@@ -259,6 +279,39 @@ fn a_blocked_read_of_new_entries_misses_none_that_were_added_before_it_was_asked
     let entries = read.items()[0].items()[1].items();
     assert_eq!(entries.len(), 1, "{read:?}");
     assert_eq!(entries[0].items()[1].items()[1], bulk("in between"));
+}
+
+/// A cursor is of one server's tables. Another takes it without an error, as it takes any number; that nothing is missed holds only
+/// of a scan that begins anew.
+#[test]
+fn a_cursor_of_the_old_master_is_taken_by_the_new_one_and_a_new_scan_finds_all() {
+    const KEYS: usize = 1_000;
+    let (deployment, proxy) = start(Options::default(), "");
+    let mut client = proxy.client();
+    let fill = "for i = 1, ARGV[1] do redis.call('SET', 'key:' .. i, i) end";
+    client.call(&["EVAL", fill, "0", &KEYS.to_string()]).unwrap();
+    let mut page = |cursor: &str| {
+        let reply = client.ask(&["SCAN", cursor, "COUNT", "100"]).unwrap();
+        let keys: Vec<String> = reply.items()[1].items().iter().filter_map(Value::text).collect();
+        (reply.items()[0].text().unwrap(), keys)
+    };
+    let (old_cursor, _) = page("0");
+    assert_ne!(old_cursor, "0");
+    eventually("the replicas have it", || (1..3).all(|n| deployment.in_sync(n, 0)));
+    planned_failover(&deployment, &proxy, 0);
+    for begin in [&*old_cursor, "0"] {
+        let (mut cursor, mut found) = (begin.to_owned(), BTreeSet::new());
+        loop {
+            let (next, keys) = page(&cursor);
+            found.extend(keys);
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert!(found.iter().all(|key| key.starts_with("key:")));
+        assert!(begin != "0" || found.len() == KEYS, "{} of {KEYS}", found.len());
+    }
 }
 
 #[test]

@@ -78,17 +78,13 @@ impl Fault {
         }
     }
 
-    /// Whether clients may not notice it, but for a pause. (Of another proxy's switchover they may: its pause may end
-    /// before theirs has seen the promotion.)
-    pub(super) fn is_mild(self, proxies: usize) -> bool {
+    /// Whether clients may not notice it, but for a pause.
+    pub(super) fn is_mild(self) -> bool {
         use Fault::{Deaf, Force, Lag, Leader, Pause, Replicas, Sentinels};
         use Fault::{Stall, StopSentinel, Suspend, Switch, Unfollowed};
-        match self {
-            Switch(_) => proxies == 1,
-            Force | Sentinels { .. } | StopSentinel | Replicas { .. } | Unfollowed => true,
-            Stall(_) | Suspend(_) | Deaf | Lag(_) | Pause(..) | Leader => true,
-            _ => false,
-        }
+        let of_sentinels = matches!(self, Force | Switch(_) | Sentinels { .. } | StopSentinel | Leader);
+        let of_nodes = matches!(self, Replicas { .. } | Unfollowed | Lag(_));
+        of_sentinels || of_nodes || matches!(self, Stall(_) | Suspend(_) | Deaf | Pause(..))
     }
 
     /// Whether it brings nobody to promote another node, but for a switchover that does.
@@ -174,7 +170,9 @@ pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
         Blindfold::Vouched => vec![(first, Fault::Unfollowed), (soon + 1_000_000, Fault::Aside)],
         Blindfold::Withheld => vec![(first, Fault::Stop), (soon, Fault::Suspend(rng.between(800, 2500)))],
         Blindfold::Lease => vec![(first, Fault::Aside), (soon, stall(rng))],
-        Blindfold::UnpauseFirst | Blindfold::PauseBound => vec![(first, Fault::Switch(None))],
+        Blindfold::UnpauseFirst | Blindfold::PauseBound | Blindfold::LastWords => {
+            vec![(first, Fault::Switch(None))]
+        }
         Blindfold::Offsets => vec![(first, Fault::Lag(rng.between(100, 400))), (soon, Fault::Switch(None))],
         Blindfold::Restore => vec![(first, Fault::Switch(Some(rng.index(2))))],
         _ if rng.chance(20) => planned(rng, first),

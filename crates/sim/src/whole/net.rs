@@ -123,6 +123,12 @@ impl Whole {
         }
     }
 
+    /// Whether all that the near end wrote has come to the server's kernel.
+    pub(super) fn has_delivered(&self, id: ConnId) -> bool {
+        let pipe = &self.conns[id].pipes[0];
+        pipe.stuck.is_empty() && pipe.last < self.now
+    }
+
     fn talk(&self, server: Server) -> bool {
         let us = self.world.us();
         match server {

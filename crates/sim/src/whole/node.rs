@@ -39,6 +39,8 @@ pub(super) struct Link {
     stamp: Option<Stamp>,
     queue: VecDeque<(Vec<Vec<u8>>, Option<Stamp>)>,
     tx: Option<Vec<Vec<Vec<u8>>>>,
+    /// A command of its transaction was refused.
+    refused: bool,
     /// How much there was when it last wrote.
     wrote: usize,
     waiting: Option<Waiting>,
@@ -177,7 +179,7 @@ impl Whole {
         let link = self.stores[n].links.get_mut(&conn).expect("it is read");
         if let Some(tx) = link.tx.as_mut().filter(|_| !matches!(name, b"EXEC" | b"DISCARD")) {
             if node.of.is_some() && writes(name) {
-                link.tx = Some(Vec::new());
+                link.refused = true;
                 return error("READONLY You can't write against a read only replica.");
             }
             tx.push(args.to_vec());
@@ -189,11 +191,14 @@ impl Whole {
                 OK.to_vec()
             }
             b"DISCARD" => {
-                link.tx = None;
+                (link.tx, link.refused) = (None, false);
                 OK.to_vec()
             }
             b"EXEC" => {
                 let tx = link.tx.take().unwrap_or_default();
+                if std::mem::take(&mut link.refused) {
+                    return error("EXECABORT Transaction discarded because of previous errors.");
+                }
                 if node.of.is_some() && tx.iter().any(|a| writes(&a[0])) {
                     return error(
                         "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",

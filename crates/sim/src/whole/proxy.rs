@@ -334,8 +334,10 @@ impl Whole {
                         self.put(self.now + 60, Event::Closed(c));
                     }
                 }
-                // Nobody waits for something to pop here, and nobody says anything of other sessions.
-                Effect::Resume(_) | Effect::OnlyRead(_) | Effect::Ask(_) | Effect::Found { .. } => {}
+                Effect::OnlyRead(_) => self.report.count("connections that are read on", 1),
+                Effect::Arrived(id) => self.arrived(p, id),
+                // Nobody says anything of other sessions here.
+                Effect::Resume(_) | Effect::Ask(_) | Effect::Found { .. } => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));
@@ -345,9 +347,21 @@ impl Whole {
                     self.proxies[p].notes.push_back(Note::Writes);
                     self.wake_control(p, self.now + 20);
                 }
-                Effect::Tell(pointsman_core::worker::Event::SetupFailed { .. }) => {}
+                Effect::Tell(
+                    pointsman_core::worker::Event::SetupFailed { .. }
+                    | pointsman_core::worker::Event::Overrun { .. },
+                ) => {}
             }
         }
+    }
+
+    fn arrived(&mut self, p: usize, id: UpId) {
+        let conn = self.proxies[p].conns.get(&id).copied();
+        let Some(conn) = conn.filter(|conn| !self.has_delivered(*conn)) else { return };
+        self.forget_up(p, conn);
+        self.close_up(conn, How::Abort);
+        let now = self.at();
+        self.proxies[p].worker.gone(now, Dst::Up(id));
     }
 
     fn close_up(&mut self, conn: ConnId, how: How) {
@@ -541,6 +555,7 @@ impl Whole {
                 let kept = Some(Kept { term: view.term, offset: u64::MAX });
                 Arc::new(ShardView { kept, ..(*view).clone() })
             }
+            Blindfold::LastWords => Arc::new(ShardView { deposed: None, ..(*view).clone() }),
             Blindfold::Fence if view.master.is_some() => self.unfenced(p, &view),
             _ => view,
         };

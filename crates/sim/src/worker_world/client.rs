@@ -1,6 +1,7 @@
 //! A model client: sends its script, reads its replies, and knows what each may be, as on a direct connection.
 use super::resp::{self, Tag, Value};
 use super::script::{Cmd, What, tag_bytes};
+use super::server::is_pattern;
 use crate::rng::Rng;
 use pointsman_core::Now;
 use std::collections::{BTreeSet, VecDeque};
@@ -96,6 +97,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 struct OpenTx {
     queued: Vec<(u32, What, State)>,
+    /// A command of it was no command, or refused: it must not be executed.
+    bad: bool,
     /// The database that the next queued command runs in.
     db: u32,
 }
@@ -129,6 +132,10 @@ pub(super) struct Client {
     pub(super) subs: BTreeSet<Vec<u8>>,
     session_id: Option<i64>,
     monitors: bool,
+    /// What it got that it does not count.
+    pub(super) uncounted: Vec<u8>,
+    /// Messages that it got for a pattern.
+    pub(super) by_pattern: u64,
     half_closed: bool,
     unsure_to: u32,
     /// When it was last answered, or sent something when nothing was owed.
@@ -147,6 +154,8 @@ pub(super) struct Client {
     pub(super) huge: bool,
     /// It reads so slowly that it may not have heard for long, until all faults are over, what it was told soon.
     pub(super) slow: bool,
+    /// Users authenticate to the worker, and are all the same one upstream.
+    pub(super) own_users: bool,
     /// Limits under which a node's refusal may be shown.
     pub(super) shown_from: usize,
 }
@@ -172,6 +181,8 @@ impl Client {
             subs: BTreeSet::new(),
             session_id: None,
             monitors: false,
+            uncounted: Vec::new(),
+            by_pattern: 0,
             half_closed: false,
             unsure_to: 0,
             since: Now::ZERO,
@@ -182,6 +193,7 @@ impl Client {
             durable: false,
             huge: false,
             slow: false,
+            own_users: false,
             shown_from: usize::MAX,
         }
     }
@@ -212,7 +224,8 @@ impl Client {
             self.next += 1;
             spoke = true;
             self.outbox.extend(&cmd.bytes);
-            if cmd.what == What::Silent {
+            self.monitors |= cmd.what == What::Reply;
+            if cmd.what == What::Silent || self.monitors {
                 continue;
             }
             if self.pending.is_empty() {
@@ -220,7 +233,7 @@ impl Client {
             }
             let replies = match &cmd.what {
                 What::Subscribe(ch) => ch.len() as u32,
-                What::Unsubscribe(ch) => ch.len() as u32,
+                What::Unsubscribe { names, .. } => names.len() as u32,
                 _ => 1,
             };
             self.pending.push_back((cmd, replies));
@@ -235,7 +248,12 @@ impl Client {
 
     /// Whether it listens, and has nothing else to do.
     pub(super) fn lingers(&self, now: Now) -> bool {
-        self.is_through() && !self.subs.is_empty() && now < self.manner.lingers_to
+        self.is_through() && (self.monitors || !self.subs.is_empty()) && now < self.manner.lingers_to
+    }
+
+    /// Whether it has turned replies off or on: it does not count them.
+    pub(super) fn counts_none(&self) -> bool {
+        self.script[..self.next].iter().any(|cmd| cmd.what == What::Reply)
     }
 
     /// Whether it is to leave without a word now.
@@ -273,6 +291,7 @@ impl Client {
         while at < self.input.len() {
             if self.monitors && self.pending.is_empty() {
                 // From here on bytes are not counted.
+                self.uncounted.extend_from_slice(&self.input[at..]);
                 at = self.input.len();
                 break;
             }
@@ -301,16 +320,22 @@ impl Client {
         let own_will = last.is_some_and(|c| matches!(c.what, What::Quit | What::Malformed | What::Monitor));
         let bound = self.monitors || !self.subs.is_empty() || self.half_closed;
         let subscribes =
-            self.pending.iter().any(|(c, _)| matches!(c.what, What::Subscribe(_) | What::Unsubscribe(_)));
+            self.pending.iter().any(|(c, _)| matches!(c.what, What::Subscribe(_) | What::Unsubscribe { .. }));
         // A reply of which a part was given cannot be given again.
         let in_part = !self.input.is_empty() || self.huge;
         if own_will && self.pending.is_empty() || self.monitors || self.half_closed {
             return Ok(());
         }
-        if self.faults && (bound || subscribes || in_part || own_will) {
+        let pops = self.first_owed().is_some_and(|c| self.waits_to_pop(c));
+        if self.faults && (bound || subscribes || in_part || own_will || pops) {
             return Ok(());
         }
         Err(self.told("was closed without a reason"))
+    }
+
+    /// Whether a command waits until there is something to pop.
+    fn waits_to_pop(&self, cmd: &Cmd) -> bool {
+        matches!(cmd.what, What::Blpop { .. }) && self.tx.is_none()
     }
 
     fn told(&self, what: &str) -> String {
@@ -330,13 +355,14 @@ impl Client {
             Value::Array(p) if self.state.proto == 2 && !self.subs.is_empty() => p,
             _ => return false,
         };
-        parts.first().is_some_and(|w| w.is_bulk(b"message"))
+        parts.first().is_some_and(|w| w.is_bulk(b"message") || w.is_bulk(b"pmessage"))
     }
 
     fn reply(&mut self, v: Value, raw: Vec<u8>) -> Result<(), String> {
         if self.is_message(&v) {
             let (Value::Push(parts) | Value::Array(parts)) = &v else { return Ok(()) };
             let known = matches!(&parts[1], Value::Bulk(ch) if self.subs.contains(ch));
+            self.by_pattern += u64::from(parts[0].is_bulk(b"pmessage"));
             return if known {
                 Ok(())
             } else {
@@ -349,7 +375,7 @@ impl Client {
         let Some(cmd) = self.first_owed().cloned() else {
             return Err(self.told(&format!("got {v:?}, which it did not ask for")));
         };
-        if matches!(cmd.what, What::Subscribe(_) | What::Unsubscribe(_)) && self.confirmation(&cmd, &v)? {
+        if matches!(cmd.what, What::Subscribe(_) | What::Unsubscribe { .. }) && self.confirmation(&cmd, &v)? {
             return Ok(());
         }
         self.pending.pop_front();
@@ -362,15 +388,20 @@ impl Client {
         let (Value::Push(parts) | Value::Array(parts)) = v else { return Ok(false) };
         let (word, adds, named) = match &cmd.what {
             What::Subscribe(ch) => (&b"subscribe"[..], true, ch),
-            What::Unsubscribe(ch) => (&b"unsubscribe"[..], false, ch),
+            What::Unsubscribe { names, .. } => (&b"unsubscribe"[..], false, names),
             _ => return Ok(false),
         };
+        let patterns = match &cmd.what {
+            What::Unsubscribe { patterns, .. } => *patterns,
+            _ => named.first().is_some_and(|name| is_pattern(name)),
+        };
+        let word = [if patterns { &b"p"[..] } else { b"" }, word].concat();
         let Some((_, left)) = self.pending.front_mut() else { return Ok(false) };
         if *left == 0 {
             // UNSUBSCRIBE of all: as many as there are, or one.
-            *left = (self.subs.len() as u32).max(1);
+            *left = (self.subs.iter().filter(|name| is_pattern(name) == patterns).count() as u32).max(1);
         }
-        let right = parts.len() == 3 && parts[0].is_bulk(word);
+        let right = parts.len() == 3 && parts[0].is_bulk(&word);
         let channel = match &parts.get(1) {
             Some(Value::Bulk(ch)) => Some(ch.clone()),
             _ => None,
@@ -426,12 +457,16 @@ impl Client {
             What::Eval | What::Evalsha => v.is_bulk(&tag),
             What::Get => matches!(v, Value::Bulk(_) | Value::Nil),
             What::Lrange => matches!(v, Value::Array(_)),
-            What::Set | What::Multi | What::Watch | What::Unwatch | What::Quit | What::Monitor => ok,
+            What::Set | What::Multi | What::Watch | What::Unwatch | What::Quit => ok,
+            // Garbage that comes before it was sent is passed on uncounted, too.
+            What::Monitor => ok || self.faults,
             What::Select(_) | What::Auth(..) | What::Setname(_) => ok,
             What::Incr => v == Value::Int(1),
             What::Append | What::Rpush | What::Publish | What::Wait => matches!(v, Value::Int(_)),
             What::Blpop { .. } => matches!(&v, Value::Array(a) if a.len() == 2) || v == Value::Nil,
-            What::Exec => matches!(v, Value::Array(_) | Value::Nil) && self.tx.is_some(),
+            What::Exec => {
+                matches!(v, Value::Array(_) | Value::Nil) && self.tx.as_ref().is_some_and(|tx| !tx.bad)
+            }
             What::Discard => ok && self.tx.is_some(),
             What::Hello { .. } => matches!(v, Value::Array(_) | Value::Map(_)),
             What::ClientId => matches!(&v, Value::Int(n) if self.session_id.is_none_or(|id| id == *n)),
@@ -441,8 +476,8 @@ impl Client {
                 v => *v == Value::Nil && self.state.name.is_empty(),
             },
             What::Reset => v == Value::Simple("RESET".into()),
-            What::Subscribe(_) | What::Unsubscribe(_) | What::Unknown | What::Refused => false,
-            What::Malformed | What::Silent => false,
+            What::Subscribe(_) | What::Unsubscribe { .. } | What::Unknown | What::Refused => false,
+            What::Malformed | What::Silent | What::Reply => false,
         };
         if !right {
             return wrong().map_err(|e: String| self.told(&e));
@@ -459,13 +494,13 @@ impl Client {
     fn apply(&mut self, cmd: &Cmd, v: &Value) -> Result<(), String> {
         match &cmd.what {
             What::Select(db) => self.state.db = *db,
-            What::Auth(user, _) => self.state.user = Some(user.to_string()),
+            What::Auth(user, _) => self.becomes(user),
             What::Hello { proto, auth, name } => {
                 if let Some(p) = proto {
                     self.state.proto = *p;
                 }
                 if let Some((user, _)) = auth {
-                    self.state.user = Some(user.to_string());
+                    self.becomes(user);
                 }
                 if let Some(n) = name {
                     self.state.name = n.clone();
@@ -485,7 +520,7 @@ impl Client {
                 }
             }
             What::Setname(n) => self.state.name = n.clone(),
-            What::Multi => self.tx = Some(OpenTx { queued: Vec::new(), db: self.state.db }),
+            What::Multi => self.tx = Some(OpenTx { queued: Vec::new(), bad: false, db: self.state.db }),
             What::Watch => self.watching.push(Tag { client: self.id, seq: cmd.seq }),
             What::Unwatch => self.watching.clear(),
             What::Exec | What::Discard => return self.end_tx(v),
@@ -499,6 +534,11 @@ impl Client {
             _ => {}
         }
         Ok(())
+    }
+
+    /// It has authenticated.
+    fn becomes(&mut self, user: &str) {
+        self.state.user = Some(if self.own_users { "alice" } else { user }.into());
     }
 
     fn same_id(&mut self, id: i64) -> Result<(), String> {
@@ -569,6 +609,8 @@ impl Client {
         let subscribed = self.state.proto == 2 && !self.subs.is_empty();
         let node = is("READONLY ") || is("LOADING ") || is("MASTERDOWN Link");
         let legit = match &cmd.what {
+            // It is closed instead, if all of the request was kept.
+            _ if is("UNCERTAIN ") && self.waits_to_pop(cmd) && cmd.bytes.len() <= self.shown_from => false,
             _ if is("UNCERTAIN ") || is("MASTERDOWN no master") => self.faults,
             _ if is("NOTDURABLE ") => self.faults && self.durable,
             // Shown where it cannot be sent again: in a transaction, of a request that is not kept, and of what others
@@ -578,7 +620,9 @@ impl Client {
             _ if node => {
                 self.faults && (in_tx || cmd.bytes.len() > self.shown_from || self.manner.window > 1)
             }
-            _ if is("NOAUTH ") => self.state.user.is_none(),
+            _ if is("NOAUTH ") || is("EXECABORT Transaction discarded because of: NOAUTH") => {
+                self.state.user.is_none()
+            }
             _ if is("ERR Can't execute") => subscribed,
             _ if is("ERR too many sessions") => self.faults,
             What::Append => is("NOPERM ") && self.state.user.as_deref() == Some("bob") || is("WRONGTYPE"),
@@ -603,6 +647,17 @@ impl Client {
         };
         if !legit {
             return Err(self.told(&format!("got -{text} for command {} {:?}", cmd.seq, cmd.what)));
+        }
+        if let Some(tx) = &mut self.tx {
+            tx.bad |= matches!(cmd.what, What::Unknown | What::Refused) && !is("UNCERTAIN ");
+        }
+        // Of a HELLO with AUTH the rest could not be asked of a server.
+        let asked = !["NOAUTH ", "WRONGPASS ", "NOPROTO"].iter().any(|p| is(p));
+        if let What::Hello { auth: Some((user, _)), .. } = &cmd.what
+            && self.own_users
+            && asked
+        {
+            self.becomes(user);
         }
         if matches!(cmd.what, What::Exec) && in_tx {
             if is("MASTERDOWN no master") {
@@ -638,7 +693,7 @@ impl Client {
         // How many replicas there are, a server that is alone does not know.
         matches!(
             self.script[seq as usize].what,
-            What::ClientId | What::Unblock | What::Hello { .. } | What::Exec | What::Wait
+            What::ClientId | What::Unblock | What::Hello { .. } | What::Exec | What::Wait | What::Publish
         )
     }
 }

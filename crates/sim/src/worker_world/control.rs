@@ -4,7 +4,7 @@ use super::{FAULTS_END, Kind, SERVICE, World};
 use crate::rng::Rng;
 use pointsman_core::Now;
 use pointsman_core::topology::snapshot::{
-    Endpoint, Gate, Kept, ServiceView, ShardView, Sign, Snapshot, Term,
+    Deposed, Endpoint, Gate, Kept, ServiceView, ShardView, Sign, Snapshot, Term,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,14 +198,19 @@ impl World {
                     let seen = self.in_ms(0, 60);
                     self.control.later(seen, Job::Demoted { who });
                     self.servers[who].become_role(now, Role::Replica);
+                    self.unpause(who);
                     if kill {
                         self.kill_connections(who);
                     }
                 }
             }
             Job::Demoted { who } => {
-                if self.control.view.deposed == Some(endpoint(who)) {
-                    self.publish(|v| v.deposed = None);
+                if self.control.view.deposed.as_ref().is_some_and(|d| d.at == endpoint(who)) {
+                    let answers = self.rng.chance(50);
+                    self.publish(|v| {
+                        v.deposed =
+                            v.deposed.take().filter(|_| answers).map(|d| Deposed { to_be_told: false, ..d });
+                    });
                 }
             }
             Job::Up { who } => {
@@ -233,6 +238,7 @@ impl World {
         if demote_first {
             let kill = self.rng.chance(50);
             self.servers[from].become_role(self.now, Role::Replica);
+            self.unpause(from);
             if kill {
                 self.kill_connections(from);
             }
@@ -250,6 +256,13 @@ impl World {
         }
         let at = self.in_ms(0, 40);
         self.control.later(at, Job::Grant { to });
+    }
+
+    /// Who has paused a node's writes ends that when it is demoted, if he lives.
+    fn unpause(&mut self, who: usize) {
+        if self.rng.chance(80) {
+            self.servers[who].paused_until = Now::ZERO;
+        }
     }
 
     fn tell_kept(&mut self, to: usize) {
@@ -276,7 +289,8 @@ impl World {
         self.control.kept_of_last_term = self.servers[to].replication.offset;
         let still_master = |at: &Endpoint| self.servers[server_at(at)].role == Role::Master;
         let former = self.control.view.master.clone().filter(|at| *at != endpoint(to));
-        let deposed = former.filter(|at| still_master(at)).filter(|_| self.rng.chance(80));
+        let deposed = former.filter(|_| self.rng.chance(80));
+        let deposed = deposed.map(|at| Deposed { to_be_told: still_master(&at), at });
         self.publish(|v| {
             v.deposed = deposed;
             v.kept = kept.map(|offset| Kept { term: v.term, offset });
@@ -321,9 +335,16 @@ impl World {
     fn begin_switch(&mut self) {
         self.control.switching = true;
         let to = self.other();
+        // Somebody else may be who switches over: he pauses the writes, and that is seen a moment later.
+        let paused = self.rng.chance(40);
+        let seen = if paused { self.in_ms(0, 60) } else { self.now };
+        if paused {
+            self.report.count("masters whose writes are paused", 1);
+            self.servers[self.control.master].paused_until = self.in_ms(60, 500);
+        }
         if self.rng.chance(70) {
             let reads = self.rng.chance(80);
-            self.job(Job::Hold { reads });
+            self.control.later(seen, Job::Hold { reads });
         }
         if self.rng.chance(50) {
             // It is slow just now, and answers what is under way when another one may have been promoted.
@@ -338,7 +359,7 @@ impl World {
             let at = self.in_ms(0, 120);
             self.control.later(at, Job::Kept { to });
         }
-        let at = self.in_ms(0, 120);
+        let at = self.in_ms(if paused { 60 } else { 0 }, 120);
         let demote_first = self.rng.chance(50);
         self.control.later(at, Job::Promote { to, demote_first });
     }
@@ -402,8 +423,10 @@ impl World {
                 self.report.count("no master", 1);
                 let until = now + Duration::from_millis(30);
                 self.control.switching = true;
+                let answers = self.rng.chance(50);
                 self.publish(|v| {
-                    v.master = None;
+                    let former = v.master.take().filter(|_| answers);
+                    v.deposed = former.map(|at| Deposed { at, to_be_told: false });
                     v.writes = Gate::Hold { since: now, until };
                     v.reads = v.writes;
                 });

@@ -20,6 +20,7 @@ mod replication;
 mod script;
 mod server;
 mod shell;
+mod users;
 
 use crate::resp;
 use crate::rng::Rng;
@@ -154,6 +155,13 @@ fn random_limits(rng: &mut Rng) -> Limits {
     if rng.chance(10) {
         limits.client_output_hard = limits.client_output_soft + rng.between(100, 3000) as usize;
     }
+    if rng.chance(20) {
+        limits.subscriber_output_hard = rng.between(100, 3000) as usize;
+    }
+    if rng.chance(20) {
+        limits.subscriber_output_soft = rng.between(50, 1000) as usize;
+        limits.subscriber_output_time = Duration::from_millis(rng.between(1, 2000));
+    }
     if rng.chance(60) {
         limits.in_flight_max = rng.between(1, 20) as u32;
     }
@@ -168,7 +176,13 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     policy.connect_timeout = Duration::from_millis(rng.between(30, 500));
     policy.retry = [Retry::Reads, Retry::Reads, Retry::None][rng.index(3)];
     if kind == Kind::Calm {
-        policy.limits.client_output_hard = Limits::default().client_output_hard;
+        // Nobody is closed for what it does not read.
+        let Limits { client_output_hard, subscriber_output_hard, subscriber_output_soft, .. } =
+            Limits::default();
+        let limits = &mut policy.limits;
+        limits.client_output_hard = client_output_hard;
+        limits.subscriber_output_hard = subscriber_output_hard;
+        limits.subscriber_output_soft = subscriber_output_soft;
         return policy;
     }
     policy.pass_readonly = rng.chance(10);
@@ -178,6 +192,7 @@ fn random_policy(rng: &mut Rng, kind: Kind) -> Policy {
     if rng.chance(15) {
         policy.upstream_user =
             Some(Credential { user: Some(b"alice"[..].into()), secret: b"alice-secret"[..].into() });
+        policy.users = users::users().filter(|_| rng.chance(50));
     }
     policy
 }
@@ -191,7 +206,7 @@ fn random_manner(rng: &mut Rng, kind: Kind) -> Manner {
         attention: [5, 50, 100][rng.index(3)],
         leaves_after: (!calm && rng.chance(15)).then(|| rng.between(1, 30) as u32),
         half_closes: !calm && rng.chance(10),
-        lingers_to: Now::from_millis(if calm { 0 } else { rng.between(500, 6_000) }),
+        lingers_to: Now::from_millis(if calm { 200 } else { rng.between(500, 6_000) }),
     }
 }
 
@@ -207,22 +222,22 @@ impl World {
         }
         let policy = policy;
         let locked = rng.chance(25);
-        let upstream = policy.upstream_user.is_some();
+        let (upstream, own) = (policy.upstream_user.is_some(), policy.users.is_some());
         let servers: Vec<Server> = (0..nodes)
             .map(|i| Server::new(i, if i == 0 { Role::Master } else { Role::Replica }, locked))
             .collect();
         let calm = kind == Kind::Calm;
         let style = Style {
             private: calm,
-            locked: locked && !upstream,
+            locked: own || locked && !upstream,
             large: policy.limits.stream_from.min(1500),
-            huge: rng.chance(10) && !locked && policy.limits.client_output_hard > 1 << 20,
+            huge: rng.chance(10) && !locked && !own && policy.limits.client_output_hard > 1 << 20,
             phrases: rng.between(1, 12),
         };
-        let user = if upstream {
-            Some("alice")
-        } else if locked {
+        let user = if own || locked && !upstream {
             None
+        } else if upstream {
+            Some("alice")
         } else {
             Some("default")
         };
@@ -234,6 +249,7 @@ impl World {
                     manner.reads = manner.reads.max(5_000);
                 }
                 let mut c = Client::new(id, manner, words, user, !calm);
+                c.own_users = own;
                 c.huge = style.huge;
                 c.durable = policy.durable.replicas > 0 && rng.chance(60);
                 c.slow = c.huge || c.manner.attention < 100 || c.manner.reads < 1000;
@@ -443,6 +459,7 @@ impl World {
         self.net.heal();
         for s in &mut self.servers {
             s.stopped_until = Now::ZERO;
+            s.paused_until = Now::ZERO;
             s.loading_until = Now::ZERO;
         }
         self.refusing.fill(false);
@@ -641,6 +658,12 @@ impl World {
                 self.check.transaction(tx)?;
             }
             self.report.count("commands answered", c.heard.len() as u64);
+            self.report.count("messages for patterns", c.by_pattern);
+            self.report.count("clients that turn replies off", u64::from(c.counts_none()));
+            self.report.count(
+                "clients that turn them on again",
+                u64::from(c.counts_none() && !c.uncounted.is_empty()),
+            );
         }
         self.check.finish(&mut self.report)?;
         if self.kind == Kind::Calm {
@@ -667,6 +690,7 @@ impl World {
             self.report.count("reads by replicas", c.replica_reads);
             self.report.count("refused", c.refused);
             self.report.count("malformed", c.malformed);
+            self.report.count("denied before they authenticate", c.unauthenticated);
         }
         self.report.count("terms", self.control.view.term.0);
         Ok(())
@@ -695,6 +719,11 @@ impl World {
                 server.tick(now);
                 let (out, _) = server.output(0);
                 alone.hear(now, &out)?;
+            }
+            // Unless it stopped before.
+            if alone.next == alone.script.len() && !alone.uncounted.starts_with(&c.uncounted) {
+                let (got, want) = (c.uncounted.escape_ascii(), alone.uncounted.escape_ascii());
+                return Err(format!("(4) client {} got {got} uncounted, directly {want}", c.id));
             }
             for ((seq, got), (same, want)) in c.heard.iter().zip(&alone.heard) {
                 if seq != same || got != want && !c.is_own(*seq) {

@@ -1,6 +1,9 @@
 //! What a model client says: phrases of commands, each with a tag where its arguments allow one.
+//!
+//! Never said: shard channels, `CLIENT TRACKING`, `XREAD` and other commands that block than `BLPOP`, functions, `SCRIPT KILL`, replies of
+//! maps, sets or doubles but for `HELLO`'s. Those are tested beside the worker, or with real servers.
 use super::resp::{Tag, encode};
-use super::server::RENAMED;
+use super::server::{PATTERN, RENAMED, is_pattern};
 use crate::rng::Rng;
 
 /// What a command is, as far as its reply must be understood.
@@ -48,10 +51,15 @@ pub(super) enum What {
     Watch,
     /// UNWATCH.
     Unwatch,
-    /// SUBSCRIBE.
+    /// SUBSCRIBE, or PSUBSCRIBE of patterns.
     Subscribe(Vec<Vec<u8>>),
-    /// UNSUBSCRIBE; without channels: of all.
-    Unsubscribe(Vec<Vec<u8>>),
+    /// UNSUBSCRIBE, or PUNSUBSCRIBE.
+    Unsubscribe {
+        /// It is the latter.
+        patterns: bool,
+        /// Which; none: all.
+        names: Vec<Vec<u8>>,
+    },
     /// SELECT.
     Select(u32),
     /// AUTH.
@@ -87,6 +95,8 @@ pub(super) enum What {
     Malformed,
     /// MONITOR.
     Monitor,
+    /// CLIENT REPLY: its client does not count replies from here on.
+    Reply,
 }
 
 /// One command.
@@ -106,7 +116,7 @@ pub(super) const SHA: &[u8] = b"a0f1490a20d0211c997b44bc357e1972deab8ae3";
 /// What a script may contain.
 #[derive(Clone, Debug)]
 pub(super) struct Style {
-    /// Keys, lists and channels are the client's own.
+    /// Keys and lists are the client's own.
     pub(super) private: bool,
     /// The default user needs a password.
     pub(super) locked: bool,
@@ -142,6 +152,12 @@ pub(super) fn script(rng: &mut Rng, client: u32, style: &Style) -> Vec<Cmd> {
         }
         3 if !style.private => w.push(What::Monitor, &[b"MONITOR"]),
         4..=8 if !style.private => drop(w.subscribe()),
+        9 | 10 => w.without_replies(),
+        11..=13 => {
+            // It ends in the middle of whatever it does.
+            let most = w.out.len() as u64;
+            w.out.truncate(w.rng.between(1, most.max(1)) as usize);
+        }
         _ => {}
     }
     w.out
@@ -178,6 +194,11 @@ impl Writer<'_> {
         format!("{owner}{kind}{n}").into_bytes()
     }
 
+    /// A channel, which is everybody's.
+    fn channel(&mut self, of: u64) -> Vec<u8> {
+        format!("ch{}", self.rng.below(of)).into_bytes()
+    }
+
     fn key(&mut self) -> Vec<u8> {
         self.name("k", 4)
     }
@@ -198,10 +219,7 @@ impl Writer<'_> {
             17 => self.subscription(),
             18 => {
                 if self.rng.chance(30) {
-                    self.push(What::Reset, &[b"RESET"]);
-                    if self.style.locked {
-                        self.authenticate();
-                    }
+                    self.reset();
                 }
             }
             19 => self.odd(),
@@ -213,6 +231,13 @@ impl Writer<'_> {
                 self.push(What::Rpush, &[b"RPUSH", &key, &tag]);
                 self.blpop();
             }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.push(What::Reset, &[b"RESET"]);
+        if self.style.locked {
+            self.authenticate();
         }
     }
 
@@ -245,7 +270,7 @@ impl Writer<'_> {
                 self.push(What::Rpush, &[b"RPUSH", &list, &tag]);
             }
             _ => {
-                let channel = self.name("ch", 2);
+                let channel = self.channel(2);
                 self.push(What::Publish, &[b"PUBLISH", &channel, &tag]);
             }
         }
@@ -269,6 +294,20 @@ impl Writer<'_> {
         }
     }
 
+    fn without_replies(&mut self) {
+        for _ in 0..self.rng.between(1, 3) {
+            let how: &[u8] = [&b"OFF"[..], b"SKIP", b"ON"][self.rng.index(3)];
+            self.push(What::Reply, &[b"CLIENT", b"REPLY", how]);
+            for _ in 0..self.rng.below(6) {
+                self.simple();
+                // How many hear it depends on others.
+                if self.style.private && self.out.last().is_some_and(|cmd| cmd.what == What::Publish) {
+                    self.out.pop();
+                }
+            }
+        }
+    }
+
     fn transaction(&mut self) {
         if self.rng.chance(30) {
             let (key, tag) = (self.key(), self.tag());
@@ -282,12 +321,23 @@ impl Writer<'_> {
         }
         self.push(What::Multi, &[b"MULTI"]);
         for _ in 0..self.rng.below(5) {
-            match self.rng.below(12) {
-                0 => self.select(),
-                1 => self.large(),
-                2 => self.push(What::Unknown, &[b"FROBNICATE", b"x"]),
-                3 => self.push(What::ClientId, &[b"CLIENT", b"ID"]),
-                4 => self.unblock(),
+            match self.rng.below(30) {
+                0..=2 => self.select(),
+                3 | 4 => self.large(),
+                5 | 6 => self.push(What::Unknown, &[b"FROBNICATE", b"x"]),
+                7 | 8 => self.push(What::ClientId, &[b"CLIENT", b"ID"]),
+                9 => self.push(What::Refused, &[b"SHUTDOWN"]),
+                10 => self.push(What::Multi, &[b"MULTI"]),
+                11 => {
+                    let (key, tag) = (self.key(), self.tag());
+                    self.push(What::Watch, &[b"WATCH", &key, &tag]);
+                }
+                12 => {
+                    let (list, tag) = (self.name("l", 2), self.tag());
+                    self.push(What::Blpop { forever: false }, &[b"BLPOP", &list, &tag, b"0.1"]);
+                }
+                13 => return self.reset(),
+                14 | 15 => self.unblock(),
                 _ => self.simple(),
             }
         }
@@ -384,8 +434,12 @@ impl Writer<'_> {
     }
 
     fn subscribe(&mut self) -> Vec<Vec<u8>> {
-        let channels: Vec<Vec<u8>> = (0..self.rng.between(1, 3)).map(|_| self.name("ch", 3)).collect();
-        let mut args: Vec<&[u8]> = vec![b"SUBSCRIBE"];
+        let patterns = self.rng.chance(30);
+        let mut channels: Vec<Vec<u8>> = (0..self.rng.between(1, 3)).map(|_| self.channel(3)).collect();
+        if patterns {
+            channels.iter_mut().for_each(|name| *name = [PATTERN, &name[..]].concat());
+        }
+        let mut args: Vec<&[u8]> = vec![if patterns { b"PSUBSCRIBE" } else { b"SUBSCRIBE" }];
         args.extend(channels.iter().map(Vec::as_slice));
         let bytes = encode(&args);
         self.raw(What::Subscribe(channels.clone()), bytes);
@@ -395,7 +449,15 @@ impl Writer<'_> {
     fn subscription(&mut self) {
         let mut channels = self.subscribe();
         for _ in 0..self.rng.below(5) {
-            if self.rng.chance(20) {
+            if self.rng.chance(8) {
+                self.hello();
+            } else if self.rng.chance(5) {
+                return self.reset();
+            } else if self.rng.chance(8) {
+                channels.extend(self.subscribe());
+            } else if self.rng.chance(5) {
+                self.transaction();
+            } else if self.rng.chance(20) {
                 // A list that looks like a message.
                 let (list, tag) = (self.name("m", 1), self.tag());
                 self.push(What::Rpush, &[b"RPUSH", &list, b"message", &tag]);
@@ -407,13 +469,24 @@ impl Writer<'_> {
                 self.simple();
             }
         }
+        let all = self.rng.chance(50);
+        let (patterns, channels): (Vec<_>, Vec<_>) = channels.into_iter().partition(|name| is_pattern(name));
+        let mut both = [(&b"UNSUBSCRIBE"[..], channels), (b"PUNSUBSCRIBE", patterns)];
         if self.rng.chance(50) {
-            channels.clear();
+            both.reverse();
         }
-        let mut args: Vec<&[u8]> = vec![b"UNSUBSCRIBE"];
-        args.extend(channels.iter().map(Vec::as_slice));
-        let bytes = encode(&args);
-        self.raw(What::Unsubscribe(channels), bytes);
+        for (word, mut names) in both {
+            if names.is_empty() {
+                continue;
+            }
+            if all {
+                names.clear();
+            }
+            let mut args: Vec<&[u8]> = vec![word];
+            args.extend(names.iter().map(Vec::as_slice));
+            let bytes = encode(&args);
+            self.raw(What::Unsubscribe { patterns: word[0] == b'P', names }, bytes);
+        }
     }
 
     fn odd(&mut self) {

@@ -66,6 +66,23 @@ struct Blocked {
     wait: Option<(usize, u64)>,
 }
 
+/// Which replies a connection is given (`CLIENT_REPLY_*` in `server.h`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replies {
+    On,
+    Off,
+    /// Not the next one.
+    SkipNext,
+}
+
+/// Names of patterns begin so; such a one matches the channels that end as it does.
+pub(super) const PATTERN: &[u8] = b"p*";
+
+/// Whether a name is a pattern's.
+pub(super) fn is_pattern(name: &[u8]) -> bool {
+    name.starts_with(PATTERN)
+}
+
 /// One connection of a server.
 #[derive(Debug)]
 struct Conn {
@@ -76,7 +93,10 @@ struct Conn {
     tx: Option<Vec<Vec<Vec<u8>>>>,
     tx_bad: bool,
     watched: Vec<(u32, Vec<u8>, u64)>,
+    /// Channels, and patterns ([`is_pattern`]).
     subs: BTreeSet<Vec<u8>>,
+    /// What `CLIENT REPLY` said.
+    replies: Replies,
     blocked: Option<Blocked>,
     monitor: bool,
     /// What its next `WAIT` is about (`woff`).
@@ -84,6 +104,15 @@ struct Conn {
     input: Vec<u8>,
     out: Vec<u8>,
     ending: bool,
+}
+
+impl Conn {
+    /// Whether a command waits while writes are paused.
+    fn is_paused(&self, args: &[Vec<u8>]) -> bool {
+        let name = args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+        let tx_writes = || self.tx.iter().flatten().any(|args| writes(args));
+        name == b"PUBLISH" || name == b"EXEC" && tx_writes() || !args.is_empty() && writes(args)
+    }
 }
 
 /// A server.
@@ -97,6 +126,8 @@ pub(super) struct Server {
     pub(super) loading_until: Now,
     /// It does nothing until then.
     pub(super) stopped_until: Now,
+    /// It executes nothing that may write until then, and nothing behind that on the same connection (`CLIENT PAUSE`).
+    pub(super) paused_until: Now,
     /// Whether the default user needs a password.
     pub(super) locked: bool,
     /// It was shown the one script.
@@ -141,6 +172,7 @@ impl Server {
             role,
             loading_until: Now::ZERO,
             stopped_until: Now::ZERO,
+            paused_until: Now::ZERO,
             locked,
             knows_script: false,
             data: BTreeMap::new(),
@@ -178,6 +210,7 @@ impl Server {
             tx_bad: false,
             watched: Vec::new(),
             subs: BTreeSet::new(),
+            replies: Replies::On,
             blocked: None,
             monitor: false,
             wrote_to: 0,
@@ -218,11 +251,21 @@ impl Server {
                 break;
             };
             match resp::request(&c.input) {
+                Ok(Some((args, _))) if now < self.paused_until && c.is_paused(&args) => break,
                 Ok(Some((args, len))) => {
                     c.input.drain(..len);
                     done += 1;
+                    let replies = c.replies;
                     let reply = if args.is_empty() { Vec::new() } else { self.command(now, conn, args) };
-                    self.answer(conn, &reply);
+                    match (replies, self.conns.get_mut(&conn).map(|c| &mut c.replies)) {
+                        (Replies::SkipNext, Some(next)) => {
+                            if *next == Replies::SkipNext {
+                                *next = Replies::On;
+                            }
+                        }
+                        (_, Some(Replies::Off | Replies::SkipNext)) => {}
+                        _ => self.answer(conn, &reply),
+                    }
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -283,7 +326,7 @@ impl Server {
     /// When the next blocking pop ends.
     pub(super) fn next_event(&self, now: Now) -> Option<Now> {
         let pops = self.conns.values().filter_map(|c| c.blocked.as_ref()?.until);
-        pops.chain([self.stopped_until, self.loading_until]).filter(|t| *t > now).min()
+        pops.chain([self.stopped_until, self.paused_until, self.loading_until]).filter(|t| *t > now).min()
     }
 
     /// It becomes something else; on demotion what blocks is told so (`disconnectOrRedirectAllBlockedClients`).
@@ -334,6 +377,8 @@ impl Server {
                     | "ROLE"
                     | "SUBSCRIBE"
                     | "UNSUBSCRIBE"
+                    | "PSUBSCRIBE"
+                    | "PUNSUBSCRIBE"
                     | "PUBLISH"
                     | "EXEC"
                     | "MONITOR"
@@ -349,7 +394,10 @@ impl Server {
             Some("READONLY You can't write against a read only replica.".into())
         } else if c.proto == 2
             && !c.subs.is_empty()
-            && !matches!(&name[..], "SUBSCRIBE" | "UNSUBSCRIBE" | "PING" | "QUIT" | "RESET")
+            && !matches!(
+                &name[..],
+                "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "PING" | "QUIT" | "RESET"
+            )
         {
             Some(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
@@ -407,7 +455,12 @@ impl Server {
         let Some(c) = self.conns.get(&conn) else { return };
         let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
         let names = args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(b"SETNAME"));
-        if names || matches!(&name[..], "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "SUBSCRIBE") {
+        if names
+            || matches!(
+                &name[..],
+                "SELECT" | "AUTH" | "HELLO" | "MULTI" | "WATCH" | "SUBSCRIBE" | "PSUBSCRIBE"
+            )
+        {
             self.state_commands.push((conn, name.clone()));
         }
         let Some(tag) = tag(args).filter(|_| !proves_nothing_ran(reply)) else { return };
@@ -469,6 +522,8 @@ fn is_known(name: &str) -> bool {
             | "UNWATCH"
             | "SUBSCRIBE"
             | "UNSUBSCRIBE"
+            | "PSUBSCRIBE"
+            | "PUNSUBSCRIBE"
             | "ROLE"
             | "MONITOR"
             | "QUIT"

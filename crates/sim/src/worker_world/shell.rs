@@ -416,6 +416,7 @@ impl World {
                     }
                 }
                 Effect::OnlyRead(id) => self.only_read(id)?,
+                Effect::Arrived(id) => self.arrived(id),
                 Effect::Ask(_) | Effect::Found { .. } => return Err("there is no other worker".into()),
                 Effect::Tell(Event::Sign(sign)) => {
                     self.note(|| format!("{sign:?}"));
@@ -432,13 +433,16 @@ impl World {
 
     fn only_read(&mut self, id: UpId) -> Result<(), String> {
         let Some(link) = self.link_of(Dst::Up(id)) else { return Ok(()) };
-        if !self.net.has_delivered(link) {
-            self.failed(link, Dst::Up(id));
-            return Ok(());
-        }
         self.note(|| format!("{link} is only read from now on"));
         self.report.count("connections that are read on", 1);
-        self.check.only_read(link, self.now)
+        let taken = self.net.heard_from(link).1;
+        self.check.only_read(link, self.now, taken)
+    }
+
+    fn arrived(&mut self, id: UpId) {
+        if let Some(link) = self.link_of(Dst::Up(id)).filter(|link| !self.net.has_delivered(*link)) {
+            self.failed(link, Dst::Up(id));
+        }
     }
 
     fn connect(&mut self, id: UpId, to: &Endpoint) {

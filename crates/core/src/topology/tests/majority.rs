@@ -127,6 +127,51 @@ fn two_nodes_at_one_epoch_are_decided_by_the_majority_and_without_one_held() {
     assert_eq!(b.view().term, Term(2));
 }
 
+/// A Sentinel that was overruled at the epoch of the others, and then all have died.
+fn overruled() -> Bench {
+    let mut b = calm();
+    b.pass_with(700 * MS, |b| {
+        ready_but(b, 3);
+        b.names(3, 12, 5);
+    });
+    assert!(b.serves(11), "{}", b.view().why);
+    b.pass_with(3000 * MS, all_dead);
+    b
+}
+
+fn all_dead(b: &mut Bench) {
+    (1..=3).for_each(|s| b.sentinel(s, Seen::Gone(Gone::Refused)));
+    b.node(12, replica("r12", 11, "A"));
+    b.node(11, master("r11", lineage("A", None)));
+}
+
+#[test]
+fn one_that_was_overruled_at_its_epoch_holds_nothing_when_all_have_died() {
+    let mut b = overruled();
+    assert!(b.serves(11), "{}", b.view().why);
+    assert_eq!(b.view().term, Term(1));
+    // Nor when it is the only one that comes back, and says the same.
+    b.pass_with(1000 * MS, |b| {
+        all_dead(b);
+        b.names(3, 12, 5);
+    });
+    assert!(b.serves(11), "{}", b.view().why);
+}
+
+#[test]
+fn it_is_heard_again_when_it_says_something_else() {
+    for (node, epoch) in [(13, 5), (12, 6)] {
+        let mut b = overruled();
+        b.pass_with(1000 * MS, |b| {
+            all_dead(b);
+            b.names(3, node, epoch);
+        });
+        assert!(!b.view().writes.is_open(), "{node} at {epoch}");
+        b.pass_with(1000 * MS, all_dead);
+        assert!(!b.view().writes.is_open(), "{node} at {epoch}, and it has died");
+    }
+}
+
 #[test]
 fn what_only_the_operator_can_clear_up_is_told_also_while_something_else_is_in_doubt() {
     let mut b = calm();

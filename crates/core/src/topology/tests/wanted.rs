@@ -1,6 +1,7 @@
 //! Holds that somebody wants, and deposed masters that are told.
 use super::*;
 use crate::topology::pause::{PAUSE_MAX, Pauser};
+use crate::topology::snapshot::Deposed;
 
 fn hold_until(v: &ShardView) -> Option<Now> {
     match v.writes {
@@ -130,11 +131,12 @@ fn a_deposed_master_is_told_as_soon_as_a_majority_names_the_new_one() {
 }
 
 #[test]
-fn workers_know_a_deposed_master_as_long_as_it_answers_and_is_to_be_told() {
+fn workers_know_a_deposed_master_as_long_as_it_answers_and_whether_it_is_to_be_told() {
+    let deposed = |to_be_told| end(11).map(|at| Deposed { at, to_be_told });
     let mut b = switched();
-    assert_eq!(b.published().last().map(|v| v.deposed.clone()), Some(end(11)));
+    assert_eq!(b.published().last().map(|v| v.deposed.clone()), Some(deposed(true)));
     b.node(11, replica("r11", 12, "B"));
-    assert_eq!(b.published().last().map(|v| v.deposed.clone()), Some(None), "it was told");
+    assert_eq!(b.published().last().map(|v| v.deposed.clone()), Some(deposed(false)), "it was told");
 
     let mut b = switched();
     b.pass_with(2000 * MS, |b| {
@@ -145,7 +147,7 @@ fn workers_know_a_deposed_master_as_long_as_it_answers_and_is_to_be_told() {
 
     let mut b = switched();
     b.t.demoted(b.now, &at(11), Err("NOPERM".into()));
-    assert_eq!(b.view().deposed, None, "it cannot be told");
+    assert_eq!(b.view().deposed, deposed(false), "it cannot be told");
 
     let mut b = calm();
     assert_eq!(b.view().deposed, None);
@@ -154,7 +156,7 @@ fn workers_know_a_deposed_master_as_long_as_it_answers_and_is_to_be_told() {
         still_two(&mut b);
         b.pass(40 * MS);
     }
-    assert!(b.serves(12) && b.view().deposed.is_none(), "nobody tells it");
+    assert!(b.serves(12) && b.view().deposed == deposed(false), "nobody tells it");
 }
 
 #[test]

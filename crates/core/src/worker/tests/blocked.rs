@@ -1,11 +1,13 @@
 //! Pops that wait on a master that is deposed.
 use super::*;
+use crate::topology::snapshot::Kept;
 
 impl Rig {
-    /// Another node is granted; the present master answers, and is to be told to follow.
-    fn depose(&mut self) {
-        self.view.deposed = self.view.master.clone();
-        self.switch_to("n");
+    /// A client was closed without a word, and so was its connection.
+    fn is_cut(&mut self, c: ClientId, up: UpId) {
+        assert_eq!(self.hears(c), "");
+        assert!(self.is_closed(c) && self.closed.contains(&Dst::Up(up)));
+        assert_eq!(self.w.counters()[0].1.uncertain, 0);
     }
 }
 
@@ -49,8 +51,7 @@ fn what_was_popped_from_a_deposed_master_is_not_shown() {
     for answer in ["*2|$1|l|$1|x|", "-ERR something|", "+nonsense|"] {
         let (mut r, c, up) = deposed();
         r.answers(up, answer);
-        assert!(r.hears(c).starts_with("-UNCERTAIN the connection"), "{answer}");
-        assert!(r.closed.contains(&Dst::Up(up)));
+        r.is_cut(c, up);
     }
 }
 
@@ -66,7 +67,7 @@ fn nor_is_a_long_answer_while_it_arrives() {
     r.answers(up, &format!("$100000|{}", "x".repeat(90_000)));
     assert_eq!(r.hears(c), "");
     r.answers(up, &format!("{}|", "x".repeat(10_000)));
-    assert!(r.hears(c).starts_with("-UNCERTAIN the connection"));
+    r.is_cut(c, up);
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn a_demotion_is_not_waited_for_for_ever_nor_past_the_next_switch() {
     r.pass(2_999);
     assert_eq!(r.hears(c), "");
     r.pass(1);
-    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+    r.is_cut(c, up);
 
     // The next switch changes nothing, unless it makes the same node master: its pops are its new term's.
     let (mut r, c, up) = deposed();
@@ -94,14 +95,14 @@ fn a_demotion_is_not_waited_for_for_ever_nor_past_the_next_switch() {
     r.switch_to("o");
     assert_eq!(r.hears(c), "");
     r.switch_to("m");
-    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+    r.is_cut(c, up);
 }
 
 #[test]
-fn a_deposed_master_that_is_lost_leaves_its_pops_uncertain() {
+fn a_deposed_master_that_is_lost_closes_the_clients_of_its_pops() {
     let (mut r, c, up) = deposed();
     r.loses(up);
-    assert!(r.hears(c).starts_with("-UNCERTAIN"));
+    assert!(r.is_closed(c));
     assert_eq!(r.signs, [], "it says nothing of the new one");
 }
 
@@ -115,18 +116,75 @@ fn a_client_that_leaves_waits_for_no_demotion() {
 }
 
 #[test]
-fn only_a_pop_that_waits_alone_is_waited_for() {
-    for (says, uncertain) in [("BLPOP l 5|SET a 1|", 2), ("SET a 1|", 1), ("EVAL x 0|", 1), ("WAIT 1 0|", 1)]
-    {
+fn what_was_said_behind_a_pop_waits_with_it() {
+    for (answer, asks) in [(READONLY, "BLPOP l 4.999|SET a 1"), ("+OK|", "")] {
         let mut r = Rig::new(|_| {});
         r.grant();
         let c = r.client();
-        r.says(c, says);
+        r.says(c, "BLPOP l 5|SET a 1|");
         let up = r.up();
         r.asked(up);
         r.depose();
-        assert!(r.closed.contains(&Dst::Up(up)), "{says}");
-        assert_eq!(r.w.counters()[0].1.uncertain, uncertain, "{says}");
+        r.answers(up, UNBLOCKED);
+        assert_eq!(r.hears(c), "");
+        r.answers(up, answer);
+        if asks.is_empty() {
+            let heard = r.hears(c);
+            assert!(heard.starts_with(UNBLOCKED) && heard.contains("|-UNCERTAIN "), "{heard}");
+        } else {
+            let new = r.up();
+            assert_eq!((r.hears(c), r.asked(new)), (String::new(), requests(asks)));
+        }
+    }
+}
+
+#[test]
+fn a_client_whose_pop_was_lost_with_its_connection_is_closed_and_what_it_said_behind_it_is_lost_too() {
+    for says in ["BLPOP l 5|", "BLPOP l 5|SET a 1|GET a|", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >|"] {
+        let mut r = Rig::new(|_| {});
+        r.grant();
+        let (c, other) = (r.client(), r.client());
+        r.says(c, says);
+        let up = r.up();
+        r.says(other, "SET a 1|");
+        let lane = r.up();
+        r.asked(up);
+        r.asked(lane);
+        r.loses(up);
+        r.loses(lane);
+        assert!(r.is_closed(c) && !r.is_closed(other), "{says}");
+        assert!(r.hears(other).starts_with("-UNCERTAIN the connection"));
+        let counters = &r.w.counters()[0].1;
+        assert_eq!((counters.clients_cut, counters.uncertain), (1, 1), "{says}");
+    }
+}
+
+#[test]
+fn one_that_has_not_read_all_its_replies_is_given_them_before() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "BLPOP l 5|BLPOP l 5|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "*2|$1|l|$1|x|");
+    r.asked(up);
+    r.loses(up);
+    assert!(!r.is_closed(c));
+    assert_eq!(r.hears(c), "*2|$1|l|$1|x|");
+    assert!(r.is_closed(c));
+}
+
+#[test]
+fn so_is_a_client_of_whose_pop_it_is_not_known_whether_the_successor_has_it() {
+    for (kept, cut) in [(100, false), (99, true)] {
+        let mut r = Rig::new(|_| {});
+        let (c, up) = r.under_way("BLPOP l 5|");
+        r.answers(up, &format!("*2|$1|l|$1|x|{}", master_at(100)));
+        r.view.kept = Some(Kept { term: r.view.term, offset: kept });
+        r.switch_to("n");
+        assert_eq!((r.hears(c).is_empty(), r.is_closed(c)), (cut, cut));
+        assert_eq!(r.w.counters()[0].1.uncertain, 0);
     }
 }
 
@@ -139,7 +197,7 @@ fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
     r.pass(99);
     assert_eq!(r.hears(c), "");
     r.pass(1);
-    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+    r.is_cut(c, up);
 
     // Later it does not answer any more, or has been demoted.
     let (mut r, c, up) = deposed();
@@ -149,7 +207,7 @@ fn nobody_waits_for_what_a_master_says_that_nobody_will_demote() {
     r.pass(99);
     assert_eq!(r.hears(c), "", "its last words may be on their way");
     r.pass(1);
-    assert!(r.hears(c).starts_with("-UNCERTAIN") && r.closed.contains(&Dst::Up(up)));
+    r.is_cut(c, up);
 }
 
 #[test]

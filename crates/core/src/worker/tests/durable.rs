@@ -209,6 +209,19 @@ fn what_a_blocked_pop_took_is_waited_for_behind_its_reply() {
 }
 
 #[test]
+fn a_durable_write_that_a_deposed_master_refuses_is_sent_to_the_new_one() {
+    let mut r = durable();
+    let (c, up) = r.waits();
+    r.depose();
+    r.says(c, "GET a|");
+    r.answers(up, READONLY);
+    let new = r.up();
+    assert_eq!((r.hears(c), r.turn(new)), (String::new(), [SET, GET, WAIT].concat()));
+    r.answers(new, "+OK|$1|1|:2|");
+    assert_eq!((r.hears(c), r.not_durable()), ("+OK|$1|1|".into(), 0));
+}
+
+#[test]
 fn a_lost_connection_leaves_what_was_answered_not_durable_and_the_rest_uncertain() {
     let mut r = durable();
     let (c, up) = r.waits();

@@ -1,7 +1,7 @@
 //! What the tests of the worker share: a worker, the view that it is given, its connections, and short forms of what is
 //! said on them (`|` stands for CR LF).
 use super::super::*;
-use crate::topology::snapshot::{Gate, Kept, ServiceView, ShardView, SignKind, Term};
+use crate::topology::snapshot::{Deposed, Gate, Kept, ServiceView, ShardView, SignKind, Term};
 use alloc::format;
 use alloc::string::String;
 
@@ -24,11 +24,17 @@ pub(super) struct Rig {
     /// How often it was told that writes flow.
     pub(super) writes_told: u32,
     pub(super) closed: Vec<Dst>,
+    /// Limits for which clients were closed.
+    pub(super) overrun: Vec<OutputLimit>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
     /// What it asks of other workers, and what it answers them.
     pub(super) asks: Vec<Inquiry>,
     pub(super) finds: Vec<(usize, Finding)>,
+    /// Those of them to which all must have come.
+    pub(super) arrived: Vec<UpId>,
+    /// The connection on which `AUTH` is tried.
+    pub(super) probe: UpId,
     /// Whether connections can be made.
     pub(super) reachable: bool,
 }
@@ -53,7 +59,7 @@ impl Rig {
         let mut w = Worker::new(n, all);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
-        let (opened, signs, closed, only_read) = Default::default();
+        let (opened, signs, closed, overrun, only_read, arrived) = Default::default();
         Rig {
             w,
             now: Now::from_millis(1),
@@ -63,9 +69,12 @@ impl Rig {
             signs,
             writes_told: 0,
             closed,
+            overrun,
             only_read,
             asks: Vec::new(),
             finds: Vec::new(),
+            arrived,
+            probe: UpId::default(),
             reachable: true,
         }
     }
@@ -88,6 +97,12 @@ impl Rig {
         self.view.term = Term(self.view.term.0 + 1);
         (self.view.writes, self.view.reads) = (Gate::Open, Gate::Open);
         self.prove();
+    }
+
+    /// Another node is granted; the present master answers, and is to be told to follow.
+    pub(super) fn depose(&mut self) {
+        self.view.deposed = self.view.master.clone().map(|at| Deposed { at, to_be_told: true });
+        self.switch_to("n");
     }
 
     /// The master is proven (again).
@@ -113,10 +128,12 @@ impl Rig {
                 }
                 Effect::Tell(Event::Sign(sign)) => self.signs.push(sign.kind),
                 Effect::Tell(Event::Writes(_)) => self.writes_told += 1,
+                Effect::Tell(Event::Overrun { limit, .. }) => self.overrun.push(limit),
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
                 Effect::Ask(inquiry) => self.asks.push(inquiry),
                 Effect::Found { to, finding } => self.finds.push((to, finding)),
+                Effect::Arrived(id) => self.arrived.push(id),
                 _ => {}
             }
         }

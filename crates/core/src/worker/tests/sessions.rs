@@ -168,16 +168,10 @@ fn a_pop_that_a_demotion_unblocked_waits_for_the_rest_of_its_time() {
 }
 
 #[test]
-fn a_pop_whose_connection_broke_is_uncertain_and_an_unblocked_wait_is_shown() {
+fn an_unblocked_wait_is_shown() {
     let mut r = Rig::new(|_| {});
     r.grant();
     let c = r.client();
-    r.says(c, "BLPOP l 5|");
-    let up = r.up();
-    r.asked(up);
-    r.loses(up);
-    assert!(r.hears(c).starts_with("-UNCERTAIN"));
-    r.prove();
     r.says(c, "SET a 1|");
     let lane = r.up();
     r.asked(lane);
@@ -231,6 +225,22 @@ fn what_blocks_waits_until_nothing_else_is_owed_on_its_connection() {
     assert_eq!(r.asked(up), requests("BLPOP l 5"));
     r.pass(100);
     r.answers(up, "*2|$1|l|$1|x|");
+    assert_eq!(r.asked(up), requests("BLPOP l 5"));
+}
+
+#[test]
+fn nor_is_it_sent_behind_a_transaction_that_has_not_answered() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "MULTI|BLPOP l 5|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("MULTI"));
+    r.answers(up, "+OK|");
+    assert_eq!(r.asked(up), requests("BLPOP l 5"), "it is queued there, and does not block");
+    r.says(c, "EXEC|BLPOP l 5|");
+    assert_eq!(r.asked(up), requests("EXEC"));
+    r.answers(up, "+QUEUED|*1|*-1|");
     assert_eq!(r.asked(up), requests("BLPOP l 5"));
 }
 
@@ -388,4 +398,195 @@ fn a_replica_that_fails_is_no_sign_and_is_left_alone_for_a_while() {
     r.grant();
     let up = r.up();
     assert_eq!(r.asked(up), requests("GET a"));
+}
+
+/// Bytes of a message that takes so much.
+fn large(n: usize) -> String {
+    message("news", &"x".repeat(n))
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_at_its_own_limit() {
+    let mut r = Rig::new(|p| p.limits.subscriber_output_hard = 10_000);
+    r.grant();
+    let (c, up) = r.subscriber(&["news"]);
+    let (other, _) = r.subscriber(&["other"]);
+    r.answers(up, &large(6_000));
+    assert!(!r.is_closed(c));
+    r.hears(c);
+    r.answers(up, &large(6_000));
+    r.answers(up, &large(6_000));
+    assert!(r.is_closed(c) && r.closed.contains(&Dst::Up(up)) && !r.is_closed(other));
+    assert_eq!(r.overrun, [OutputLimit::Subscriber]);
+    assert_eq!(r.w.counters()[0].1.clients_overrun, 1);
+    // What is no subscriber any more may leave more.
+    let up = *r.opened.last().expect("its own");
+    r.says(other, "UNSUBSCRIBE other|");
+    r.asked(up);
+    r.answers(up, &confirmed("unsubscribe", "other", 0));
+    r.says(other, "GET a|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, &format!("$20000|{}|", "x".repeat(20_000)));
+    assert!(!r.is_closed(other));
+}
+
+#[test]
+fn a_subscriber_may_be_closed_by_a_confirmation() {
+    let mut r = Rig::new(|p| p.limits.subscriber_output_hard = 50);
+    r.grant();
+    let (c, up) = r.subscriber(&["news"]);
+    r.says(c, "SUBSCRIBE more|");
+    r.asked(up);
+    r.answers(up, &(confirmed("subscribe", "more", 2) + &message("news", "x")));
+    assert!(r.is_closed(c));
+}
+
+#[test]
+fn a_message_that_is_larger_than_a_subscriber_may_leave_unread_is_not_kept() {
+    let mut r = Rig::new(|p| p.limits.subscriber_output_hard = 1 << 20);
+    r.grant();
+    let (c, up) = r.subscriber(&["news"]);
+    r.answers(up, "*3|$7|message|$4|news|$100000000|");
+    for _ in 0..11 {
+        r.answers(up, &"x".repeat(100_000));
+    }
+    assert!(r.is_closed(c) && r.closed.contains(&Dst::Up(up)));
+    assert_eq!(r.overrun, [OutputLimit::Subscriber]);
+}
+
+#[test]
+fn a_subscriber_that_lags_for_long_is_closed_unless_it_catches_up() {
+    let mut r = Rig::new(|p| {
+        p.limits.subscriber_output_soft = 1_000;
+        p.limits.subscriber_output_time = Duration::from_secs(3);
+    });
+    r.grant();
+    let (slow, slow_up) = r.subscriber(&["news"]);
+    let (late, late_up) = r.subscriber(&["news"]);
+    for _ in 0..4 {
+        r.answers(slow_up, &large(1_000));
+        r.answers(late_up, &large(1_000));
+        r.pass(1_000);
+        r.hears(late);
+    }
+    assert!(r.is_closed(slow) && !r.is_closed(late));
+    assert_eq!(r.overrun, [OutputLimit::SubscriberForLong]);
+}
+
+#[test]
+fn a_subscriber_that_lags_is_closed_with_its_connection() {
+    let mut r = Rig::new(|p| p.limits.subscriber_output_soft = 1_000);
+    r.grant();
+    let (slow, slow_up) = r.subscriber(&["news"]);
+    let (reads, up) = r.subscriber(&["news"]);
+    for up in [slow_up, up] {
+        r.answers(up, &large(1_000));
+    }
+    r.hears(reads);
+    r.loses(slow_up);
+    r.loses(up);
+    assert!(r.is_closed(slow) && !r.is_closed(reads));
+    assert_eq!(r.overrun, [OutputLimit::SubscriberLost]);
+    assert_eq!(r.w.counters()[0].1.subscribers_interrupted, 1);
+}
+
+#[test]
+fn long_arrays_on_a_pinned_connection_are_passed_on_while_they_arrive() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "MULTI|GET a|GET b|EXEC|");
+    let up = r.up();
+    r.asked(up);
+    r.answers(up, "+OK|+QUEUED|+QUEUED|");
+    r.hears(c);
+    let value = "x".repeat(100_000);
+    r.answers(up, &format!("*2|$100000|{value}"));
+    let part = r.hears(c);
+    assert!(part.len() > 100_000, "{} bytes of it", part.len());
+    // What an element says is not what EXEC says.
+    r.answers(up, "|-EXECABORT not at all|");
+    assert_eq!(part + &r.hears(c), format!("*2|$100000|{value}|-EXECABORT not at all|"));
+    r.says(c, "MULTI|");
+    assert_eq!(r.asked(up), requests("MULTI"), "the connection was given back");
+}
+
+#[test]
+fn a_script_can_be_ended_while_commands_wait_but_not_on_a_master_of_an_older_term() {
+    for reads in [false, true] {
+        let mut r = Rig::new(|_| {});
+        r.grant();
+        let (runs, kills) = (r.client(), r.client());
+        r.says(runs, "EVAL s 0|");
+        let lane = r.up();
+        r.asked(lane);
+        r.hold(reads);
+        r.says(kills, "SCRIPT KILL|SET a 1|");
+        let probe = r.up();
+        assert_eq!(r.asked(probe), requests("SCRIPT KILL"));
+        r.answers(probe, "+OK|");
+        assert_eq!((r.hears(kills), r.asked(lane)), ("+OK|".into(), ROLE.into()));
+        r.says(runs, "FUNCTION KILL|");
+        r.answers(lane, "-ERR killed|");
+        assert_eq!(r.asked(probe), requests("FUNCTION KILL"));
+        r.answers(probe, "-NOTBUSY no|");
+        // Once the hold has run out, too; but not once the grant has ended.
+        r.pass(1_500);
+        r.says(runs, "SCRIPT KILL|");
+        let probe = if reads { r.up() } else { probe };
+        assert_eq!(r.asked(probe), requests("SCRIPT KILL"));
+        r.view.master = None;
+        r.publish();
+        let late = r.client();
+        r.says(late, "SCRIPT KILL|");
+        assert_eq!(r.hears(late).split(' ').next(), Some("-MASTERDOWN"));
+    }
+}
+
+#[test]
+fn nothing_stands_before_an_auth_on_its_connection_because_it_would_not_be_answered_there() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let auth = "AUTH u p|";
+    let mut ups = Vec::new();
+    for n in 1..=16 {
+        let c = r.client();
+        r.says(c, auth);
+        assert_eq!(r.opened.len(), n, "each has a connection");
+        let up = r.up();
+        assert_eq!(r.asked(up), requests("AUTH u p"));
+        ups.push((c, up));
+    }
+    let more: Vec<ClientId> = (0..32).map(|_| r.client()).collect();
+    more.iter().for_each(|c| r.says(*c, auth));
+    assert_eq!(r.opened.len(), 16, "their number is bounded");
+    assert!(ups.iter().all(|(_, up)| r.w.gather(r.now, Dst::Up(*up)).is_empty()));
+    for _ in 0..3 {
+        for (_, up) in &ups {
+            r.answers(*up, "-WRONGPASS no|");
+            let next = r.asked(*up);
+            assert!(next.is_empty() || next == requests("AUTH u p"), "one at a time: {next}");
+        }
+    }
+    for c in ups.iter().map(|(c, _)| c).chain(&more) {
+        assert_eq!(r.hears(*c), "-WRONGPASS no|");
+    }
+    let c = r.client();
+    r.says(c, auth);
+    assert_eq!(r.opened.len(), 16, "one that owes nothing is taken");
+}
+
+#[test]
+fn an_auth_of_a_session_with_a_connection_of_its_own_waits_for_what_was_asked_before() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "WATCH k|AUTH u p|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("WATCH k"));
+    r.answers(up, "+OK|");
+    assert_eq!(r.asked(up), requests("AUTH u p"));
+    r.answers(up, "-WRONGPASS no|");
+    assert_eq!(r.hears(c), "+OK|-WRONGPASS no|");
 }

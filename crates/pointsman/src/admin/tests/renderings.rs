@@ -156,6 +156,7 @@ fn every_counter_of_the_workers_is_shown() {
         waits,
         masterdown,
         refused,
+        unauthenticated,
         malformed,
         signs,
         client_bytes_in,

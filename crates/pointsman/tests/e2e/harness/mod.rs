@@ -2,8 +2,10 @@
 //!
 //! - [`Server`]: one node, and [`Proxy`]: the program before it
 //! - [`raw`]: a connection that knows nothing but where a reply ends
+//! - [`observer`]: who counts at the server, and who must not notice what others do
 //! - [`script`]: the same conversation held with a server and with the proxy before an equal one
 //! - [`twin`]: one client at both; [`random`]: what it says at random, from a seed
+pub mod observer;
 pub mod random;
 pub mod raw;
 pub mod script;
@@ -11,9 +13,10 @@ pub mod twin;
 
 use pointsman::client::Client;
 use pointsman::sandbox::deployment::{Deployment, Options, free_addr};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -88,20 +91,22 @@ impl Proxy {
 
     /// Starts it with one worker and these lines for its service.
     pub fn start_with(server: &Server, lines: &str) -> Proxy {
-        let node = server.addr();
-        let proxy = Proxy::launch(server, |command, listen, name| {
-            let file = server.deployment.dir().join(name).with_extension("toml");
-            let text = format!(
-                "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
-            );
-            std::fs::write(&file, text).expect("a file");
+        let proxy = Proxy::launch(server, |command, listen, log| {
+            let file = log.with_extension("toml");
+            write_config(&file, listen, server, lines);
             command.arg("-c").arg(file);
         });
         proxy.asked()
     }
 
+    /// Tells it to read its file again, with these lines for its service.
+    pub fn reload(&self, server: &Server, lines: &str) {
+        write_config(&self.log.with_extension("toml"), &self.addr.to_string(), server, lines);
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it lives");
+    }
+
     /// Starts it on a port that is free.
-    fn launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Proxy {
+    fn launch(server: &Server, arguments: impl Fn(&mut Command, &str, &Path)) -> Proxy {
         loop {
             if let Some(proxy) = Proxy::try_launch(server, &arguments) {
                 return proxy;
@@ -110,15 +115,14 @@ impl Proxy {
     }
 
     /// `None` if somebody else took the port first.
-    fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &str)) -> Option<Proxy> {
+    fn try_launch(server: &Server, arguments: impl Fn(&mut Command, &str, &Path)) -> Option<Proxy> {
         let addr = free_addr().expect("a port");
-        let name = format!("pointsman-{}", addr.port());
-        let log = server.deployment.dir().join(&name).with_extension("log");
+        let log = server.deployment.dir().join(format!("pointsman-{}.log", addr.port()));
         let file = File::create(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.args(["run", "--admin", "off"]).stdin(Stdio::null());
         command.env("STATE_DIRECTORY", server.deployment.dir());
-        arguments(&mut command, &addr.to_string(), &name);
+        arguments(&mut command, &addr.to_string(), &log);
         if let Some(password) = &server.password {
             command.env("POINTSMAN_PASSWORD", password);
         }
@@ -149,10 +153,32 @@ impl Proxy {
         self
     }
 
+    /// The most memory that it has had since it was last [told to forget](Proxy::forget_peak), in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// From now on a new peak of its memory counts.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("it is ours");
+    }
+
     /// Its log.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The configuration of one service before a server.
+fn write_config(file: &Path, listen: &str, server: &Server, lines: &str) {
+    let node = server.addr();
+    let text = format!(
+        "workers = 1\n[[service]]\nname = \"e2e\"\nlisten = [\"{listen}\"]\nnodes = [\"{node}\"]\n{lines}\n"
+    );
+    std::fs::write(file, text).expect("a file");
 }
 
 impl Drop for Proxy {

@@ -76,6 +76,20 @@ impl Raw {
         Ok(std::mem::take(&mut self.held))
     }
 
+    /// The next `n` bytes, in pieces as they come, with where each begins.
+    pub fn pieces(&mut self, n: usize, mut look: impl FnMut(usize, &[u8])) {
+        let mut at = 0;
+        while at < n {
+            if self.held.is_empty() {
+                assert!(self.fill().expect("more in time"), "closed after {at} of {n} bytes");
+            }
+            let piece = self.held.len().min(n - at);
+            look(at, &self.held[..piece]);
+            self.held.drain(..piece);
+            at += piece;
+        }
+    }
+
     /// No more will be sent.
     pub fn shut(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);

@@ -1,6 +1,8 @@
 //! What the model server does for each command.
 use super::super::resp::{bulk, tag_of};
-use super::{Blocked, Conn, DATABASES, Data, OK, RENAMED, Role, Server, error, int};
+use super::{
+    Blocked, Conn, DATABASES, Data, OK, PATTERN, RENAMED, Replies, Role, Server, error, int, is_pattern,
+};
 use pointsman_core::Now;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,7 +21,7 @@ impl Server {
             "GET" | "SELECT" | "ECHO" | "INCR" => args.len() != 2,
             "SET" | "APPEND" | "PUBLISH" | "EVAL" | "EVALSHA" => args.len() < 3,
             "RPUSH" | "BLPOP" => args.len() < 3,
-            "MGET" | "SUBSCRIBE" | "WATCH" | "AUTH" | "CLIENT" => args.len() < 2,
+            "MGET" | "SUBSCRIBE" | "PSUBSCRIBE" | "WATCH" | "AUTH" | "CLIENT" => args.len() < 2,
             "LRANGE" => args.len() != 4,
             _ => false,
         };
@@ -40,7 +42,9 @@ impl Server {
             "WAIT" => self.wait(now, conn, args, in_tx),
             "BLPOP" => self.blpop(now, conn, args, in_tx),
             "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH" => self.transaction(now, conn, name, args),
-            "SUBSCRIBE" | "UNSUBSCRIBE" => self.subscription(conn, name, args),
+            "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" => {
+                self.subscription(conn, name, args)
+            }
             "ROLE" => self.say_role(),
             "COMMAND" => described(args),
             "CLIENT" if args[1].eq_ignore_ascii_case(b"UNBLOCK") => self.client_unblock(now, args),
@@ -56,6 +60,7 @@ impl Server {
                 let user = (!self.locked).then(|| "default".to_string());
                 let c = self.conn(conn);
                 (c.user, c.db, c.proto, c.tx, c.tx_bad, c.monitor) = (user, 0, 2, None, false, false);
+                c.replies = Replies::On;
                 c.name.clear();
                 c.watched.clear();
                 c.subs.clear();
@@ -205,14 +210,21 @@ impl Server {
 
     fn publish(&mut self, channel: &[u8], message: &[u8]) -> Vec<u8> {
         let mut heard = 0;
-        for c in self.conns.values_mut().filter(|c| c.subs.contains(channel)) {
-            heard += 1;
+        for c in self.conns.values_mut() {
             let kind = if c.proto == 3 { '>' } else { '*' };
-            let mut out = format!("{kind}3\r\n").into_bytes();
-            for part in [&b"message"[..], channel, message] {
-                bulk(&mut out, part);
+            let mut send = |parts: &[&[u8]]| {
+                heard += 1;
+                let mut out = format!("{kind}{}\r\n", parts.len()).into_bytes();
+                parts.iter().for_each(|part| bulk(&mut out, part));
+                c.out.extend(out);
+            };
+            if c.subs.contains(channel) {
+                send(&[b"message", channel, message]);
             }
-            c.out.extend(out);
+            let matches = |name: &&Vec<u8>| is_pattern(name) && channel.ends_with(&name[PATTERN.len()..]);
+            for pattern in c.subs.iter().filter(matches) {
+                send(&[b"pmessage", pattern, channel, message]);
+            }
         }
         int(heard)
     }
@@ -329,10 +341,10 @@ impl Server {
     fn subscription(&mut self, conn: usize, name: &str, args: &[Vec<u8>]) -> Vec<u8> {
         let c = self.conn(conn);
         let kind = if c.proto == 3 { '>' } else { '*' };
-        let adds = name == "SUBSCRIBE";
+        let (adds, patterns) = (!name.contains("UN"), name.starts_with('P'));
         let mut channels: Vec<Option<Vec<u8>>> = args[1..].iter().cloned().map(Some).collect();
         if channels.is_empty() {
-            channels = c.subs.iter().cloned().map(Some).collect();
+            channels = c.subs.iter().filter(|name| is_pattern(name) == patterns).cloned().map(Some).collect();
             if channels.is_empty() {
                 channels.push(None);
             }
@@ -384,6 +396,22 @@ impl Server {
                 b"GETNAME" if c.name.is_empty() => null.to_vec(),
                 b"GETNAME" => reply_bulk(&c.name),
                 b"ID" => int(conn as i64),
+                b"REPLY" => match args[2].as_slice() {
+                    b"OFF" => {
+                        c.replies = Replies::Off;
+                        Vec::new()
+                    }
+                    b"SKIP" => {
+                        if c.replies == Replies::On {
+                            c.replies = Replies::SkipNext;
+                        }
+                        Vec::new()
+                    }
+                    _ => {
+                        c.replies = Replies::On;
+                        OK.to_vec()
+                    }
+                },
                 _ => error("ERR unknown subcommand"),
             },
         }
