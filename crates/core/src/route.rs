@@ -284,10 +284,11 @@ fn hello(req: Request<'_>, proto: Proto) -> Route<'_> {
 
 fn exec<'a>(s: &Session) -> Route<'a> {
     if let Tx::Open(tx) = &s.tx {
-        if tx.refused {
+        let lost = s.watch == Watch::Lost;
+        if tx.refused || lost && tx.failed {
             return pin(Apply::ExecAs(reply::EXECABORT_REFUSED.into()));
         }
-        if s.watch == Watch::Lost {
+        if lost {
             let mut nil = Vec::new();
             reply::null_array(&mut nil, s.proto);
             return pin(Apply::ExecAs(nil.into()));

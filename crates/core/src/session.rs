@@ -94,6 +94,8 @@ pub struct OpenTx {
     pub changes: Vec<(u32, Apply)>,
     /// A command of it was refused by Pointsman: `EXEC` must abort.
     pub refused: bool,
+    /// One was refused by the server, which comes before what became of watched keys (multi.c, `execCommand`).
+    pub failed: bool,
 }
 
 /// The state of a session's `WATCH`.

@@ -424,6 +424,9 @@ fn apply<'a>(now: Now, s: &mut Session, what: Apply, frame: &'a [u8], error: boo
         tx.queued += 1;
         return Cow::Borrowed(frame);
     }
+    if let Tx::Open(tx) = &mut s.tx {
+        tx.failed |= error && matches!(what, Apply::None | Apply::Unknown);
+    }
     match what {
         Apply::Exec => return end_of_tx(now, s, frame, error),
         Apply::ExecAs(instead) => {
