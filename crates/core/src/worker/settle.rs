@@ -425,7 +425,8 @@ fn apply<'a>(now: Now, s: &mut Session, what: Apply, frame: &'a [u8], error: boo
         return Cow::Borrowed(frame);
     }
     if let Tx::Open(tx) = &mut s.tx {
-        tx.failed |= error && matches!(what, Apply::None | Apply::Unknown);
+        // These are executed at once, and what they cannot do is no reason to abort (multi.c, `multiCommand`).
+        tx.failed |= error && !matches!(what, Apply::Multi | Apply::Watch);
     }
     match what {
         Apply::Exec => return end_of_tx(now, s, frame, error),
@@ -534,6 +535,15 @@ mod tests {
         apply(Now::ZERO, &mut s, Apply::Select(99), reply::QUEUED, false);
         apply(Now::ZERO, &mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
         assert_eq!(s.db, 0);
+    }
+
+    #[test]
+    fn whatever_is_refused_in_a_transaction_aborts_it_but_not_what_is_done_at_once() {
+        for (what, failed) in [(Apply::None, true), (Apply::Info, true), (Apply::Watch, false)] {
+            let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
+            apply(Now::ZERO, &mut s, what.clone(), b"-ERR no\r\n", true);
+            assert!(matches!(&s.tx, Tx::Open(tx) if tx.failed == failed), "{what:?}");
+        }
     }
 
     #[test]
