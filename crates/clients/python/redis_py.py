@@ -194,6 +194,22 @@ def blocking():
 
 
 @test
+def other_sessions():
+    r, other = strict(client_name="asks"), strict(client_name="other")
+    own, named = r.client_info(), other.client_id()
+    seen = [own["name"], own["db"], int(own["id"]) == r.client_id(), own["laddr"].endswith(f":{PORT}")]
+    popped = []
+    thread = threading.Thread(target=lambda: popped.append(other.blpop("nosuch", timeout=0)), daemon=True)
+    thread.start()
+    begin = time.monotonic()
+    while not r.client_unblock(named):
+        assert time.monotonic() - begin < DEADLINE
+    thread.join(DEADLINE)
+    seen += [popped, r.client_unblock(named), r.client_kill_filter(_id=named), r.client_kill_filter(_id=named)]
+    return seen + [error(other.ping), other.ping(), r.client_kill_filter(_type="pubsub")]
+
+
+@test
 def scripts():
     r = connect()
     r.delete("k", "l")

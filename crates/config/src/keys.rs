@@ -484,7 +484,7 @@ pub const KEYS: &[Key] = &[
         "Most bytes of commands that one connection to a node keeps until they are answered. Further ones wait with their clients.")
         .default("\"16MiB\""),
     Key::new(Limits, "subscriptions", Size(0, GIB), "\"64KiB\"",
-        "Most bytes of the names of the channels and patterns of one client (and 64 bytes for each) that are kept to subscribe again when its server is lost. A client that has more is closed then.")
+        "Most bytes of the names of the channels and patterns of one client (and 64 bytes for each) that are kept to subscribe again when its server is lost; and most bytes of what it said to have tracked (`CLIENT TRACKING`). A client that has more is closed then.")
         .default("\"1MiB\""),
     Key::new(Limits, "scripts", Size(0, GIB), "\"16MiB\"",
         "Most bytes of Lua scripts (and 256 bytes for each) that each worker keeps of the service, to show them again to a new master that does not know them. The least recently used are forgotten first; one that takes more than a quarter is not kept.")

@@ -2,12 +2,14 @@
 use crate::Now;
 use crate::blocking;
 use crate::command::{Access, Act, Entry};
+use crate::kill::Kill;
 use crate::ledger::{Sent, Slot};
 use crate::policy::Retry;
 use crate::resp::frame::Request;
 use crate::session::Tx;
 use crate::topology::snapshot::{Gate, ShardView};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 /// A command of a session that comes before all that the session has still to say.
 #[derive(Clone, PartialEq, Debug)]
@@ -40,13 +42,20 @@ pub enum Then {
         /// Where the session stands then, if that is something new.
         tx: Option<Tx>,
     },
+    /// Sessions are to be killed; how many were is its reply.
+    Kill {
+        /// Which.
+        kill: Arc<Kill>,
+        /// Whether the server has said that the user may.
+        allowed: bool,
+    },
 }
 
 impl Then {
     /// The reply that is known.
     pub fn answer(&self) -> Option<&[u8]> {
         match self {
-            Then::Again { .. } => None,
+            Then::Again { .. } | Then::Kill { .. } => None,
             Then::Answer(text) => Some(text),
             Then::InTx { answer, .. } => Some(answer),
         }
@@ -81,6 +90,7 @@ pub fn lost(slot: &Slot, bytes: &[u8], sent: Sent, retry: Retry) -> Lost {
                 | Act::Hello
                 | Act::ClientSetname
                 | Act::ClientSetinfo
+                | Act::ClientTracking
                 | Act::Watch
                 | Act::Unwatch
                 | Act::Subscribe(_)
@@ -104,9 +114,7 @@ fn reads_the_same(entry: &Entry, req: Request<'_>) -> bool {
 
 /// Whether a command can be sent again although it may have been executed: it only reads, and does not block.
 pub fn only_reads(entry: Option<&Entry>) -> bool {
-    entry.is_some_and(|e| {
-        e.resend && matches!(e.act, Act::None | Act::Script | Act::ClientId | Act::ClientGetname)
-    })
+    entry.is_some_and(|e| e.resend && e.act != Act::BlockIfAsked)
 }
 
 /// What a node says to all who wait on it when it becomes a replica (`disconnectAllBlockedClients` in `blocked.c`). Other

@@ -39,6 +39,20 @@ pub enum Apply {
     ClientId,
     /// `CLIENT GETNAME`: the reply is replaced by the session's name.
     Getname,
+    /// `CLIENT INFO`: what is the session's own is replaced.
+    Info,
+    /// `CLIENT INFO` in the place of `CLIENT LIST ID` of the session itself. These are the client's words.
+    Listed(Box<[u8]>),
+    /// `CLIENT GETREDIR`: the reply is replaced by the id of the session that is told.
+    Getredir,
+    /// `CLIENT TRACKINGINFO`: as for [`Apply::Getredir`].
+    Trackinginfo,
+    /// `CLIENT TRACKING`, in the client's words.
+    Tracking(Box<[u8]>),
+    /// `CLIENT UNBLOCK` of a connection, which these words of the client's name by its session.
+    Unblock(Box<[u8]>),
+    /// The question whether the user may `CLIENT KILL`, with the client's words. Its yes is not shown.
+    MayKill(Box<[u8]>),
     /// `MULTI`.
     Multi,
     /// `EXEC`.
@@ -57,12 +71,14 @@ pub enum Apply {
     Unknown,
     /// Pointsman's own `COMMAND INFO`, for a command that the table does not have.
     Learn,
-    /// Pointsman's own `CLIENT SETNAME` or `SETINFO` on a pinned connection.
+    /// Pointsman's own `CLIENT SETNAME`, `SETINFO` or `CACHING` on a pinned connection.
     Name,
     /// The `PUBLISH` before a `WAIT`: if it is denied, the `WAIT` must not be believed.
     WaitMark,
     /// Pointsman's own `SUBSCRIBE` for a session whose connection was lost.
     Resubscribe,
+    /// Pointsman's own `CLIENT TRACKING` for one.
+    Retrack,
     /// The question for the last id of a stream, for that of the ids of the command behind it.
     LastId(u32),
     /// Pointsman's own `ROLE` behind writes whose replies are withheld: where they end in the replication stream.
@@ -78,6 +94,22 @@ impl Apply {
     /// Whether it belongs to what Pointsman asks behind writes whose replies it withholds.
     pub fn proves(&self) -> bool {
         matches!(self, Apply::Offset | Apply::Replicas | Apply::Follow)
+    }
+
+    /// Whether it gives a connection what its session had on another one.
+    pub fn restores(&self) -> bool {
+        matches!(self, Apply::Name | Apply::Resubscribe | Apply::Retrack)
+    }
+
+    /// The request in its client's words, if it went out in others.
+    pub fn own_words(&self) -> Option<&[u8]> {
+        match self {
+            Apply::ExecAs(_) => Some(b"*1\r\n$4\r\nEXEC\r\n"),
+            Apply::Listed(own) | Apply::Tracking(own) | Apply::Unblock(own) | Apply::MayKill(own) => {
+                Some(own)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -302,7 +334,7 @@ impl Ledger {
             if start < self.sent || slot.streams {
                 break;
             }
-            if matches!(slot.apply, Apply::Name | Apply::Resubscribe) {
+            if slot.apply.restores() {
                 // What follows it was taken back, and comes again.
                 break;
             }

@@ -15,6 +15,8 @@ extern crate alloc;
 pub mod blocking;
 pub mod command;
 pub mod hold;
+pub mod identity;
+pub mod kill;
 pub mod learned;
 pub mod ledger;
 pub mod observe;
@@ -28,6 +30,7 @@ pub mod spread;
 pub mod switchover;
 pub mod time;
 pub mod topology;
+pub mod tracking;
 pub mod users;
 pub mod worker;
 

@@ -83,8 +83,8 @@ pub struct Limits {
     /// Most bytes of requests that one upstream connection keeps (sent and not answered, or not yet sent), before the
     /// last one: that is taken as a whole, and is no longer than what its client may have waiting.
     pub ring_max: usize,
-    /// Most bytes of the names of the channels and patterns of one client that are kept to subscribe again. One that has
-    /// more is closed when its connection is lost.
+    /// Most bytes of the names of the channels and patterns of one client that are kept to subscribe again, and of its
+    /// requests to track. One that has more is closed when its connection is lost.
     pub subs_max: usize,
     /// A client of whom at least so much was read at a time is read to where its requests are kept: to copy less costs
     /// nothing. (Not to be configured.)

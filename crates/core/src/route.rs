@@ -6,6 +6,7 @@ use crate::resp::frame::Request;
 use crate::resp::reply;
 use crate::resp::{Proto, parse_i64};
 use crate::session::{Ident, Session, Tx, Watch};
+use crate::tracking;
 use crate::users::{self, User};
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -38,6 +39,8 @@ pub enum Route<'a> {
         /// The request, rewritten where it speaks of the connection's own state.
         bytes: Cow<'a, [u8]>,
     },
+    /// Speaks of another session, which the server knows by another id.
+    About(About),
     /// Answered without asking the server, once nothing is owed.
     Here(Here),
     /// Refused, once nothing is owed.
@@ -49,6 +52,19 @@ pub enum Route<'a> {
         /// A request that is left.
         then: Option<Vec<u8>>,
     },
+}
+
+/// Of which session a command speaks, by the ids that clients are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum About {
+    /// `CLIENT LIST ID` of the session itself.
+    Itself,
+    /// `CLIENT KILL`.
+    Kill,
+    /// `CLIENT UNBLOCK` of this one.
+    Unblock(u64),
+    /// `CLIENT TRACKING … REDIRECT`, whose argument at this place is the session.
+    Redirect(usize, u64),
 }
 
 /// What is answered here.
@@ -120,6 +136,12 @@ pub fn route<'a>(
         Act::None | Act::Script | Act::Quit | Act::Reset | Act::Hangup => Route::Shared(Apply::None),
         Act::ClientId => Route::Shared(Apply::ClientId),
         Act::ClientGetname => Route::Shared(Apply::Getname),
+        Act::ClientInfo => Route::Shared(Apply::Info),
+        Act::ClientGetredir => Route::Shared(Apply::Getredir),
+        Act::ClientTrackinginfo => Route::Shared(Apply::Trackinginfo),
+        Act::ClientKill if !e.takes(args.clone().count()) => Route::Shared(Apply::None),
+        Act::ClientKill if matches!(s.tx, Tx::Open(_)) => Route::Refuse(reply::KILL_IN_TX.into()),
+        Act::ClientList | Act::ClientKill | Act::ClientUnblock | Act::ClientTracking => about(e.act, req, s),
         Act::Select => match args.nth(1).and_then(parse_i64).and_then(|n| u32::try_from(n).ok()) {
             Some(db) => probe(req, Apply::Select(db)),
             None => probe(req, Apply::None),
@@ -156,6 +178,37 @@ pub fn route<'a>(
         Act::Wait => Route::Wait,
         Act::Bind => pin(Apply::Bind),
         Act::Relay => Route::Relay,
+    }
+}
+
+/// A command that may name a session.
+fn about<'a>(act: Act, req: Request<'a>, s: &Session) -> Route<'a> {
+    let named = |at: usize| {
+        req.args().nth(at).and_then(parse_i64).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0)
+    };
+    match act {
+        Act::ClientKill => Route::About(About::Kill),
+        Act::ClientUnblock => {
+            named(2).map_or(Route::Shared(Apply::None), |of| Route::About(About::Unblock(of)))
+        }
+        Act::ClientTracking => match tracking::redirect(req) {
+            Some((at, to)) => Route::About(About::Redirect(at, to)),
+            None => pin(Apply::Tracking(req.bytes().into())),
+        },
+        _ => {
+            let by_id = req.args().nth(2).is_some_and(|word| word.eq_ignore_ascii_case(b"ID"));
+            let own = by_id && req.args().count() == 4 && named(3) == Some(s.id);
+            if own { Route::About(About::Itself) } else { Route::Shared(Apply::None) }
+        }
+    }
+}
+
+/// Whether a request names another session; on a connection whose replies are not counted it cannot be translated.
+pub fn names_a_session(e: &Entry, req: Request<'_>) -> bool {
+    match e.act {
+        Act::ClientKill | Act::ClientUnblock => true,
+        Act::ClientTracking => tracking::redirect(req).is_some(),
+        _ => false,
     }
 }
 

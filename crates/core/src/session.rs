@@ -1,16 +1,21 @@
 //! The state that Redis keeps for a connection, kept for a client instead: whichever upstream connection runs its
 //! commands is made to agree with it. It changes only when a reply shows that the server agreed.
+use crate::Now;
 use crate::command::SubKind;
 use crate::ledger::Apply;
 use crate::policy::{Credential, Policy};
 use crate::resp::Proto;
 use crate::topology::snapshot::Term;
+use crate::tracking::Tracking;
 use crate::users::User;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 use sha2::{Digest, Sha256};
 
 /// Names a user and a secret without telling it: the key of everything that must not be shared between users.
@@ -168,11 +173,54 @@ impl Subs {
     }
 }
 
+/// The two ends of a client's connection to Pointsman.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Ends {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// Addresses and ports.
+    Tcp {
+        /// The client's.
+        peer: (IpAddr, u16),
+        /// Ours.
+        local: (IpAddr, u16),
+    },
+    /// The path of our Unix socket.
+    Unix(Arc<str>),
+}
+
+impl Ends {
+    /// The client's end, as Redis writes it (`getClientPeerId`).
+    pub fn peer(&self) -> String {
+        self.shown(true)
+    }
+
+    /// Our end, as Redis writes it (`getClientSockname`).
+    pub fn local(&self) -> String {
+        self.shown(false)
+    }
+
+    fn shown(&self, of_peer: bool) -> String {
+        match self {
+            Ends::Unknown => "?:0".into(),
+            Ends::Tcp { peer, local } => {
+                format!("{}", SocketAddr::from(if of_peer { *peer } else { *local }))
+            }
+            Ends::Unix(path) => format!("{path}:0"),
+        }
+    }
+}
+
 /// The state of one client's connection.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     /// What `CLIENT ID` says: unique in this process.
     pub id: u64,
+    /// The client's connection to us.
+    pub ends: Ends,
+    /// When it was accepted.
+    pub since: Now,
     /// Who the client is upstream; `None`: it has not authenticated there.
     pub ident: Option<Ident>,
     /// Which of the service's own users it is; `None`: it has not authenticated to us, or the service has none.
@@ -189,6 +237,11 @@ pub struct Session {
     pub watch: Watch,
     /// Its subscriptions, if any.
     pub subs: Option<Box<Subs>>,
+    /// What it has the server track, if anything.
+    pub tracking: Option<Box<Tracking>>,
+    /// Whether others have been told of its connection, and the server sends there what they are to hear
+    /// (`CLIENT TRACKING … REDIRECT`).
+    pub told: bool,
     /// Whether its connection has state that binds it for life.
     pub bound: bool,
     /// Whether bytes pass in both directions without being counted (`MONITOR` and the like).
@@ -199,10 +252,10 @@ pub struct Session {
 
 impl Session {
     /// A new client's.
-    pub fn new(id: u64, policy: &Policy) -> Session {
+    pub fn new(id: u64, ends: Ends, since: Now, policy: &Policy) -> Session {
         let ident = policy.upstream_user.clone().map(Ident::new);
         let user = policy.users.as_ref().and_then(|users| users.newcomer()).cloned();
-        Session { id, ident, user, ..Session::default() }
+        Session { id, ends, since, ident, user, ..Session::default() }
     }
 
     /// The identity on whose connections its commands go.
@@ -216,7 +269,18 @@ impl Session {
             || self.relay
             || matches!(self.tx, Tx::Open(_))
             || self.watch == Watch::Held
-            || self.subs.as_ref().is_some_and(|s| !s.is_empty())
+            || self.listens()
+    }
+
+    /// Whether the server sends it what it did not ask for each time: subscriptions, invalidations. That is made again on
+    /// another connection when its own is lost.
+    pub fn listens(&self) -> bool {
+        self.subs.is_some() || self.tracking.is_some() || self.told
+    }
+
+    /// Who it is to the server; a user of the service's own is none there.
+    pub fn user(&self) -> &[u8] {
+        self.ident.as_ref().and_then(|i| i.credential.user.as_deref()).unwrap_or(b"default")
     }
 
     /// How many channels, patterns or shard channels it is subscribed to.
@@ -229,13 +293,14 @@ impl Session {
         self.names.get_or_insert_default()
     }
 
-    /// `RESET`: all but the id and the library's name and version. It is who a new client is.
+    /// `RESET`: all but the id, the connection, and the library's name and version. It is who a new client is.
     pub fn reset(&mut self, policy: &Policy) {
         let mut names = self.names.take();
         if let Some(n) = &mut names {
             n.name = Box::default();
         }
-        *self = Session { names, last_write: self.last_write, ..Session::new(self.id, policy) };
+        let (ends, since, last_write) = (self.ends.clone(), self.since, self.last_write);
+        *self = Session { names, last_write, ..Session::new(self.id, ends, since, policy) };
     }
 }
 

@@ -11,7 +11,7 @@ const WRITE_LIKE: &[&str] = &[
     "EVAL", "EVALSHA", "FCALL", "EXEC", "PFCOUNT", "PUBLISH", "SPUBLISH", "WAIT", "WAITAOF",
     "ACL", "ACL|DELUSER", "ACL|LOAD", "ACL|LOG", "ACL|SAVE", "ACL|SETUSER",
     "BACKUP", "BACKUP|ABORT", "BACKUP|CLEANUP", "BACKUP|SEAL", "BACKUP|START", "BGREWRITEAOF", "BGSAVE", "SAVE",
-    "CLIENT", "CLIENT|KILL", "CLIENT|PAUSE", "CLIENT|UNBLOCK", "CLIENT|UNPAUSE",
+    "CLIENT", "CLIENT|PAUSE", "CLIENT|UNPAUSE",
     "CLUSTER", "CLUSTER|ADDSLOTS", "CLUSTER|ADDSLOTSRANGE", "CLUSTER|BUMPEPOCH", "CLUSTER|CANCELSLOTMIGRATIONS",
     "CLUSTER|DELSLOTS", "CLUSTER|DELSLOTSRANGE", "CLUSTER|FAILOVER", "CLUSTER|FLUSHSLOTS", "CLUSTER|FORGET",
     "CLUSTER|MEET", "CLUSTER|MIGRATESLOTS", "CLUSTER|MIGRATION", "CLUSTER|REPLICATE", "CLUSTER|RESET",
@@ -27,15 +27,16 @@ const WRITE_LIKE: &[&str] = &[
 /// Reads data without saying so.
 const READ_LIKE: &[&str] = &["CLUSTER|COUNTKEYSINSLOT", "CLUSTER|GETKEYSINSLOT"];
 
-/// Touches no data, and changes nothing but its own session. HELP subcommands are too, and need not be listed.
+/// Touches no data, and changes nothing but its own session (CLIENT KILL and UNBLOCK: nothing but other sessions). HELP
+/// subcommands are too, and need not be listed.
 #[rustfmt::skip]
 const NEITHER: &[&str] = &[
     "ACL|CAT", "ACL|DRYRUN", "ACL|GENPASS", "ACL|GETUSER", "ACL|LIST", "ACL|USERS", "ACL|WHOAMI",
     "ASKING", "AUTH", "HELLO", "QUIT", "READONLY", "READWRITE", "RESET", "SELECT",
     "BACKUP|LIST", "BACKUP|STATUS", "HOTKEYS|GET",
     "CLIENT|CACHING", "CLIENT|CAPA", "CLIENT|GETNAME", "CLIENT|GETREDIR", "CLIENT|ID", "CLIENT|IMPORT-SOURCE",
-    "CLIENT|INFO", "CLIENT|LIST", "CLIENT|NO-EVICT", "CLIENT|NO-TOUCH", "CLIENT|REPLY", "CLIENT|SETINFO",
-    "CLIENT|SETNAME", "CLIENT|TRACKING", "CLIENT|TRACKINGINFO",
+    "CLIENT|INFO", "CLIENT|KILL", "CLIENT|LIST", "CLIENT|NO-EVICT", "CLIENT|NO-TOUCH", "CLIENT|REPLY", "CLIENT|SETINFO",
+    "CLIENT|SETNAME", "CLIENT|TRACKING", "CLIENT|TRACKINGINFO", "CLIENT|UNBLOCK",
     "CLUSTER|COUNT-FAILURE-REPORTS", "CLUSTER|GETSLOTMIGRATIONS", "CLUSTER|INFO", "CLUSTER|KEYSLOT",
     "CLUSTER|LINKS", "CLUSTER|MYID", "CLUSTER|MYSHARDID", "CLUSTER|NODES", "CLUSTER|REPLICAS", "CLUSTER|SHARDS",
     "CLUSTER|SLAVES", "CLUSTER|SLOT-STATS", "CLUSTER|SLOTS",
@@ -70,11 +71,11 @@ const IDEMPOTENT: &[(&str, Idempotent)] = &[
     ("SCRIPT|LOAD", Idempotent::Yes),
 ];
 
-/// Breaks the deployment, or the proxy under everyone; CLIENT KILL and UNBLOCK name connections that clients share.
+/// Breaks the deployment, or the proxy under everyone.
 #[rustfmt::skip]
 const REFUSED: &[&str] = &[
     "SHUTDOWN", "REPLICAOF", "SLAVEOF", "FAILOVER", "SYNC", "PSYNC", "REPLCONF", "DEBUG",
-    "CLIENT|CAPA", "CLIENT|KILL", "CLIENT|PAUSE", "CLIENT|UNBLOCK", "CLIENT|UNPAUSE",
+    "CLIENT|CAPA", "CLIENT|PAUSE", "CLIENT|UNPAUSE",
     "CLUSTER|ADDSLOTS", "CLUSTER|ADDSLOTSRANGE", "CLUSTER|BUMPEPOCH", "CLUSTER|CANCELSLOTMIGRATIONS",
     "CLUSTER|DELSLOTS", "CLUSTER|DELSLOTSRANGE", "CLUSTER|FAILOVER", "CLUSTER|FLUSHSLOT", "CLUSTER|FLUSHSLOTS",
     "CLUSTER|FORGET", "CLUSTER|MEET", "CLUSTER|MIGRATESLOTS", "CLUSTER|MIGRATION", "CLUSTER|REPLICATE",
@@ -88,7 +89,9 @@ const ACTS: &[(&str, Act)] = &[
     ("SELECT", Act::Select), ("AUTH", Act::Auth), ("HELLO", Act::Hello), ("RESET", Act::Reset), ("QUIT", Act::Quit),
     ("HOST:", Act::Hangup), ("POST", Act::Hangup),
     ("CLIENT|ID", Act::ClientId), ("CLIENT|GETNAME", Act::ClientGetname), ("CLIENT|SETNAME", Act::ClientSetname),
-    ("CLIENT|SETINFO", Act::ClientSetinfo),
+    ("CLIENT|SETINFO", Act::ClientSetinfo), ("CLIENT|INFO", Act::ClientInfo), ("CLIENT|LIST", Act::ClientList),
+    ("CLIENT|KILL", Act::ClientKill), ("CLIENT|UNBLOCK", Act::ClientUnblock), ("CLIENT|TRACKING", Act::ClientTracking),
+    ("CLIENT|GETREDIR", Act::ClientGetredir), ("CLIENT|TRACKINGINFO", Act::ClientTrackinginfo),
     ("MULTI", Act::Multi), ("EXEC", Act::Exec), ("DISCARD", Act::Discard), ("WATCH", Act::Watch),
     ("UNWATCH", Act::Unwatch),
     ("SUBSCRIBE", Act::Subscribe(SubKind::Channel)), ("UNSUBSCRIBE", Act::Unsubscribe(SubKind::Channel)),
@@ -102,7 +105,7 @@ const ACTS: &[(&str, Act)] = &[
     // errors (Redis) or without effect (Valkey), so they are not worth more.
     ("ASKING", Act::Bind), ("READONLY", Act::Bind), ("READWRITE", Act::Bind),
     ("CLIENT|CAPA", Act::Bind), ("CLIENT|IMPORT-SOURCE", Act::Bind), ("CLIENT|NO-EVICT", Act::Bind),
-    ("CLIENT|NO-TOUCH", Act::Bind), ("CLIENT|TRACKING", Act::Bind),
+    ("CLIENT|NO-TOUCH", Act::Bind),
     ("HIMPORT|DISCARD", Act::Bind), ("HIMPORT|DISCARDALL", Act::Bind), ("HIMPORT|PREPARE", Act::Bind),
     ("HIMPORT|SET", Act::Bind),
     ("CLIENT|REPLY", Act::Relay), ("MONITOR", Act::Relay), ("SCRIPT|DEBUG", Act::Relay),
@@ -118,8 +121,17 @@ pub(super) fn entry(command: Described) -> Result<Entry> {
     let name: &'static str = command.name.clone().leak();
     let access = access(&command)?;
     let act = act(&command);
-    let changes_nothing =
-        matches!(act, Act::None | Act::Script | Act::BlockIfAsked | Act::ClientId | Act::ClientGetname);
+    let asks = matches!(
+        act,
+        Act::ClientId
+            | Act::ClientGetname
+            | Act::ClientInfo
+            | Act::ClientList
+            | Act::ClientKill
+            | Act::ClientGetredir
+            | Act::ClientTrackinginfo
+    );
+    let changes_nothing = asks || matches!(act, Act::None | Act::Script | Act::BlockIfAsked);
     Ok(Entry {
         name,
         access,

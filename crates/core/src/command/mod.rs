@@ -116,6 +116,20 @@ pub enum Act {
     ClientSetname,
     /// CLIENT SETINFO.
     ClientSetinfo,
+    /// CLIENT INFO.
+    ClientInfo,
+    /// CLIENT LIST: as [`Act::None`], but for the session's own id it is CLIENT INFO.
+    ClientList,
+    /// CLIENT KILL: closes sessions of Pointsman's, after the server has said that its user may.
+    ClientKill,
+    /// CLIENT UNBLOCK: of another session.
+    ClientUnblock,
+    /// CLIENT TRACKING: its connection is the session's own while something is tracked.
+    ClientTracking,
+    /// CLIENT GETREDIR.
+    ClientGetredir,
+    /// CLIENT TRACKINGINFO.
+    ClientTrackinginfo,
     /// MULTI.
     Multi,
     /// EXEC.
@@ -457,7 +471,17 @@ mod tests {
         use Act::*;
         for entry in all().iter().filter(|e| e.resend) {
             assert_ne!(entry.access, Access::Write, "{}", entry.name);
-            let harmless = matches!(entry.act, None | Script | BlockIfAsked | ClientId | ClientGetname);
+            let asks = matches!(
+                entry.act,
+                ClientId
+                    | ClientGetname
+                    | ClientInfo
+                    | ClientList
+                    | ClientKill
+                    | ClientGetredir
+                    | ClientTrackinginfo
+            );
+            let harmless = asks || matches!(entry.act, None | Script | BlockIfAsked);
             assert!(harmless, "{}", entry.name);
         }
     }
@@ -499,7 +523,7 @@ mod tests {
         assert_eq!(known("WAITAOF", None).act, Act::Wait);
         assert_eq!(known("MONITOR", None).act, Act::Relay);
         assert_eq!(known("CLIENT", Some("REPLY")).act, Act::Relay);
-        assert_eq!(known("CLIENT", Some("TRACKING")).act, Act::Bind);
+        assert_eq!(known("CLIENT", Some("NO-EVICT")).act, Act::Bind);
         assert_eq!(known("HIMPORT", Some("PREPARE")).act, Act::Bind);
         assert_eq!(known("PSUBSCRIBE", None).act, Act::Subscribe(SubKind::Pattern));
         assert_eq!(known("host:", None).act, Act::Hangup);

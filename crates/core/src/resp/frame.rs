@@ -2,6 +2,7 @@
 use super::scan::{ReplyScan, ReplyStep};
 use super::{header, parse_i64, reply};
 use crate::policy::Limits;
+use alloc::format;
 use alloc::vec::Vec;
 use memchr::memchr;
 
@@ -47,6 +48,16 @@ impl<'a> Request<'a> {
         let mut out = self.bytes[..header].to_vec();
         reply::bulk(&mut out, name.as_bytes());
         out.extend_from_slice(&self.bytes[self.name_end()..]);
+        out
+    }
+
+    /// The same, with a number as the argument at this place.
+    pub fn with_number(self, at: usize, number: u64) -> Vec<u8> {
+        let number = format!("{number}");
+        let words: Vec<&[u8]> =
+            self.args().enumerate().map(|(i, arg)| if i == at { number.as_bytes() } else { arg }).collect();
+        let mut out = Vec::new();
+        reply::request(&mut out, &words);
         out
     }
 }

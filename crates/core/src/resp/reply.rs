@@ -36,6 +36,10 @@ pub const WAIT_LOST: &[u8] =
 /// Said to a `WAIT` of a user who may not publish.
 pub const WAIT_DENIED: &[u8] =
     b"-ERR WAIT through Pointsman needs the permission to PUBLISH on the channel pointsman:wait\r\n";
+/// What `CLIENT KILL ip:port` says when there is no such client (`clientCommand` in `networking.c`).
+pub const NO_SUCH_CLIENT: &[u8] = b"-ERR No such client\r\n";
+/// Said to a `CLIENT KILL` in a transaction.
+pub const KILL_IN_TX: &[u8] = b"-ERR CLIENT KILL in a transaction is not possible through Pointsman\r\n";
 /// All pinned connections are in use.
 pub const PINNED_MAX: &[u8] =
     b"-ERR too many sessions need a connection of their own (Pointsman: pinned), try again later\r\n";
@@ -108,6 +112,13 @@ pub fn not_durable(replicas: u32, said: &str) -> Vec<u8> {
         line(said)
     )
     .into_bytes()
+}
+
+/// A filter of `CLIENT KILL` that the server knows.
+pub fn unknown_filter(word: &[u8]) -> Vec<u8> {
+    let word = String::from_utf8_lossy(word);
+    format!("-ERR Pointsman cannot tell which of its clients CLIENT KILL {} means\r\n", line(&word))
+        .into_bytes()
 }
 
 /// A command that is refused by default, and what would allow it.

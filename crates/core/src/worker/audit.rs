@@ -3,7 +3,7 @@
 use super::client::{Client, Place, Wait};
 use super::upstream::access;
 use super::{Class, ClientId, UpId, Worker};
-use crate::ledger::{Apply, Owner, Slot};
+use crate::ledger::{Owner, Slot};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -37,7 +37,7 @@ pub struct Audit {
 impl Worker {
     /// Walks over everything; an error says what contradicts what.
     pub fn audit(&self) -> Result<Audit, String> {
-        let mut audit = Audit::default();
+        let mut audit = Audit { kept: self.inquiries.len() + self.promises.len(), ..Audit::default() };
         let owed = self.audit_ups(&mut audit)?;
         if let Some((_, id)) = self
             .expiring
@@ -100,9 +100,7 @@ impl Worker {
             if replica && shard.view.reads_from.as_ref() != Some(&up.endpoint) {
                 return Err(format!("{id:?} goes to a replica that serves no reads"));
             }
-            let ours = |s: &Slot| {
-                matches!(s.apply, Apply::Name | Apply::Resubscribe) || s.apply.proves() || s.kills()
-            };
+            let ours = |s: &Slot| s.apply.restores() || s.apply.proves() || s.kills();
             let kept_back = |s: &&Slot| !replica && !shard.was_open(access(s)) && !ours(s);
             // What has begun to stream cannot be taken back, nor what passes uncounted.
             let mut unsent = up.ledger.unsent_slots().take_while(|s| !s.streams && !up.relay);
@@ -148,17 +146,18 @@ impl Worker {
         }
         let s = self.service_ref(c.service);
         let unmet = match c.wait {
-            Wait::No => c.owed == 0 && (!c.redo.is_empty() || c.resubscribe),
+            Wait::No => c.owed == 0 && (!c.redo.is_empty() || c.restore),
             Wait::Owed => c.owed == 0,
             Wait::InFlight => c.owed == 0,
             Wait::Gate => !s.shards.iter().any(|s| c.ticket.is_some_and(|t| s.line.holds(t, id))),
             Wait::Room => !self.ups.values().any(|u| u.starved.contains(&id)),
             Wait::Output => c.unread() == 0,
+            Wait::Others => !self.inquiries.contains_key(&id),
             Wait::Learn => !s.questions.iter().any(|q| self.ups.contains_key(q.up) && q.by.contains(&id)),
         };
-        let subscribed = c.session.subs.is_some() && !matches!(c.place, Place::Pinned(_));
-        if subscribed && !c.resubscribe && !c.closing && !c.deaf {
-            return Err(format!("{id:?} believes that it is subscribed"));
+        let listens = c.session.listens() && !matches!(c.place, Place::Pinned(_));
+        if listens && !c.restore && !c.closing && !c.deaf {
+            return Err(format!("{id:?} believes that it hears what the server says"));
         }
         // One that is closed once it has read its replies waits for nothing else.
         if unmet && !c.closing {

@@ -44,6 +44,8 @@ pub(super) enum Wait {
     Output,
     /// Until the server has said what its next command is.
     Learn,
+    /// Until all workers have said what they know of other sessions.
+    Others,
 }
 
 /// A request that is larger than what is kept.
@@ -85,8 +87,8 @@ pub(super) struct Client {
     pub(super) asked: u64,
     /// The newest of those in flight.
     pub(super) newest: u64,
-    /// Its subscriptions are to be made again, before anything else is asked for it.
-    pub(super) resubscribe: bool,
+    /// What the server is to tell it is to be asked for again, before anything else is for it.
+    pub(super) restore: bool,
     /// What is known of its command that blocks.
     pub(super) blocked: Option<Box<Blocked>>,
     pub(super) wait: Wait,
@@ -136,7 +138,7 @@ impl Client {
             redo: VecDeque::new(),
             asked: 0,
             newest: 0,
-            resubscribe: false,
+            restore: false,
             blocked: None,
             wait: Wait::No,
             stream: Stream::No,
@@ -408,7 +410,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.closing = true;
         c.wait = Wait::No;
-        c.resubscribe = false;
+        c.restore = false;
         c.redo.clear();
         c.owed -= c.unproven().min(c.owed);
         c.withheld = None;

@@ -12,9 +12,12 @@ pub struct Counters {
     /// Clients that were closed because the connection that their state demanded was lost, what became of the pop that they
     /// waited in is not known, or their user is gone.
     pub clients_cut: u64,
+    /// Clients that were closed by `CLIENT KILL`.
+    pub clients_killed: u64,
     /// Clients that came from another worker.
     pub clients_moved: u64,
-    /// Times that a subscriber's connection was lost and its subscriptions were made again.
+    /// Times that a connection was lost on which a client was subscribed, or had the server track what it read, and that was
+    /// asked for again.
     pub subscribers_interrupted: u64,
     /// Scripts that were shown to a new master that did not know them.
     pub scripts_reloaded: u64,
@@ -86,6 +89,7 @@ impl Counters {
         self.clients_refused += o.clients_refused;
         self.clients_overrun += o.clients_overrun;
         self.clients_cut += o.clients_cut;
+        self.clients_killed += o.clients_killed;
         self.clients_moved += o.clients_moved;
         self.subscribers_interrupted += o.subscribers_interrupted;
         self.scripts_reloaded += o.scripts_reloaded;

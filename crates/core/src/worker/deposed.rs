@@ -6,7 +6,7 @@
 //! A pop waits for the demotion. So does a write, or the `EXEC` behind it, when somebody has paused the old master's writes, to change the master
 //! without loss (another Pointsman's switchover).
 use super::client::{Client, Place};
-use super::lost::{Cause, Loss};
+use super::lost::{Cause, Loss, as_asked};
 use super::upstream::{Up, access};
 use super::{Class, ClientId, Effect, UpId, Worker};
 use crate::Now;
@@ -159,6 +159,7 @@ impl Worker {
         let refused = kind == b'-' && !loss.in_tx && not_a_master(slot.entry, frame).is_some();
         if popped_nothing || refused {
             let refusal = Some(frame.into());
+            let bytes = as_asked(&slot, bytes);
             c.redo_at(slot.seq, Then::Again { bytes, maybe: slot.maybe, refusal });
         } else {
             loss.discarded = frame.starts_with(b"-EXECABORT ");

@@ -145,8 +145,8 @@ impl Worker {
     /// What comes before the client's input: commands that are sent again, and replies that are known already.
     fn redo(&mut self, now: Now, id: ClientId) {
         while let Some(c) = self.clients.get_mut(id) {
-            if c.resubscribe && c.redo.front().is_none_or(|r| r.then.answer().is_none()) {
-                match self.resubscribe(now, id) {
+            if c.restore && c.redo.front().is_none_or(|r| r.then.answer().is_none()) {
+                match self.restore(now, id) {
                     Routed::Taken => continue,
                     Routed::Blocked(wait) => return self.wait(id, wait),
                 }
@@ -168,6 +168,14 @@ impl Worker {
                     }
                     continue;
                 }
+                // The server has not said yet whether it may.
+                Then::Kill { .. } if c.owed > 0 => Wait::Owed,
+                // It had its answer.
+                Then::Kill { allowed: false, .. } => continue,
+                Then::Kill { kill, .. } => match self.kill(now, id, kill) {
+                    Wait::No => continue,
+                    wait => wait,
+                },
                 Then::Again { bytes, maybe, .. } => {
                     if let Err(malformed) = self.still_allowed(id, bytes) {
                         return self.protocol_error(id, malformed);
@@ -368,6 +376,9 @@ impl Worker {
         if let Some(routed) = self.gate(now, id, entry, again) {
             return routed;
         }
+        if let Route::About(about) = route {
+            return self.about(now, id, entry, req, about, again);
+        }
         let up = match self.connection_for(now, id, entry, &route) {
             Ok(up) => up,
             Err(routed) => return routed,
@@ -563,6 +574,8 @@ impl Worker {
                 {
                     c.blocked = Blocked::begin(now, seq, e, req, &mut u.ledger);
                 }
+                // The server keeps something for it that the next session is not to meet.
+                u.private |= matches!(apply, Apply::Tracking(_));
                 u.ledger.push(req.bytes(), Slot { replies, ..slot(apply) });
             }
             Route::Wait => {
@@ -580,7 +593,7 @@ impl Worker {
                 u.relay = true;
                 u.ledger.push(req.bytes(), Slot { streams: true, ..slot(Apply::None) });
             }
-            Route::Here(_) | Route::Refuse(_) | Route::SignIn { .. } => c.owed -= 1,
+            Route::About(_) | Route::Here(_) | Route::Refuse(_) | Route::SignIn { .. } => c.owed -= 1,
         }
         u.note_write(entry);
         let service = c.service;

@@ -122,8 +122,8 @@ impl Worker {
     pub(super) fn unpinned_by_loss(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
         let s = &c.session;
-        let (bound, subscribed) = (s.bound || s.relay, s.subs.is_some());
-        if bound || subscribed && !self.subscriber_lost(id) {
+        let (bound, listens) = (s.bound || s.relay, s.listens());
+        if bound || listens && !self.listener_lost(id) {
             self.cut_client(id);
             return false;
         }
@@ -176,7 +176,7 @@ impl Worker {
                 Lost::ReadAgain if !loss.garbage && !slot.maybe => again(&slot, bytes, true),
                 Lost::WriteAgain if !loss.garbage && !slot.maybe => {
                     let refusal = Some(reply::UNCERTAIN.into());
-                    Then::Again { bytes, maybe: true, refusal }
+                    Then::Again { bytes: as_asked(&slot, bytes), maybe: true, refusal }
                 }
                 _ => Then::Answer(reply::UNCERTAIN.into()),
             },
@@ -235,14 +235,18 @@ impl Worker {
     }
 }
 
-/// To send a request again, as the client asked it.
-fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
-    let bytes = match (&slot.apply, slot.entry.map(|e| e.act)) {
-        (Apply::ExecAs(_), _) => b"*1\r\n$4\r\nEXEC\r\n"[..].into(),
-        (_, Some(Act::Subscribe(_) | Act::Unsubscribe(_))) => unconfirmed(bytes, slot.replies),
+/// A request that was sent, as the client asked it, and as far as it is not answered.
+pub(super) fn as_asked(slot: &Slot, bytes: Box<[u8]>) -> Box<[u8]> {
+    match (slot.apply.own_words(), slot.entry.map(|e| e.act)) {
+        (Some(own), _) => own.into(),
+        (None, Some(Act::Subscribe(_) | Act::Unsubscribe(_))) => unconfirmed(bytes, slot.replies),
         _ => bytes,
-    };
-    Then::Again { bytes, maybe, refusal: None }
+    }
+}
+
+/// To send a request again.
+pub(super) fn again(slot: &Slot, bytes: Box<[u8]>, maybe: bool) -> Then {
+    Then::Again { bytes: as_asked(slot, bytes), maybe, refusal: None }
 }
 
 /// Why a connection is gone.

@@ -41,7 +41,7 @@ impl Client {
     /// Whether it can go as soon as nothing is owed to it.
     fn may_leave(&self) -> bool {
         let here = matches!(self.place, Place::Pinned(_)) || self.ticket.is_some() || !self.redo.is_empty();
-        let here = here || self.resubscribe || self.blocked.is_some();
+        let here = here || self.restore || self.blocked.is_some();
         let ends = self.closing || self.eof || self.deaf;
         !here && !ends && self.stream == Stream::No && self.tx_free() && self.session.watch == Watch::None
     }

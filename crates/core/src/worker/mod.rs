@@ -12,7 +12,7 @@
 //!   learning (asks the server about commands that the table does not have)
 //!   replica (reads while there is no master)
 //!   withheld (replies that may not be shown before a proof)   durable (WAIT, where that is the proof)
-//!   migrate (clients that go to another worker, or come from one)
+//!   migrate (clients that go to another worker, or come from one)   others (what is said of other sessions)
 //!   users (who clients are, where that changes under them)
 //! ```
 //! The shell calls in (`read`, `wrote`, `eof`, `gone`, `connected`, `snapshot`, `timeout` …), then drains [`Worker::poll`],
@@ -35,6 +35,7 @@ mod learning;
 mod line;
 mod lost;
 mod migrate;
+mod others;
 mod replica;
 mod scripts;
 mod settle;
@@ -50,6 +51,7 @@ mod withheld;
 pub use audit::Audit;
 pub use counters::Counters;
 pub use migrate::{Migrant, NotAdopted};
+pub use others::{Finding, Inquiry};
 pub use upstream::{Class, LaneKey};
 
 use crate::Now;
@@ -57,15 +59,16 @@ use crate::command::Access;
 use crate::learned::Learned;
 use crate::policy::Policy;
 use crate::scripts::Scripts;
-use crate::session::Session;
+use crate::session::{Ends, Session};
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, Sign, Snapshot};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use client::Client;
 use core::time::Duration;
 use learning::Question;
+use others::{Pending, Promise};
 use slotmap::SlotMap;
 use switch::Shard;
 use upstream::Up;
@@ -120,6 +123,15 @@ pub enum Effect {
     Arrived(UpId),
     /// Tell the control plane.
     Tell(Event),
+    /// Ask all other workers of this process ([`Worker::asked`]).
+    Ask(Inquiry),
+    /// Answer a worker that asked ([`Worker::told`]).
+    Found {
+        /// The shell's name for it.
+        to: usize,
+        /// What was found.
+        finding: Finding,
+    },
 }
 
 /// What a worker tells the control plane.
@@ -251,6 +263,10 @@ pub struct Worker {
     /// Clients that are to go to another worker, and when those that could not stay.
     leaving: Vec<ClientId>,
     leave_by: Now,
+    /// Clients that wait for what all workers find, and questions of others that wait for a session's connection.
+    inquiries: BTreeMap<ClientId, Pending>,
+    promises: Vec<Promise>,
+    next_inquiry: u64,
     buffers: Vec<Vec<u8>>,
     /// Numbers what is withheld together.
     next_batch: u64,
@@ -261,7 +277,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without services. Session ids are `first`, `first + step` …, so that those of several workers differ.
+    /// A worker without services, one of `step` in its process. Session ids are `first`, `first + step` …, so that those of
+    /// several workers differ.
     pub fn new(first: u64, step: u64) -> Worker {
         Worker {
             services: Vec::new(),
@@ -275,6 +292,9 @@ impl Worker {
             releasing: false,
             leaving: Vec::new(),
             leave_by: Now::ZERO,
+            inquiries: BTreeMap::new(),
+            promises: Vec::new(),
+            next_inquiry: 0,
             buffers: Vec::new(),
             next_batch: 0,
             next_session: first,
@@ -338,7 +358,13 @@ impl Worker {
 
     /// A client was accepted, on a listener that asks for durable writes or not. Errors with what to tell it before it is
     /// closed.
-    pub fn accepted(&mut self, now: Now, service: ServiceId, durable: bool) -> Result<ClientId, NotAccepted> {
+    pub fn accepted(
+        &mut self,
+        now: Now,
+        service: ServiceId,
+        durable: bool,
+        ends: Ends,
+    ) -> Result<ClientId, NotAccepted> {
         let slot = self.services.get_mut(usize::from(service.0)).and_then(Option::as_mut);
         let s = slot.filter(|s| !s.draining).ok_or(NO_SERVICE)?;
         if s.clients >= s.policy.clients_max {
@@ -347,7 +373,7 @@ impl Worker {
         }
         s.clients += 1;
         s.counters.clients_accepted += 1;
-        let session = Session::new(self.next_session, &s.policy);
+        let session = Session::new(self.next_session, ends, now, &s.policy);
         self.next_session += self.session_step;
         let durable = durable && s.policy.durable.replicas > 0;
         Ok(self.clients.insert(Client::new(service, session, durable, now)))
@@ -579,6 +605,7 @@ impl Worker {
         self.sweep_ups(now);
         self.sweep_clients(now);
         self.sweep_questions(now);
+        self.sweep_inquiries(now);
         self.ask_for_auth(now);
     }
 }

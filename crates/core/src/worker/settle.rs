@@ -1,17 +1,20 @@
 //! From a server's bytes to the client that is owed them: whose reply it is, what it changes, what it proves.
 use super::client::{Place, Wait};
+use super::lost::{again, as_asked};
 use super::withheld::{Withholding, needs_proof};
 use super::{Class, ClientId, How, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, Entry};
 use crate::hold::{Refusal, Then, not_a_master, only_reads};
+use crate::identity::{client_info, getredir, with_id};
 use crate::learned::was_rejected;
 use crate::ledger::{Apply, Owner, Slot};
-use crate::resp::frame::{Element, Elements, children};
+use crate::resp::frame::children;
 use crate::resp::scan::ReplyStep;
 use crate::resp::{Proto, reply};
 use crate::session::{Session, Tx, Watch};
 use crate::topology::snapshot::{SignKind, Term};
+use crate::tracking::Tracking;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -196,12 +199,14 @@ impl Worker {
             let Some(slot) = self.ups[id].ledger.settle() else { return };
             match slot.apply {
                 Apply::WaitMark => self.ups[id].wait_denied = kind == b'-',
-                Apply::Resubscribe => self.cannot_resubscribe(id),
+                Apply::Retrack if kind != b'-' => self.tracks_again_on(now, id),
+                Apply::Resubscribe | Apply::Retrack => self.cannot_restore(id),
                 Apply::LastId(which) => self.last_id(id, slot.seq, which, frame),
                 Apply::Offset => self.offset_told(id, frame),
                 Apply::Replicas => self.replicas_told(now, id, frame),
                 _ => {}
             }
+            self.keep_promises();
             return self.after_settle(id);
         };
         if kind == b'-'
@@ -219,10 +224,10 @@ impl Worker {
             let withholds = up.withholding.is_some();
             let Some(slot) = up.ledger.settle() else { return };
             if withholds && needs_proof(&slot, frame) {
-                self.withhold(id, client, term, slot, frame);
+                self.withhold(now, id, client, term, slot, frame);
                 return self.after_settle(id);
             }
-            let shown = self.settle_in_order(client, term, slot, frame, kind, denied);
+            let shown = self.settle_in_order(now, client, term, slot, frame, kind, denied);
             self.deliver(client, &shown);
         }
         self.owed_less(client, id);
@@ -230,8 +235,10 @@ impl Worker {
     }
 
     /// The reply is the next that the client is owed: what it changes, and as what the client is to see it.
+    #[allow(clippy::too_many_arguments, reason = "what is known of one reply")]
     pub(super) fn settle_in_order<'a>(
         &mut self,
+        now: Now,
         id: ClientId,
         term: Term,
         slot: Slot,
@@ -258,7 +265,17 @@ impl Worker {
         if slot.apply == Apply::None && c.session.tx == Tx::None {
             return Cow::Borrowed(frame);
         }
-        apply(&mut c.session, slot.apply, frame, error)
+        if matches!(slot.apply, Apply::MayKill(_)) && !error {
+            self.may_kill(id);
+            return Cow::Borrowed(b"");
+        }
+        let shown = apply(now, &mut c.session, slot.apply, frame, error);
+        if let Some(tracking) = &mut c.session.tracking {
+            let limits =
+                &self.services[usize::from(c.service.0)].as_ref().expect("a service is kept").policy.limits;
+            tracking.bound(limits.subs_max);
+        }
+        shown
     }
 
     /// A reply to a client one of whose earlier commands is to be sent again: it waits its turn, or is asked again.
@@ -271,7 +288,7 @@ impl Worker {
         let Some(c) = self.clients.get_mut(client) else { return };
         // What changes the session does so in its turn.
         if (only_reads(slot.entry) || slot.apply != Apply::None) && !bytes.is_empty() {
-            c.redo_at(slot.seq, Then::Again { bytes, maybe: true, refusal: None });
+            c.redo_at(slot.seq, again(&slot, bytes, true));
             return;
         }
         let executed = kind != b'-' || slot.entry.is_none_or(|e| !e.proves);
@@ -317,6 +334,7 @@ impl Worker {
             let up = &mut self.ups[id];
             let Some(slot) = up.ledger.settle() else { return true };
             if let Some(c) = self.clients.get_mut(client) {
+                let bytes = as_asked(&slot, bytes);
                 let then = Then::Again { bytes, maybe: slot.maybe, refusal: Some(frame.into()) };
                 c.redo_at(slot.seq, then);
             }
@@ -394,7 +412,7 @@ impl Worker {
 }
 
 /// What a reply changes in the session; gives the reply as the client is to see it.
-fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
+fn apply<'a>(now: Now, s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
     let queued = frame == reply::QUEUED;
     if let Tx::Open(tx) = &mut s.tx
         && queued
@@ -407,10 +425,11 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
         return Cow::Borrowed(frame);
     }
     if let Tx::Open(tx) = &mut s.tx {
-        tx.failed |= error && matches!(what, Apply::None | Apply::Unknown);
+        // These are executed at once, and what they cannot do is no reason to abort (multi.c, `multiCommand`).
+        tx.failed |= error && !matches!(what, Apply::Multi | Apply::Watch);
     }
     match what {
-        Apply::Exec => return end_of_tx(s, frame, error),
+        Apply::Exec => return end_of_tx(now, s, frame, error),
         Apply::ExecAs(instead) => {
             (s.tx, s.watch) = (Tx::None, Watch::None);
             return Cow::Owned(instead.into());
@@ -418,8 +437,18 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
         Apply::Unknown => s.bound |= !(error && was_rejected(frame)),
         _ if error => {}
         // What was asked on behalf of no session, or of its connection.
-        Apply::None | Apply::Name | Apply::WaitMark | Apply::Resubscribe | Apply::LastId(_) => {}
-        Apply::Offset | Apply::Replicas | Apply::Follow | Apply::Learn => {}
+        Apply::None | Apply::Name | Apply::WaitMark | Apply::Resubscribe | Apply::Retrack => {}
+        Apply::LastId(_) | Apply::Offset | Apply::Replicas | Apply::Follow | Apply::Learn => {}
+        // Of other sessions.
+        Apply::Unblock(_) | Apply::MayKill(_) => {}
+        Apply::Info => return Cow::Owned(client_info(frame, s, now, false)),
+        Apply::Listed(_) => return Cow::Owned(client_info(frame, s, now, true)),
+        Apply::Getredir => return Cow::Owned(getredir(frame, s)),
+        Apply::Trackinginfo => {
+            let to = s.tracking.as_ref().map_or(0, |t| t.redirect);
+            return Cow::Owned(with_id(frame, b"redirect", to));
+        }
+        Apply::Tracking(request) => s.tracking = Tracking::after(s.tracking.take(), request),
         Apply::Select(db) => s.db = db,
         Apply::Auth(ident) => s.ident = Some(ident),
         Apply::Hello(hello) => {
@@ -432,7 +461,7 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
             if let Some(name) = hello.name {
                 s.names_mut().name = name;
             }
-            return Cow::Owned(with_id(frame, s.id));
+            return Cow::Owned(with_id(frame, b"id", s.id));
         }
         Apply::Setname(name) => s.names_mut().name = name,
         Apply::Setinfo(false, lib) => s.names_mut().lib_name = lib,
@@ -460,7 +489,7 @@ fn apply<'a>(s: &mut Session, what: Apply, frame: &'a [u8], error: bool) -> Cow<
 }
 
 /// `EXEC` has answered.
-fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
+fn end_of_tx<'a>(now: Now, s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]> {
     if frame.starts_with(b"-ERR EXEC without MULTI") {
         // Nothing has ended; what is watched still is.
         return Cow::Borrowed(frame);
@@ -481,27 +510,9 @@ fn end_of_tx<'a>(s: &mut Session, frame: &'a [u8], error: bool) -> Cow<'a, [u8]>
     let mut seen = frame[..header].to_vec();
     for (i, reply) in children(frame).enumerate() {
         let what = changes.next_if(|(at, _)| *at as usize == i).map_or(Apply::None, |(_, what)| what);
-        seen.extend_from_slice(&apply(s, what, reply, reply.first() == Some(&b'-')));
+        seen.extend_from_slice(&apply(now, s, what, reply, reply.first() == Some(&b'-')));
     }
     Cow::Owned(seen)
-}
-
-/// The reply to `HELLO` with the session's id in the place of the connection's.
-fn with_id(frame: &[u8], id: u64) -> Vec<u8> {
-    let mut elements = Elements::of(frame);
-    while let Some(e) = elements.next() {
-        if e == Element::Bulk(b"id") {
-            let before = frame.len() - elements.rest().len();
-            let old = elements.next();
-            if matches!(old, Some(Element::Line(b':', _))) {
-                let mut out = frame[..before].to_vec();
-                reply::integer(&mut out, id);
-                out.extend_from_slice(elements.rest());
-                return out;
-            }
-        }
-    }
-    frame.to_vec()
 }
 
 #[cfg(test)]
@@ -509,41 +520,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hello_tells_the_sessions_own_id() {
-        let frame = b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:812\r\n";
-        assert_eq!(with_id(frame, 7), b"%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:7\r\n");
-        assert_eq!(with_id(b"*0\r\n", 7), b"*0\r\n");
-    }
-
-    #[test]
     fn select_in_a_transaction_counts_when_it_was_executed() {
         let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
-        apply(&mut s, Apply::None, reply::QUEUED, false);
-        apply(&mut s, Apply::Select(3), reply::QUEUED, false);
+        apply(Now::ZERO, &mut s, Apply::None, reply::QUEUED, false);
+        apply(Now::ZERO, &mut s, Apply::Select(3), reply::QUEUED, false);
         assert_eq!(s.db, 0);
-        apply(&mut s, Apply::Exec, b"*2\r\n*1\r\n+OK\r\n+OK\r\n", false);
+        apply(Now::ZERO, &mut s, Apply::Exec, b"*2\r\n*1\r\n+OK\r\n+OK\r\n", false);
         assert_eq!((s.db, s.tx), (3, Tx::None));
     }
 
     #[test]
     fn select_in_a_transaction_that_failed_does_not_count() {
         let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
-        apply(&mut s, Apply::Select(99), reply::QUEUED, false);
-        apply(&mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
+        apply(Now::ZERO, &mut s, Apply::Select(99), reply::QUEUED, false);
+        apply(Now::ZERO, &mut s, Apply::Exec, b"*1\r\n-ERR DB index is out of range\r\n", false);
         assert_eq!(s.db, 0);
+    }
+
+    #[test]
+    fn whatever_is_refused_in_a_transaction_aborts_it_but_not_what_is_done_at_once() {
+        for (what, failed) in [(Apply::None, true), (Apply::Info, true), (Apply::Watch, false)] {
+            let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
+            apply(Now::ZERO, &mut s, what.clone(), b"-ERR no\r\n", true);
+            assert!(matches!(&s.tx, Tx::Open(tx) if tx.failed == failed), "{what:?}");
+        }
     }
 
     #[test]
     fn an_exec_that_was_denied_outside_of_a_transaction_binds_nothing() {
         let mut s = Session::default();
-        apply(&mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
+        apply(Now::ZERO, &mut s, Apply::Exec, b"-NOAUTH Authentication required.\r\n", true);
         assert!(!s.needs_pin());
     }
 
     #[test]
     fn exec_without_multi_leaves_what_is_watched() {
         let mut s = Session { watch: Watch::Held, ..Session::default() };
-        apply(&mut s, Apply::Exec, b"-ERR EXEC without MULTI\r\n", true);
+        apply(Now::ZERO, &mut s, Apply::Exec, b"-ERR EXEC without MULTI\r\n", true);
         assert_eq!((s.watch, s.bound), (Watch::Held, false));
     }
 
@@ -551,9 +564,9 @@ mod tests {
     fn what_a_transaction_changes_and_asks_of_the_session_is_the_sessions() {
         let mut s = Session { id: 7, tx: Tx::Open(Box::default()), ..Session::default() };
         for what in [Apply::ClientId, Apply::Setname(b"me"[..].into()), Apply::Setname(b"no"[..].into())] {
-            apply(&mut s, what, reply::QUEUED, false);
+            apply(Now::ZERO, &mut s, what, reply::QUEUED, false);
         }
-        let seen = apply(&mut s, Apply::Exec, b"*3\r\n:812\r\n+OK\r\n-ERR no\r\n", false);
+        let seen = apply(Now::ZERO, &mut s, Apply::Exec, b"*3\r\n:812\r\n+OK\r\n-ERR no\r\n", false);
         assert_eq!(&*seen, b"*3\r\n:7\r\n+OK\r\n-ERR no\r\n");
         assert_eq!(&*s.names_mut().name, b"me");
     }
@@ -561,7 +574,7 @@ mod tests {
     #[test]
     fn an_exec_that_was_denied_keeps_the_connection_out_of_the_pool() {
         let mut s = Session { tx: Tx::Open(Box::default()), ..Session::default() };
-        apply(&mut s, Apply::Exec, b"-NOPERM no\r\n", true);
+        apply(Now::ZERO, &mut s, Apply::Exec, b"-NOPERM no\r\n", true);
         assert!(s.needs_pin());
     }
 }

@@ -273,8 +273,9 @@ impl Worker {
         };
         let refused = sent.and_then(|sent| {
             let entry = if matches!(sent, Cow::Owned(_)) { route::entry(Request::new(&sent)) } else { entry };
+            let named = || entry.filter(|e| route::names_a_session(e, Request::new(&sent)));
             let user = entry.filter(|e| policy.changes_user(e, Request::new(&sent)));
-            let uncounted = || user.map(|e| reply::uncounted(e.name).into());
+            let uncounted = || user.or_else(named).map(|e| reply::uncounted(e.name).into());
             entry.and_then(|e| route::refusal(e, policy)).or_else(uncounted).map_or(Ok(sent), Err)
         });
         match refused {

@@ -1,18 +1,24 @@
-//! A session's subscriptions: followed by what the server confirms, and made again on another connection when theirs is
-//! lost. They come before anything else that the session asks of it, and their confirmations are not the client's.
-//! Messages in between are lost, as with Redis; what is counted is that it happened.
+//! What a server tells a session without being asked each time: subscriptions, followed by what the server confirms, and
+//! invalidations (`CLIENT TRACKING`). They are asked for again on another connection when theirs is lost. That comes before
+//! anything else that the session asks of it, and the answers are not the client's. Messages in between are lost, as with
+//! Redis; what is counted is that it happened. A client that keeps copies of what it read is told to forget them.
 use super::client::{Place, Wait};
 use super::intake::{Routed, SHARD};
 use super::{Class, ClientId, LaneKey, OutputLimit, UpId, Worker};
 use crate::Now;
 use crate::command::{Access, Act, SubKind};
 use crate::hold::Pass;
+use crate::identity::with_id;
 use crate::ledger::{Apply, Owner, Slot};
 use crate::resp::frame::{Element, Elements, Request};
 use crate::resp::{Proto, parse_i64, reply};
+use crate::route::entry;
 use crate::session::{Session, Subs};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+/// The session is gone that is told in the place of this one (`sendTrackingMessage` in `tracking.c`).
+const REDIRECT_BROKEN: &[u8] = b"tracking-redir-broken";
 
 impl Worker {
     /// On a pinned connection: confirmations of subscriptions, messages and other pushes, which are no replies in the
@@ -36,6 +42,10 @@ impl Worker {
         let Some(Element::Bulk(word)) = elements.next() else {
             return kind == b'>' && self.pushed(client, frame);
         };
+        if kind == b'>' && word == REDIRECT_BROKEN {
+            let to = c.session.tracking.as_ref().map_or(0, |t| t.redirect);
+            return self.pushed(client, &with_id(frame, REDIRECT_BROKEN, to));
+        }
         let Some((kind_of_sub, adds)) = subscription_word(word) else {
             let message = matches!(word, b"message" | b"pmessage" | b"smessage") || kind == b'>';
             return message && self.pushed(client, frame);
@@ -53,7 +63,9 @@ impl Worker {
             slot.replies -= 1;
             if slot.replies == 0 {
                 up.ledger.settle();
-                if !own {
+                if own {
+                    self.keep_promises();
+                } else {
                     self.owed_less(client, id);
                 }
                 self.after_settle(id);
@@ -67,11 +79,13 @@ impl Worker {
         true
     }
 
-    /// A subscriber's connection is gone. `false`: what it was subscribed to is not known any more, or it would not hear
-    /// of it.
-    pub(super) fn subscriber_lost(&mut self, id: ClientId) -> bool {
+    /// The connection is gone of a session to which the server tells things. `false`: what that was is not known any more,
+    /// or it would not hear of it.
+    pub(super) fn listener_lost(&mut self, id: ClientId) -> bool {
         let Some(c) = self.clients.get_mut(id) else { return false };
-        let known = c.session.subs.as_ref().is_some_and(|s| s.are_known());
+        let s = &c.session;
+        let known = s.subs.as_ref().is_none_or(|s| s.are_known());
+        let known = known && s.tracking.as_ref().is_none_or(|t| t.is_known());
         if !known || c.closing || c.deaf || c.eof {
             return false;
         }
@@ -81,16 +95,17 @@ impl Worker {
             self.overrun(id, OutputLimit::SubscriberLost, 0);
             return false;
         }
-        if !core::mem::replace(&mut c.resubscribe, true) {
+        if !core::mem::replace(&mut c.restore, true) {
             let service = c.service;
             self.service(service).counters.subscribers_interrupted += 1;
+            self.flush(id);
         }
         self.ready.push_back(id);
         true
     }
 
-    /// Subscribes again for a session whose connection was lost, on one of the new master's.
-    pub(super) fn resubscribe(&mut self, now: Now, id: ClientId) -> Routed {
+    /// Gives a session a connection on which it hears all that it did on the one that was lost.
+    pub(super) fn restore(&mut self, now: Now, id: ClientId) -> Routed {
         // Its replies that need a proof keep it where it is.
         if self.clients.get(id).is_some_and(|c| c.owed > 0) {
             return Routed::Blocked(Wait::Owed);
@@ -104,6 +119,14 @@ impl Worker {
                 return Routed::Taken;
             }
         }
+        let tracking = match self.tracking_again(now, id) {
+            Some(Ok(requests)) => requests,
+            Some(Err(())) => {
+                self.cut_client(id);
+                return Routed::Taken;
+            }
+            None => return Routed::Blocked(Wait::Others),
+        };
         let Some(c) = self.clients.get(id) else { return Routed::Taken };
         let s = self.service_ref(c.service);
         if s.shards[usize::from(SHARD.0)].pinned_is_full(s.policy.pinned_max) {
@@ -122,9 +145,14 @@ impl Worker {
         self.clients[id].place = Place::Pinned(up);
         self.name_pinned(up, id);
         let c = &mut self.clients[id];
-        c.resubscribe = false;
+        c.restore = false;
+        let u = &mut self.ups[up];
+        u.private |= !tracking.is_empty();
+        for bytes in tracking {
+            u.ledger.push(&bytes, Slot::new(Owner::Nobody, entry(Request::new(&bytes)), Apply::Retrack));
+        }
         if let Some(subs) = &c.session.subs {
-            let ledger = &mut self.ups[up].ledger;
+            let ledger = &mut u.ledger;
             for kind in SubKind::ALL {
                 if let Some((bytes, replies)) = subscription(subs, kind) {
                     let slot = Slot::new(Owner::Nobody, Some(kind.subscribe()), Apply::Resubscribe);
@@ -132,13 +160,32 @@ impl Worker {
                 }
             }
         }
+        if c.session.tracking.as_ref().is_some_and(|t| t.opts_in()) {
+            // Whether it said so just before nobody knows any longer. To track one answer too many does no harm.
+            let mut bytes = Vec::new();
+            reply::request(&mut bytes, &[&b"CLIENT"[..], b"CACHING", b"YES"]);
+            u.ledger.push(&bytes, Slot::new(Owner::Nobody, None, Apply::Name));
+        }
         self.mark_up(up);
+        if self.ups[up].is_ready() {
+            self.has_connection(now, up);
+        }
         Routed::Taken
+    }
+
+    /// A request to track was granted again; the last of them makes it whole.
+    pub(super) fn tracks_again_on(&mut self, now: Now, id: UpId) {
+        let Some(up) = self.ups.get(id) else { return };
+        if !up.ledger.slots().any(|s| s.apply == Apply::Retrack)
+            && let Some(client) = up.pinned_by
+        {
+            self.tracks_again(now, client);
+        }
     }
 
     /// The server refuses a subscription that it granted before (its users differ from the old master's, or a connection
     /// for it cannot be set up): the client must not believe that it still has it.
-    pub(super) fn cannot_resubscribe(&mut self, id: UpId) {
+    pub(super) fn cannot_restore(&mut self, id: UpId) {
         if let Some(client) = self.ups.get(id).and_then(|up| up.pinned_by) {
             self.cut_client(client);
             self.close_up(id);

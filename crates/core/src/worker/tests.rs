@@ -11,6 +11,7 @@ mod durable;
 mod in_place;
 mod learning;
 mod migrate;
+mod others;
 mod rig;
 mod rules;
 mod sessions;

@@ -8,7 +8,7 @@ use crate::command::{Access, Act};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
 use crate::resp::scan::{self, ReplyScan};
-use crate::resp::{Proto, reply};
+use crate::resp::{Proto, parse_i64, reply};
 use crate::session::{Ident, IdentId, Names, Session};
 use crate::topology::snapshot::{Endpoint, ServiceId, ShardId, SignKind, Term};
 use alloc::vec::Vec;
@@ -69,6 +69,8 @@ enum Step {
     Auth,
     Hello,
     Select,
+    /// `CLIENT ID`: others may want to name it.
+    Id,
     Role,
 }
 
@@ -93,6 +95,10 @@ pub(super) struct Up {
     pub(super) withholding: Option<Withholding>,
     /// A `PUBLISH` that a `WAIT` needs was denied.
     pub(super) wait_denied: bool,
+    /// The server's id of it; `None`: it did not say.
+    server_id: Option<u64>,
+    /// It is never another session's: others know of it, or the server keeps something for it.
+    pub(super) private: bool,
     /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
     pub(super) fenced: Option<Fenced>,
     /// It was set up without `AUTH`, and the server wanted none: that stays so, whatever it wants later.
@@ -126,6 +132,17 @@ impl Up {
 
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether it is set up, and has all that its session had on another one.
+    pub(super) fn is_restored(&self) -> bool {
+        self.is_ready() && self.fenced.is_none() && !self.ledger.slots().any(|s| s.apply.restores())
+    }
+
+    /// The server's id of it, for others to know.
+    pub(super) fn told_of(&mut self) -> Option<u64> {
+        self.private |= self.server_id.is_some();
+        self.server_id
     }
 
     fn is_unused(&self) -> bool {
@@ -261,7 +278,7 @@ impl Worker {
     /// A session needs its connection no longer: into the pool, if it is clean.
     pub(super) fn unpin(&mut self, id: UpId, session: &Session) {
         let Some(up) = self.ups.get_mut(id) else { return };
-        let clean = up.ledger.is_empty() && !up.relay && !up.outdated && up.state == State::Ready;
+        let clean = up.ledger.is_empty() && !up.relay && !up.outdated && !up.private && up.is_ready();
         if session.needs_pin() || !clean {
             self.close_up(id);
             return;
@@ -315,6 +332,8 @@ impl Worker {
             starved: Vec::new(),
             withholding: None,
             wait_denied: false,
+            server_id: None,
+            private: false,
             fenced: None,
             open: false,
             only_asks: false,
@@ -357,6 +376,10 @@ impl Worker {
             reply::request(bytes, &[&b"SELECT"[..], &db[1..db.len() - 2]]);
             steps.push(Step::Select);
         }
+        if up.key.class == Class::Pinned {
+            reply::request(bytes, &[&b"CLIENT"[..], b"ID"]);
+            steps.push(Step::Id);
+        }
         reply::request(bytes, &[&b"ROLE"[..]]);
         steps.push(Step::Role);
         steps.reverse();
@@ -374,6 +397,12 @@ impl Worker {
         let unnamed = up.ident.is_none();
         let at = (up.service, up.shard);
         match step {
+            Step::Id if !error => {
+                let id = frame.strip_prefix(b":").and_then(|n| parse_i64(n.trim_ascii_end()));
+                up.server_id = id.and_then(|n| u64::try_from(n).ok());
+            }
+            // What the server does not tell, nobody can name.
+            Step::Id if [&b"-NOAUTH"[..], b"-NOPERM", b"-BUSY"].iter().any(|e| frame.starts_with(e)) => {}
             Step::Role if !error => {
                 let mut elements = Elements::of(frame);
                 elements.next();
@@ -413,12 +442,16 @@ impl Worker {
             up.used = now;
             let only_asks = up.only_asks;
             self.expiring.remove(&(up.deadline, id));
+            let pinned = up.key.class == Class::Pinned;
             if !replica {
                 self.shard(at.0, at.1).succeeded();
             }
             self.mark_up(id);
             if only_asks {
                 self.close_up(id);
+            }
+            if pinned {
+                self.has_connection(now, id);
             }
         }
     }
@@ -449,8 +482,9 @@ impl Worker {
         let name = s.policy.name.clone();
         let text = alloc::string::String::from_utf8_lossy(error).trim_end().into();
         self.effects.push_back(Effect::Tell(Event::SetupFailed { service: name, endpoint, error: text }));
-        if owed.iter().any(|(slot, _, _)| slot.apply == Apply::Resubscribe) {
-            self.cannot_resubscribe(id);
+        let by = self.ups.get(id).and_then(|up| up.pinned_by).and_then(|c| self.clients.get(c));
+        if by.is_some_and(|c| c.session.listens()) {
+            self.cannot_restore(id);
         }
         self.cannot_learn(now, id);
         self.close_up(id);

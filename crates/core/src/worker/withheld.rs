@@ -13,6 +13,7 @@
 //! [`ShardView::kept`]: crate::topology::snapshot::ShardView::kept
 use super::durable::Waiting;
 use super::{ClientId, Counters, UpId, Worker};
+use crate::Now;
 use crate::command::{Access, Act};
 use crate::hold::Pass;
 use crate::ledger::{Apply, Owner, Slot};
@@ -200,10 +201,18 @@ impl Worker {
     }
 
     /// A write's reply has arrived on a connection that withholds them.
-    pub(super) fn withhold(&mut self, id: UpId, client: ClientId, term: Term, slot: Slot, frame: &[u8]) {
+    pub(super) fn withhold(
+        &mut self,
+        now: Now,
+        id: UpId,
+        client: ClientId,
+        term: Term,
+        slot: Slot,
+        frame: &[u8],
+    ) {
         let blocked = self.clients.get(client).and_then(|c| c.blocked.as_ref());
         let pops = blocked.is_some_and(|b| b.pops(&slot));
-        let shown = self.settle_in_order(client, term, slot, frame, frame[0], false);
+        let shown = self.settle_in_order(now, client, term, slot, frame, frame[0], false);
         // Within a transaction nothing is executed.
         if self.clients.get(client).is_some_and(|c| matches!(c.session.tx, Tx::Open(_))) {
             self.deliver(client, &shown);

@@ -92,6 +92,7 @@ fn counters() -> Counters {
         clients_refused: 1002,
         clients_overrun: 1003,
         clients_cut: 1004,
+        clients_killed: 1091,
         clients_moved: 1090,
         clients_now: 1005,
         commands: 1006,

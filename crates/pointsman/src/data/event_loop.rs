@@ -7,7 +7,8 @@
 //! ```
 //! Events are edge-triggered and both interests are registered once. So the loop keeps its own list of streams that
 //! may still have something to read: those that filled the buffer, and those that were not read for back-pressure.
-//! At the end of a turn clients may leave for another worker's loop, and at its beginning some may arrive (`migrate`).
+//! At the end of a turn clients may leave for another worker's loop, and at its beginning some may arrive, and what other
+//! workers ask or answer (`migrate`).
 pub(super) mod migrate;
 
 use super::accept::Door;
@@ -245,7 +246,7 @@ impl EventLoop {
     }
 
     fn accepted(&mut self, now: Now, door: Door, mut stream: Stream) {
-        let id = match self.worker.accepted(now, door.service, door.durable) {
+        let id = match self.worker.accepted(now, door.service, door.durable, stream.ends()) {
             Ok(id) => id,
             Err(refused) => {
                 // The socket is new: its buffer takes a line.
@@ -421,6 +422,8 @@ impl EventLoop {
                 Effect::OnlyRead(_) => {}
                 Effect::Arrived(id) => self.arrived(now, id),
                 Effect::Tell(event) => self.outbox.tell(event),
+                Effect::Ask(inquiry) => self.ask_others(now, &inquiry),
+                Effect::Found { to, finding } => self.moves.answer(to, finding),
             }
         }
     }

@@ -2,10 +2,12 @@
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use pointsman_core::session::Ends;
 use pointsman_core::topology::snapshot::Endpoint;
 use pointsman_core::worker::How;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A peer that is gone without a word is noticed after about this long.
@@ -35,6 +37,21 @@ impl Stream {
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         Stream::Tcp(stream)
+    }
+
+    /// Both ends of a stream that was accepted, as far as the system tells.
+    pub fn ends(&self) -> Ends {
+        let at = |a: SocketAddr| (a.ip(), a.port());
+        match self {
+            Stream::Tcp(s) => match (s.peer_addr(), s.local_addr()) {
+                (Ok(peer), Ok(local)) => Ends::Tcp { peer: at(peer), local: at(local) },
+                _ => Ends::Unknown,
+            },
+            Stream::Unix(s) => {
+                let path = s.local_addr().ok().and_then(|a| Some(a.as_pathname()?.to_string_lossy().into()));
+                path.map_or(Ends::Unknown, Ends::Unix)
+            }
+        }
     }
 
     /// Whether a connection that was begun is made: `Ok(false)` while it is not decided.

@@ -256,6 +256,130 @@ fn what_the_server_closes_is_made_again() {
     assert!(shown(&subscriber.reply()).ends_with("again\\r\\n"));
 }
 
+/// What `CLIENT INFO` says under a name.
+fn info(client: &mut Raw, field: &str) -> String {
+    let text = String::from_utf8(client.call(&["CLIENT", "INFO"])).expect("text");
+    let value = text.split([' ', '\n']).find_map(|f| f.strip_prefix(field)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {field} in {text}")).to_owned()
+}
+
+fn own_id(client: &mut Raw) -> String {
+    said(client, "CLIENT ID").trim_matches([':', '\\', 'r', 'n']).to_owned()
+}
+
+#[test]
+fn client_info_tells_of_the_clients_own_connection() {
+    let (_server, proxy, _) = start(&Options::default());
+    let (mut first, mut second) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
+    for (i, client) in [&mut first, &mut second].into_iter().enumerate() {
+        assert_eq!(said(client, &format!("CLIENT SETNAME n{i}")), "+OK\\r\\n");
+        assert_eq!(said(client, "SELECT 3"), "+OK\\r\\n");
+    }
+    for (i, client) in [&mut first, &mut second].into_iter().enumerate() {
+        let own = client.stream().local_addr().expect("an address").to_string();
+        for binds in ["PING", "WATCH k", "CLIENT NO-EVICT on"] {
+            said(client, binds);
+            let id = own_id(client);
+            let fields = ["id", "addr", "laddr", "name", "db"].map(|f| info(client, f));
+            assert_eq!(fields, [id, own.clone(), proxy.addr().to_string(), format!("n{i}"), "3".into()]);
+        }
+    }
+}
+
+#[test]
+fn clients_are_killed_by_what_they_are_and_nobody_else_is() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let mut client = Raw::connect(proxy.addr());
+    let id = own_id(&mut client);
+    let addr = |c: &Raw| c.stream().local_addr().expect("an address").to_string();
+    let mut others: Vec<Raw> = (0..6).map(|_| Raw::connect(proxy.addr())).collect();
+    for other in &mut others {
+        assert_eq!(said(other, "PING"), "+PONG\\r\\n");
+    }
+    let ends = |mut other: Raw| assert_eq!(shown(&other.rest().expect("an end")), "");
+    let one = others.pop().expect("there are six");
+    assert_eq!(said(&mut client, &format!("CLIENT KILL {}", addr(&one))), "+OK\\r\\n");
+    ends(one);
+    let one = others.pop().expect("there are five");
+    assert_eq!(said(&mut client, &format!("CLIENT KILL ADDR {} TYPE pubsub", addr(&one))), ":0\\r\\n");
+    assert_eq!(said(&mut client, &format!("CLIENT KILL ADDR {} TYPE normal", addr(&one))), ":1\\r\\n");
+    ends(one);
+    let mut blocked = others.pop().expect("there are four");
+    blocked.send(b"BLPOP queue 0\r\n");
+    eventually("it is blocked", || observer.blocked() == 1);
+    let rest = said(&mut client, &format!("CLIENT KILL LADDR {} USER default", proxy.addr()));
+    // Whoever looked whether the proxy answers may not have been seen to leave.
+    assert!(rest == ":4\\r\\n" || rest == ":5\\r\\n", "{rest}");
+    ends(blocked);
+    others.into_iter().for_each(ends);
+    eventually("nobody is blocked", || observer.blocked() == 0);
+    assert_eq!(own_id(&mut client), id);
+    assert_eq!(observer.get("k"), "");
+}
+
+/// Keys are read, by the hearer itself or another, and changed by somebody else, until the hearer is told of one of them. To be
+/// told to forget all is as good for a key, but not for ever.
+fn hears_what_changes(
+    round: usize,
+    observer: &mut Observer,
+    mut reader: Option<&mut Raw>,
+    hearer: &mut Raw,
+    flush: &str,
+) {
+    for n in 0..100 {
+        let key = format!("k:{round}:{n}:{}", reader.is_some());
+        match &mut reader {
+            Some(reader) => assert_eq!(said(reader, &format!("GET {key}")), "$-1\\r\\n"),
+            None => {
+                hearer.send(format!("GET {key}\r\n").as_bytes());
+                while shown(&hearer.reply()) != "_\\r\\n" {}
+            }
+        }
+        observer.ask(&["SET", &key, "1"]);
+        loop {
+            let heard = shown(&hearer.reply());
+            if heard.contains(&key) {
+                return;
+            }
+            assert!(heard == flush || heard.contains("invalidate"), "{heard}");
+            if heard == flush {
+                break;
+            }
+        }
+    }
+    panic!("nothing else is heard");
+}
+
+/// What is invalidated while its connection was lost nobody can say: a client forgets all, and is told of what comes.
+#[test]
+fn who_keeps_copies_is_told_to_forget_them_when_its_connection_was_lost() {
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let mut all: Vec<Raw> = (0..3).map(|_| Raw::connect(proxy.addr())).collect();
+    let [itself, told, redirects] = &mut all[..] else { panic!("there are three") };
+    said(itself, "HELLO 3");
+    assert_eq!(said(itself, "CLIENT TRACKING on"), "+OK\\r\\n");
+    let id = own_id(told);
+    said(told, "SUBSCRIBE __redis__:invalidate");
+    assert_eq!(said(redirects, &format!("CLIENT TRACKING on REDIRECT {id}")), "+OK\\r\\n");
+    assert_eq!(said(redirects, "CLIENT GETREDIR"), format!(":{id}\\r\\n"));
+    assert_eq!(info(redirects, "redir"), id);
+    let push = ">2\\r\\n$10\\r\\ninvalidate\\r\\n_\\r\\n";
+    let message = "*3\\r\\n$7\\r\\nmessage\\r\\n$20\\r\\n__redis__:invalidate\\r\\n$-1\\r\\n";
+    // All is lost, then only what tells one of them.
+    for (round, killed) in ["", "SKIPME yes", "TYPE pubsub", "TYPE pubsub"].into_iter().enumerate() {
+        if !killed.is_empty() {
+            let words: Vec<&str> = ["CLIENT", "KILL"].into_iter().chain(killed.split(' ')).collect();
+            observer.0.ask(&words).expect("an answer");
+            assert_eq!(shown(&told.reply()), message);
+        }
+        if killed.contains("SKIPME") {
+            assert_eq!(shown(&itself.reply()), push);
+        }
+        hears_what_changes(round, &mut observer, None, itself, push);
+        hears_what_changes(round, &mut observer, Some(redirects), told, message);
+    }
+}
+
 #[test]
 fn what_is_more_than_a_limit_is_refused_and_disturbs_nobody() {
     let server = Server::start(&Options::default());

@@ -112,6 +112,16 @@ fn the_connections_own_state() {
 }
 
 #[test]
+fn what_is_said_of_other_sessions() {
+    same(include_str!("parity/what_is_said_of_other_sessions.txt"));
+}
+
+#[test]
+fn who_may_not_say_it_is_told_so() {
+    same_with_users(include_str!("parity/who_may_not_say_it_is_told_so.txt"));
+}
+
+#[test]
 fn replies_can_be_turned_off() {
     same(include_str!("parity/replies_can_be_turned_off.txt"));
 }
@@ -149,7 +159,6 @@ fn what_is_refused_is_refused_clearly() {
         &["SLAVEOF", "127.0.0.1", "1"],
         &["FAILOVER"],
         &["CLIENT", "PAUSE", "10"],
-        &["CLIENT", "KILL", "ID", "1"],
         &["MODULE", "LOAD", "x"],
         &["PSYNC", "?", "-1"],
         &["CLUSTER", "RESET"],

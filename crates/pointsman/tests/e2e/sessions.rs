@@ -131,6 +131,42 @@ fn a_subscriber_of_whom_too_much_would_be_kept_is_closed() {
 }
 
 #[test]
+fn invalidations_go_on_at_the_new_master_and_what_was_missed_is_forgotten() {
+    const FLUSH: &str = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n$-1\r\n";
+    let (deployment, proxy) = start(Options::default(), "");
+    let mut told = Raw::tcp(proxy.listen);
+    told.send("CLIENT ID\r\n");
+    let id = told.skip_to("\r\n");
+    let id = id.trim().trim_start_matches(':');
+    told.send("SUBSCRIBE __redis__:invalidate\r\n");
+    told.skip_to(":1\r\n");
+    let mut reader = proxy.client();
+    assert_eq!(reader.call(&["CLIENT", "TRACKING", "ON", "REDIRECT", id]).unwrap(), ok());
+    assert_eq!(reader.call(&["GET", "k"]).unwrap(), Value::Nil);
+    let mut master = 0;
+    for round in 0..2 {
+        master = match round {
+            0 => planned_failover(&deployment, &proxy, master),
+            _ => {
+                deployment.nodes[master].kill9();
+                proxy.follow(&deployment, master)
+            }
+        };
+        told.expect(FLUSH);
+        let key = format!("k{round}");
+        assert_eq!(reader.call(&["GET", &key]).unwrap(), Value::Nil);
+        deployment.nodes[master].ask(&["SET", &key, "1"]).unwrap();
+        let heard = told.skip_to(&format!("*1\r\n$2\r\n{key}\r\n"));
+        let flushes = heard.matches(FLUSH).count();
+        assert!(flushes > 0 && heard.matches("message").count() == flushes + 1, "{heard}");
+        eventually("the others have followed", || {
+            (0..3).filter(|n| *n != master).all(|n| round > 0 || deployment.in_sync(n, master))
+        });
+    }
+    assert_eq!(proxy.service("cache")["uncertain"], 0);
+}
+
+#[test]
 fn a_script_that_was_loaded_or_run_before_a_switch_runs_after_it() {
     let (deployment, proxy) = start(Options::default(), "");
     let mut client = proxy.client();

@@ -1,7 +1,7 @@
 //! Workers are filled one after the other: few of them carry large turns. Clients move between them without noticing it.
 use crate::scene::load::Load;
-use crate::scene::{Proxy, bulk, eventually, get, ok};
-use pointsman::client::Client;
+use crate::scene::{Proxy, bulk, eventually, get, is_end, ok};
+use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -65,6 +65,51 @@ fn workers_are_filled_one_after_the_other_by_how_busy_they_are() {
     std::thread::sleep(Duration::from_secs(2));
     let _client = proxy.client();
     eventually("an idle first worker is preferred again", || clients(&proxy) == [1, 0]);
+}
+
+/// Clients whose pops wait with both workers.
+fn poppers(proxy: &Proxy) -> Vec<(String, Client)> {
+    let loud = Loud::start(proxy.listen, 2);
+    let mut all = Vec::new();
+    eventually("both workers have some", || {
+        let mut c = proxy.client();
+        let Value::Integer(id) = c.call(&["CLIENT", "ID"]).unwrap() else { panic!("an id") };
+        c.send(&["BLPOP", "nothing", "0"]).unwrap();
+        all.push((id.to_string(), c));
+        std::thread::sleep(Duration::from_millis(50));
+        clients(proxy)[1] > 0 && all.len() > 3
+    });
+    loud.end();
+    all
+}
+
+#[test]
+fn clients_of_all_workers_are_unblocked_and_killed() {
+    let deployment = Deployment::start(Options { nodes: 1, sentinels: 0, ..Options::default() }).unwrap();
+    let node = &deployment.nodes[0];
+    let proxy = Proxy::start(&deployment, &format!("nodes = \"{}\"", node.addr()));
+    proxy.wait_state("serving");
+    let mut all = poppers(&proxy);
+    let blocked = || node.info("clients", "blocked_clients").unwrap();
+    eventually("all are blocked", || blocked() == all.len().to_string());
+    let mut c = proxy.client();
+    for (id, popper) in &mut all {
+        assert_eq!(c.call(&["CLIENT", "UNBLOCK", id]).unwrap(), Value::Integer(1));
+        assert_eq!(popper.read().unwrap(), Value::Nil);
+        popper.send(&["BLPOP", "nothing", "0"]).unwrap();
+    }
+    eventually("all are blocked again", || blocked() == all.len().to_string());
+    assert!(clients(&proxy)[1] > 0);
+    let victims: Vec<&str> = all.iter().map(|(id, _)| &id[..]).collect();
+    for id in &victims[1..] {
+        assert_eq!(c.call(&["CLIENT", "KILL", "ID", id]).unwrap(), Value::Integer(1));
+    }
+    assert_eq!(c.call(&["CLIENT", "KILL", "USER", "default"]).unwrap(), Value::Integer(1));
+    eventually("nobody is blocked", || blocked() == "0");
+    for (_, mut popper) in all {
+        assert!(is_end(&popper.read().unwrap_err()));
+    }
+    assert_eq!(c.call(&["PING"]).unwrap(), Value::Simple("PONG".into()));
 }
 
 /// How often clients moved.

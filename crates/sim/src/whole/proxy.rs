@@ -7,6 +7,7 @@ use crate::topology::drive::{host, index_of, node_of};
 use pointsman_core::Now;
 use pointsman_core::observe::{Do, Observer};
 use pointsman_core::policy::{Durable, Policy};
+use pointsman_core::session::Ends;
 use pointsman_core::switchover::Demotion;
 use pointsman_core::topology::observation::{Gone, Observation, Seen, Stage, Target, TargetKind};
 use pointsman_core::topology::settings::{Settings, Source};
@@ -236,7 +237,9 @@ impl Whole {
                 let id = match id {
                     Some(id) => id,
                     None => {
-                        let Ok(id) = proxy.worker.accepted(now, SERVICE, durable) else { return };
+                        let Ok(id) = proxy.worker.accepted(now, SERVICE, durable, Ends::Unknown) else {
+                            return;
+                        };
                         proxy.clients.insert(c, id);
                         id
                     }
@@ -333,7 +336,8 @@ impl Whole {
                 }
                 Effect::OnlyRead(_) => self.report.count("connections that are read on", 1),
                 Effect::Arrived(id) => self.arrived(p, id),
-                Effect::Resume(_) => {}
+                // Nobody says anything of other sessions here.
+                Effect::Resume(_) | Effect::Ask(_) | Effect::Found { .. } => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));

@@ -473,6 +473,7 @@ impl Client {
             What::Discard => ok && self.tx.is_some(),
             What::Hello { .. } => matches!(v, Value::Array(_) | Value::Map(_)),
             What::ClientId => matches!(&v, Value::Int(n) if self.session_id.is_none_or(|id| id == *n)),
+            What::Unblock => matches!(v, Value::Int(0 | 1)),
             What::Getname => match &v {
                 Value::Bulk(n) => *n == self.state.name,
                 v => *v == Value::Nil && self.state.name.is_empty(),
@@ -697,7 +698,7 @@ impl Client {
         // How many replicas there are, a server that is alone does not know.
         matches!(
             self.script[seq as usize].what,
-            What::ClientId | What::Hello { .. } | What::Exec | What::Wait | What::Publish
+            What::ClientId | What::Unblock | What::Hello { .. } | What::Exec | What::Wait | What::Publish
         )
     }
 }

@@ -77,6 +77,8 @@ pub(super) enum What {
     ClientId,
     /// CLIENT GETNAME.
     Getname,
+    /// CLIENT UNBLOCK of some session.
+    Unblock,
     /// CLIENT SETNAME.
     Setname(Vec<u8>),
     /// RESET.
@@ -335,6 +337,7 @@ impl Writer<'_> {
                     self.push(What::Blpop { forever: false }, &[b"BLPOP", &list, &tag, b"0.1"]);
                 }
                 13 => return self.reset(),
+                14 | 15 => self.unblock(),
                 _ => self.simple(),
             }
         }
@@ -419,6 +422,15 @@ impl Writer<'_> {
         if self.rng.chance(60) {
             self.push(What::ClientId, &[b"CLIENT", b"ID"]);
         }
+        if self.rng.chance(60) {
+            self.unblock();
+        }
+    }
+
+    fn unblock(&mut self) {
+        // Sessions count from 1.
+        let session = format!("{}", self.rng.between(1, 8));
+        self.push(What::Unblock, &[b"CLIENT", b"unblock", session.as_bytes()]);
     }
 
     fn subscribe(&mut self) -> Vec<Vec<u8>> {

@@ -3,6 +3,7 @@ use super::migrate::Moving;
 use super::net::{Got, LinkId, Peer};
 use super::{SERVICE, World};
 use pointsman_core::Now;
+use pointsman_core::session::Ends;
 use pointsman_core::topology::snapshot::{Endpoint, Snapshot};
 use pointsman_core::worker::{Audit, ClientId, Dst, Effect, Event, How, Side, UpId, Worker};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -210,7 +211,10 @@ impl World {
     }
 
     fn accepted(&mut self, link: LinkId) {
-        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE, self.asks_durable(link)) else { return };
+        let Ok(id) = self.shell.worker.accepted(self.now, SERVICE, self.asks_durable(link), Ends::Unknown)
+        else {
+            return;
+        };
         let conn = Conn {
             dst: Dst::Client(id),
             connecting: false,
@@ -413,6 +417,7 @@ impl World {
                 }
                 Effect::OnlyRead(id) => self.only_read(id)?,
                 Effect::Arrived(id) => self.arrived(id),
+                Effect::Ask(_) | Effect::Found { .. } => return Err("there is no other worker".into()),
                 Effect::Tell(Event::Sign(sign)) => {
                     self.note(|| format!("{sign:?}"));
                     self.check.signed(&sign);

@@ -16,7 +16,7 @@ pub(super) fn durable() -> Rig {
 
 impl Rig {
     pub(super) fn durable_client(&mut self) -> ClientId {
-        self.w.accepted(self.now, SERVICE, true).expect("there is room")
+        self.w.accepted(self.now, SERVICE, true, Ends::Unknown).expect("there is room")
     }
 
     /// The end of a turn: what is to be written to a connection.

@@ -136,7 +136,7 @@ fn who_has_not_authenticated_makes_nobody_ask_and_keeps_nothing() {
         let pinned = *r.opened.last().unwrap();
         if n == 0 {
             r.asked(pinned);
-            r.answers(pinned, "-NOAUTH Authentication required.|");
+            r.answers(pinned, &"-NOAUTH Authentication required.|".repeat(2));
         }
         assert_eq!(r.asked(pinned), requests(&format!("NAME{n}")));
         r.answers(pinned, "-NOAUTH Authentication required.|");

@@ -7,6 +7,8 @@ use alloc::string::String;
 
 pub(super) const SERVICE: ServiceId = ServiceId(0);
 pub(super) const ROLE: &str = "*1|$4|ROLE|";
+/// Before it on a pinned connection.
+pub(super) const ID: &str = "*2|$6|CLIENT|$2|ID|";
 pub(super) const MASTER: &str = "*1|$6|master|";
 pub(super) const READONLY: &str = "-READONLY You can't write against a read only replica.|";
 pub(super) const UNBLOCKED: &str =
@@ -26,6 +28,9 @@ pub(super) struct Rig {
     pub(super) overrun: Vec<OutputLimit>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
+    /// What it asks of other workers, and what it answers them.
+    pub(super) asks: Vec<Inquiry>,
+    pub(super) finds: Vec<(usize, Finding)>,
     /// Those of them to which all must have come.
     pub(super) arrived: Vec<UpId>,
     /// The connection on which `AUTH` is tried.
@@ -44,9 +49,14 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 
 impl Rig {
     pub(super) fn new(change: impl FnOnce(&mut Policy)) -> Rig {
+        Rig::one_of(1, 1, change)
+    }
+
+    /// The `n`th worker of so many in a process.
+    pub(super) fn one_of(n: u64, all: u64, change: impl FnOnce(&mut Policy)) -> Rig {
         let mut policy = Policy::new(SERVICE, "s");
         change(&mut policy);
-        let mut w = Worker::new(1, 1);
+        let mut w = Worker::new(n, all);
         w.configure(Now::ZERO, &[Arc::new(policy)]);
         let view = ShardView::unknown(Now::ZERO, Duration::from_secs(1));
         let (opened, signs, closed, overrun, only_read, arrived) = Default::default();
@@ -61,6 +71,8 @@ impl Rig {
             closed,
             overrun,
             only_read,
+            asks: Vec::new(),
+            finds: Vec::new(),
             arrived,
             probe: UpId::default(),
             reachable: true,
@@ -119,6 +131,8 @@ impl Rig {
                 Effect::Tell(Event::Overrun { limit, .. }) => self.overrun.push(limit),
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
+                Effect::Ask(inquiry) => self.asks.push(inquiry),
+                Effect::Found { to, finding } => self.finds.push((to, finding)),
                 Effect::Arrived(id) => self.arrived.push(id),
                 _ => {}
             }
@@ -127,7 +141,7 @@ impl Rig {
     }
 
     pub(super) fn client(&mut self) -> ClientId {
-        self.w.accepted(self.now, SERVICE, false).expect("there is room")
+        self.w.accepted(self.now, SERVICE, false, Ends::Unknown).expect("there is room")
     }
 
     pub(super) fn says(&mut self, c: ClientId, text: &str) {
@@ -159,10 +173,19 @@ impl Rig {
     /// The newest connection is set up.
     pub(super) fn up(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
+        self.set_up(up, MASTER);
+        up
+    }
+
+    /// A connection is set up; this is its server's answer to `ROLE`. Its id is 100, or so many more as connections were
+    /// opened before it.
+    pub(super) fn set_up(&mut self, up: UpId, role: &str) {
         let setup = self.asked(up);
         assert!(setup.ends_with(ROLE), "{setup}");
-        self.answers(up, MASTER);
-        up
+        let n = 100 + self.opened.iter().position(|o| *o == up).expect("it was opened");
+        let hello = if setup.contains("HELLO") { "%0|" } else { "" };
+        let id = if setup.contains(ID) { format!(":{n}|") } else { String::new() };
+        self.answers(up, &format!("{hello}{id}{role}"));
     }
 
     pub(super) fn hold(&mut self, reads: bool) {
@@ -226,8 +249,7 @@ impl Rig {
     /// The newest connection is set up by a replica.
     pub(super) fn up_replica(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
-        assert!(self.asked(up).ends_with(ROLE));
-        self.answers(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");
+        self.set_up(up, "*5|$5|slave|$1|m|:1|$9|connected|:0|");
         up
     }
 
@@ -251,8 +273,7 @@ impl Rig {
     /// The newest connection, of such a client, is set up.
     pub(super) fn up_resp3(&mut self) -> UpId {
         let up = *self.opened.last().expect("one was opened");
-        self.asked(up);
-        self.answers(up, "%0|*1|$6|master|");
+        self.set_up(up, MASTER);
         up
     }
 }

@@ -31,8 +31,9 @@ impl Rig {
     /// The newest connection is set up as a user, with what is said for it.
     fn up_as(&mut self, auth: &str) -> UpId {
         let up = *self.opened.last().unwrap();
-        assert_eq!(self.asked(up), requests(auth) + ROLE);
-        self.answers(up, &format!("+OK|{MASTER}"));
+        let (own, id) = if self.w.ups[up].key.class == Class::Pinned { (ID, ":100|") } else { ("", "") };
+        assert_eq!(self.asked(up), requests(auth) + own + ROLE);
+        self.answers(up, &format!("+OK|{id}{MASTER}"));
         up
     }
 
@@ -175,7 +176,7 @@ fn nobody_becomes_another_user_of_ours_in_a_transaction_or_where_replies_are_not
         r.says(c, "AUTH web pw|MONITOR|");
         let up = *r.opened.last().unwrap();
         if !r.asked(up).ends_with(&requests("MONITOR")) {
-            r.answers(up, &format!("+OK|{MASTER}"));
+            r.answers(up, &format!("+OK|:100|{MASTER}"));
             r.asked(up);
         }
         r.answers(up, "+OK|");
@@ -406,4 +407,48 @@ fn a_shared_connection_that_is_unused_makes_room_and_one_that_is_used_does_not()
     assert_eq!((r.hears(first), r.hears(second)), ("$1|A|".into(), "$1|B|".into()));
     r.checked(third, "AUTH dave pw");
     assert_eq!(r.w.upstreams(), 2);
+}
+
+#[test]
+fn who_has_not_authenticated_to_us_says_nothing_of_other_sessions() {
+    let mut r = Rig::new(own);
+    r.grant();
+    let popper = r.client();
+    r.says(popper, "AUTH web pw|BLPOP l 0|");
+    let up = r.up_as("AUTH app sesame");
+    r.asked(up);
+    r.hears(popper);
+    let id = r.w.clients[popper].session.id;
+    let opened = r.opened.len();
+    for text in [
+        format!("CLIENT KILL ID {id}|"),
+        format!("CLIENT UNBLOCK {id}|"),
+        format!("CLIENT LIST ID {id}|"),
+        format!("CLIENT TRACKING ON REDIRECT {id}|"),
+        "CLIENT TRACKING ON|".into(),
+        "CLIENT INFO|".into(),
+    ] {
+        let stranger = r.client();
+        assert_eq!(r.told(stranger, &text), NOAUTH, "{text}");
+        r.says(stranger, "AUTH web pw|RESET|");
+        r.hears(stranger);
+        assert_eq!(r.told(stranger, &text), NOAUTH, "{text}");
+    }
+    assert_eq!((r.opened.len(), r.is_closed(popper), r.asked(up)), (opened, false, String::new()));
+}
+
+#[test]
+fn nobody_is_told_for_another_user_of_ours_or_for_a_stranger() {
+    let mut r = Rig::new(own);
+    r.grant();
+    let [same, other, stranger] = [r.client(), r.client(), r.client()];
+    r.told(same, "AUTH web pw|");
+    r.told(other, "AUTH batch pw|");
+    for (to, gets_one) in [(other, false), (stranger, false), (same, true)] {
+        let c = r.client();
+        r.told(c, "AUTH web pw|");
+        let id = r.w.clients[to].session.id;
+        r.says(c, &format!("CLIENT TRACKING ON REDIRECT {id}|"));
+        assert_eq!(matches!(r.w.clients[to].place, client::Place::Pinned(_)), gets_one, "{id}");
+    }
 }

@@ -141,6 +141,7 @@ fn every_counter_of_the_workers_is_shown() {
         clients_refused,
         clients_overrun,
         clients_cut,
+        clients_killed,
         clients_moved,
         clients_now,
         commands,

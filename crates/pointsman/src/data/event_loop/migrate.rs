@@ -1,4 +1,5 @@
-//! Clients' sockets that go from one worker's event loop to another's, with what the machines make of the client.
+//! What goes from one worker's event loop to another's: clients' sockets, with what the machines make of the client; and what
+//! the machines ask each other.
 //!
 //! ```text
 //!   measured ─▶ Spread (which, and to whom) ─▶ Worker::send_off … Worker::leavers ─▶ out of our poll ─┐
@@ -11,7 +12,7 @@ use super::{Conn, EventLoop};
 use mio::{Token, Waker};
 use pointsman_core::Now;
 use pointsman_core::spread::{Load, Spread};
-use pointsman_core::worker::{ClientId, Dst, Migrant, NotAdopted};
+use pointsman_core::worker::{ClientId, Dst, Finding, Inquiry, Migrant, NotAdopted};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -30,7 +31,17 @@ pub(in crate::data) struct Arrival {
     back: bool,
 }
 
-/// How many clients are on their way to a worker; it does not end before they have arrived.
+/// What one worker sends another.
+pub(in crate::data) enum Parcel {
+    /// A client.
+    Client(Box<Arrival>),
+    /// A question of this worker's.
+    Asked(usize, Inquiry),
+    /// An answer.
+    Told(Finding),
+}
+
+/// How many parcels are on their way to a worker; it does not end before they have arrived.
 #[derive(Default)]
 pub(in crate::data) struct Berth(AtomicUsize);
 
@@ -67,7 +78,7 @@ impl Berth {
 /// A worker as the others see it.
 pub(in crate::data) struct Peer {
     pub(in crate::data) shared: Arc<Shared>,
-    pub(in crate::data) arrivals: Sender<Arrival>,
+    pub(in crate::data) arrivals: Sender<Parcel>,
     pub(in crate::data) waker: Arc<Waker>,
 }
 
@@ -77,11 +88,19 @@ impl Peer {
     }
 
     /// Sends it a client; the client, if it ends.
-    fn send(&self, arrival: Arrival) -> Result<(), Arrival> {
+    fn send_client(&self, arrival: Arrival) -> Result<(), Arrival> {
+        self.send(Parcel::Client(Box::new(arrival))).map_err(|parcel| match parcel {
+            Parcel::Client(arrival) => *arrival,
+            _ => unreachable!("it is what was sent"),
+        })
+    }
+
+    /// Sends it something; that, if it ends.
+    fn send(&self, parcel: Parcel) -> Result<(), Parcel> {
         if !self.shared.berth.take() {
-            return Err(arrival);
+            return Err(parcel);
         }
-        self.arrivals.send(arrival).map_err(|e| {
+        self.arrivals.send(parcel).map_err(|e| {
             self.shared.berth.leave();
             e.0
         })?;
@@ -97,18 +116,23 @@ pub(in crate::data) struct Moves {
     spread: Spread,
     /// Where the clients go that are to leave.
     to: usize,
-    arrivals: Receiver<Arrival>,
+    arrivals: Receiver<Parcel>,
     /// Those who have to wait for a snapshot.
     early: Vec<Arrival>,
 }
 
 impl Moves {
-    pub(in crate::data) fn new(me: usize, peers: Arc<[Peer]>, arrivals: Receiver<Arrival>) -> Moves {
+    pub(in crate::data) fn new(me: usize, peers: Arc<[Peer]>, arrivals: Receiver<Parcel>) -> Moves {
         Moves { me, peers, spread: Spread::new(me), to: me, arrivals, early: Vec::new() }
     }
 
     pub(super) fn end(&self) {
         self.peers[self.me].shared.berth.close();
+    }
+
+    /// Answers a worker; who has ended does not want to know.
+    pub(super) fn answer(&self, to: usize, finding: Finding) {
+        let _ = self.peers[to].send(Parcel::Told(finding));
     }
 
     /// Whether the worker can end without leaving somebody behind who is on the way to it.
@@ -157,20 +181,41 @@ impl EventLoop {
             tracing::error!(%error, "a client's socket cannot be handed over; it is closed");
             return;
         }
-        if let Err(arrival) = self.moves.peers[to].send(arrival) {
+        if let Err(arrival) = self.moves.peers[to].send_client(arrival) {
             self.keep(now, arrival);
         }
     }
 
-    /// Takes in those who have arrived.
+    /// Asks all other workers; who ends has found nothing.
+    pub(super) fn ask_others(&mut self, now: Now, inquiry: &Inquiry) {
+        let me = self.moves.me;
+        for i in (0..self.moves.peers.len()).filter(|i| *i != me) {
+            if self.moves.peers[i].send(Parcel::Asked(me, inquiry.clone())).is_err() {
+                self.worker.told(now, inquiry.in_vain());
+            }
+        }
+    }
+
+    /// Takes in what has arrived.
     pub(super) fn arrivals(&mut self, now: Now) {
         if !self.shared.berth.is_awaited() {
             return;
         }
-        let mut all = std::mem::take(&mut self.moves.early);
-        all.extend(self.moves.arrivals.try_iter());
-        for arrival in all {
+        for arrival in std::mem::take(&mut self.moves.early) {
             self.arrive(now, arrival);
+        }
+        while let Ok(parcel) = self.moves.arrivals.try_recv() {
+            match parcel {
+                Parcel::Client(arrival) => self.arrive(now, *arrival),
+                Parcel::Asked(from, inquiry) => {
+                    self.worker.asked(now, from, inquiry);
+                    self.shared.berth.leave();
+                }
+                Parcel::Told(finding) => {
+                    self.worker.told(now, finding);
+                    self.shared.berth.leave();
+                }
+            }
         }
         self.effects(now);
         self.count_clients();
@@ -190,7 +235,7 @@ impl EventLoop {
             Err(NotAdopted::Full(migrant)) => {
                 let back = Arrival { migrant, back: true, ..arrival };
                 let from = back.from;
-                if let Err(arrival) = self.moves.peers[from].send(back) {
+                if let Err(arrival) = self.moves.peers[from].send_client(back) {
                     self.keep(now, arrival);
                 }
             }

@@ -12,6 +12,7 @@
 //! A? RANDOMKEY         … only its type is compared
 //! A*2 "PING\r\nPING\r\n"   raw bytes
 //! .drip A*1 "PING\r\n"     a byte at a time
+//! .id A                A asks for its id; from now on `{A}` stands for it, with each server for the one that it told
 //! .blocked 1           wait until so many clients are blocked
 //! .shut A              A will send no more
 //! .end A               the server closes A; what it says before is compared
@@ -38,7 +39,8 @@ enum Compare {
 
 /// Holds the conversation.
 pub fn hold(pair: &Pair, script: &str) {
-    let mut twins: BTreeMap<String, Twin> = BTreeMap::new();
+    let mut twins = Twins::new();
+    let mut ids = Ids::new();
     for (i, line) in script.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -47,6 +49,10 @@ pub fn hold(pair: &Pair, script: &str) {
         let at = format!("line {}: {line:.200}", i + 1);
         let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
         match head {
+            ".id" => {
+                let twin = twin(pair, &mut twins, rest);
+                ids.insert(format!("{{{rest}}}"), [id(&mut twin.bare), id(&mut twin.front)]);
+            }
             ".blocked" => blocked(pair, rest.parse().expect("a number"), &at),
             ".gone" => drop(twins.remove(rest)),
             ".shut" => {
@@ -67,16 +73,37 @@ pub fn hold(pair: &Pair, script: &str) {
             }
             ".drip" => {
                 let (head, rest) = rest.split_once(' ').expect("something to say");
-                step(pair, &mut twins, head, rest, true, &at);
+                step(twin(pair, &mut twins, name(head)), &ids, head, rest, true, &at);
             }
-            _ => step(pair, &mut twins, head, rest, false, &at),
+            _ => step(twin(pair, &mut twins, name(head)), &ids, head, rest, false, &at),
         }
     }
 }
 
-fn step(pair: &Pair, twins: &mut BTreeMap<String, Twin>, head: &str, rest: &str, drip: bool, at: &str) {
-    let name = head.trim_end_matches(|c: char| !c.is_alphabetic());
-    let how = &head[name.len()..];
+type Twins = BTreeMap<String, Twin>;
+
+/// What a name stands for at the server, and at the proxy.
+type Ids = BTreeMap<String, [String; 2]>;
+
+fn twin<'a>(pair: &Pair, twins: &'a mut Twins, name: &str) -> &'a mut Twin {
+    twins.entry(name.to_owned()).or_insert_with(|| Twin {
+        bare: Raw::connect(pair.bare.addr()),
+        front: Raw::connect(pair.proxy.addr()),
+    })
+}
+
+fn id(raw: &mut Raw) -> String {
+    let reply = String::from_utf8(raw.call(&["CLIENT", "ID"])).expect("text");
+    reply.trim_start_matches(':').trim_end().to_owned()
+}
+
+/// Whose step it is.
+fn name(head: &str) -> &str {
+    head.trim_end_matches(|c: char| !c.is_alphabetic())
+}
+
+fn step(twin: &mut Twin, ids: &Ids, head: &str, rest: &str, drip: bool, at: &str) {
+    let how = &head[name(head).len()..];
     let compare = match how.chars().last() {
         Some('~') => Compare::WithoutDigits,
         Some('^') => Compare::AsSet,
@@ -84,12 +111,9 @@ fn step(pair: &Pair, twins: &mut BTreeMap<String, Twin>, head: &str, rest: &str,
         _ => Compare::Exactly,
     };
     let count = how.trim_matches(['*', '~', '^', '?']).parse().unwrap_or(1);
-    let twin = twins.entry(name.to_owned()).or_insert_with(|| Twin {
-        bare: Raw::connect(pair.bare.addr()),
-        front: Raw::connect(pair.proxy.addr()),
-    });
-    let bytes = said(rest);
-    for raw in [&mut twin.bare, &mut twin.front] {
+    for (side, raw) in [&mut twin.bare, &mut twin.front].into_iter().enumerate() {
+        let own = ids.iter().fold(rest.to_owned(), |text, (name, ids)| text.replace(name, &ids[side]));
+        let bytes = said(&own);
         if drip {
             bytes.chunks(1).for_each(|byte| raw.send(byte));
         } else {

@@ -47,6 +47,7 @@ impl Server {
             }
             "ROLE" => self.say_role(),
             "COMMAND" => described(args),
+            "CLIENT" if args[1].eq_ignore_ascii_case(b"UNBLOCK") => self.client_unblock(now, args),
             "MONITOR" => {
                 self.conn(conn).monitor = true;
                 OK.to_vec()
@@ -259,6 +260,18 @@ impl Server {
         let until = (ms > 0).then(|| now + Duration::from_millis(ms));
         c.blocked = Some(Blocked { args: args.to_vec(), until, wait: None });
         Vec::new()
+    }
+
+    /// A connection waits no longer, as if its time were over. None has the id 0.
+    fn client_unblock(&mut self, now: Now, args: &[Vec<u8>]) -> Vec<u8> {
+        let named = args.get(2).and_then(|id| std::str::from_utf8(id).ok()?.parse::<usize>().ok());
+        match named.filter(|id| *id > 0 && self.is_blocked(*id)) {
+            Some(id) => {
+                self.time_is_over(now, id);
+                int(1)
+            }
+            None => int(0),
+        }
     }
 
     /// Whoever waits for something that is there now gets it.
