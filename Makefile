@@ -24,9 +24,13 @@ soak:
 	@scripts/need-redis
 	cargo run --release -p pointsman -- sandbox --chaos --for 10m
 
+# The simulations compute and the other tests wait, so both run at once; one feature set, so nothing is built twice.
 test:
 	@scripts/need-redis
-	cargo test --workspace
+	cargo test --workspace --no-run
+	nice cargo test --workspace --test topology --test whole --test worker & simulations=$$!; \
+	cargo test --workspace --exclude pointsman-sim && cargo test --workspace --lib -- whole:: worker_world::; \
+	others=$$?; wait $$simulations && exit $$others
 
 # Real client libraries, directly and through Pointsman; they are installed into target/clients.
 test-clients:
