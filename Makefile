@@ -11,7 +11,7 @@ CLIENTS ?=
 SERVERS ?=
 
 # The end-to-end tests mostly wait, so more of them run at once than there are cores.
-export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc 2>/dev/null || echo 2))
+export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc 2>/dev/null || echo 2))
 
 .PHONY: demo soak test test-clients test-servers bench faults lint
 
