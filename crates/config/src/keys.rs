@@ -453,9 +453,9 @@ pub const KEYS: &[Key] = &[
     Key::new(Limits, "inline", Size(KIB, 16 * MIB), "\"16KiB\"",
         "Longest inline command, and longest line of a header (Redis: 64KiB).")
         .default("\"64KiB\""),
-    Key::new(Limits, "depth", Count(8, 1024), "32",
-        "Deepest nesting of a reply.")
-        .default("128"),
+    Key::new(Limits, "depth", Count(8, 65536), "32",
+        "Deepest nesting of a reply. The default is more than a server's scripts can make.")
+        .default("8192"),
     Key::new(Limits, "stream_from", Size(16 * KIB, 64 * MIB), "\"512KiB\"",
         "A command that is larger is not read as a whole: it streams over a connection of its own. At most `client_input` and `upstream_queue`.")
         .default("\"1MiB\""),
@@ -463,7 +463,7 @@ pub const KEYS: &[Key] = &[
         "A client of whom this much waits to be sent is not read until some of it is.")
         .default("\"1MiB\""),
     Key::new(Limits, "client_output_soft", Size(16 * KIB, GIB), "\"256KiB\"",
-        "A client that leaves this much of its replies unread is not read until it has taken some. At most `client_output_hard`.")
+        "A client that leaves this much of its replies unread is not read until it has taken some. One that takes none at all for a second or two, because it says all before it listens, may leave half of `client_output_hard`. At most `client_output_hard`.")
         .default("\"1MiB\""),
     Key::new(Limits, "client_output_hard", Size(16 * KIB, 16 * GIB), "\"32MiB\"",
         "A client that leaves this much of its replies unread is closed (Redis: `client-output-buffer-limit`). The default is room for one reply of the largest size.")

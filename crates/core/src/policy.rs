@@ -61,7 +61,7 @@ pub struct Limits {
     pub args_max: u64,
     /// Longest inline request, and longest line of a header (Redis: `PROTO_INLINE_MAX_SIZE`).
     pub inline_max: usize,
-    /// Deepest nesting of a reply.
+    /// Deepest nesting of a reply. (A script can nest as deeply as its stack, of 8,000 values, allows: `LUAI_MAXCSTACK`.)
     pub depth_max: usize,
     /// A request that is larger than this streams over a pinned connection instead of waiting to be complete.
     pub stream_from: usize,
@@ -99,7 +99,7 @@ impl Default for Limits {
             bulk_max: 512 << 20,
             args_max: (1 << 31) - 1,
             inline_max: 64 << 10,
-            depth_max: 128,
+            depth_max: 8192,
             stream_from: 1 << 20,
             client_input_max: 1 << 20,
             client_output_soft: 1 << 20,

@@ -364,7 +364,10 @@ impl ReplyScan {
                 }
                 self.complete();
             }
-            b'*' | b'~' | b'>' => self.aggregate(line, 1, false, lim)?,
+            b'*' | b'~' => self.aggregate(line, 1, false, lim)?,
+            // A push within another reply is none of its elements: until 7.2 what is published in a transaction, and is the
+            // session's own to hear, comes in the middle of the reply to EXEC.
+            b'>' => self.aggregate(line, 1, !self.levels.is_empty(), lim)?,
             b'%' => self.aggregate(line, 2, false, lim)?,
             b'|' => self.aggregate(line, 2, true, lim)?,
             other => return Err(Malformed::Type(other)),
@@ -422,8 +425,8 @@ impl ReplyScan {
             }
             None => {
                 self.looked = buf.len();
-                // Error texts and simple strings may be long, but not without end.
-                if buf.len() - self.pos > lim.inline_max.max(1 << 20) {
+                // A script can make error texts and simple strings as long as any, but not without end.
+                if (buf.len() - self.pos) as u64 > lim.bulk_max.max(lim.inline_max as u64) {
                     Err(Malformed::Line)
                 } else {
                     Ok(None)
@@ -556,6 +559,8 @@ mod tests {
         }
         let with_attribute = b"|1\r\n+ttl\r\n:3\r\n*2\r\n|1\r\n+a\r\n%0\r\n:1\r\n:2\r\n";
         assert_eq!(reply_frames(with_attribute), Ok([(with_attribute.len(), b'*')].into()));
+        let with_push = b"*2\r\n>2\r\n+message\r\n+hi\r\n:1\r\n>1\r\n+last\r\n:2\r\n";
+        assert_eq!(reply_frames(with_push), Ok([(with_push.len(), b'*')].into()));
     }
 
     #[test]
@@ -564,7 +569,7 @@ mod tests {
         assert_eq!(reply_frames(b"*?\r\n"), Err(Malformed::ArrayLength));
         assert_eq!(reply_frames(b"$-2\r\n"), Err(Malformed::BulkLength));
         assert_eq!(reply_frames(b"+O\rK\r\n"), Err(Malformed::Line));
-        let deep: Vec<u8> = b"*1\r\n".iter().copied().cycle().take(4 * 200).collect();
+        let deep = b"*1\r\n".repeat(Limits::default().depth_max + 1);
         assert_eq!(reply_frames(&deep), Err(Malformed::Depth));
     }
 
@@ -601,8 +606,9 @@ mod tests {
             ),
         ];
         leaf.prop_recursive(4, 30, 4, |inner| {
-            (prop::sample::select(b"*~>%".to_vec()), any::<bool>(), prop::collection::vec(inner, 0..4))
-                .prop_map(|(t, attribute, mut items)| {
+            let kinds = prop::sample::select(b"*~%".to_vec());
+            (kinds, any::<bool>(), any::<bool>(), prop::collection::vec(inner, 0..4)).prop_map(
+                |(t, attribute, pushed, mut items)| {
                     if t == b'%' && items.len() % 2 == 1 {
                         items.pop();
                     }
@@ -612,9 +618,13 @@ mod tests {
                         out.extend_from_slice(b"|1\r\n+k\r\n*1\r\n:1\r\n");
                     }
                     out.extend_from_slice(format!("{}{n}\r\n", t as char).as_bytes());
+                    if pushed && n > 0 {
+                        out.extend_from_slice(b">2\r\n+message\r\n:1\r\n");
+                    }
                     out.extend(items.into_iter().flatten());
                     out
-                })
+                },
+            )
         })
     }
 

@@ -508,9 +508,16 @@ fn end_of_tx<'a>(now: Now, s: &mut Session, frame: &'a [u8], error: bool) -> Cow
     let mut changes = tx.changes.into_iter().peekable();
     let header = memchr::memchr(b'\n', frame).map_or(frame.len(), |end| end + 1);
     let mut seen = frame[..header].to_vec();
-    for (i, reply) in children(frame).enumerate() {
-        let what = changes.next_if(|(at, _)| *at as usize == i).map_or(Apply::None, |(_, what)| what);
+    let mut i = 0;
+    for reply in children(frame) {
+        if reply.starts_with(b">") {
+            // None of its elements.
+            seen.extend_from_slice(reply);
+            continue;
+        }
+        let what = changes.next_if(|(at, _)| *at == i).map_or(Apply::None, |(_, what)| what);
         seen.extend_from_slice(&apply(now, s, what, reply, reply.first() == Some(&b'-')));
+        i += 1;
     }
     Cow::Owned(seen)
 }
