@@ -30,6 +30,12 @@ impl<'a> Request<'a> {
         Args { rest: body }
     }
 
+    /// How many arguments its header announces, the name among them.
+    pub fn announced(self) -> u32 {
+        let header = memchr(b'\r', self.bytes).and_then(|end| self.bytes.get(1..end));
+        header.and_then(parse_i64).and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX)
+    }
+
     /// The command's name, as typed.
     pub fn name(self) -> &'a [u8] {
         self.args().next().unwrap_or_default()

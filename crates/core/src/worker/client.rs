@@ -48,6 +48,18 @@ pub(super) enum Wait {
     Others,
 }
 
+/// Whether a client that is not read, because it leaves its replies unread, takes none of them at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Stalled {
+    /// Not that we know.
+    #[default]
+    No,
+    /// It has taken none since the last look.
+    Perhaps,
+    /// Nor for a second before that: it says all that it has to say before it listens (as many libraries do with a pipeline).
+    Yes,
+}
+
 /// A request that is larger than what is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) enum Stream {
@@ -106,6 +118,7 @@ pub(super) struct Client {
     pub(super) deaf: bool,
     /// Since when it was seen to [lag](Client::lags), without a look at which it did not.
     pub(super) lags_since: Option<Now>,
+    pub(super) stalled: Stalled,
     /// What it is told before it is closed, after all that it is owed.
     pub(super) last_words: Option<Box<[u8]>>,
     /// It is closed as soon as its replies are written.
@@ -149,6 +162,7 @@ impl Client {
             hung_up: false,
             deaf: false,
             lags_since: None,
+            stalled: Stalled::No,
             last_words: None,
             closing: false,
             paused: false,
@@ -227,7 +241,16 @@ impl Client {
         if self.owed >= lim.in_flight_max {
             return Some(Wait::InFlight);
         }
-        (self.unread() >= lim.client_output_soft).then_some(Wait::Output)
+        (self.unread() >= self.soft(lim)).then_some(Wait::Output)
+    }
+
+    /// So much it may leave unread and still be read. One that would neither read nor be read for ever has half of what it may
+    /// leave at all.
+    pub(super) fn soft(&self, lim: &Limits) -> usize {
+        match self.stalled {
+            Stalled::Yes => lim.client_output_soft.max(lim.client_output_hard / 2),
+            _ => lim.client_output_soft,
+        }
     }
 
     /// Whether a command changes nothing in it, and nothing in it changes how the command is sent.
@@ -245,7 +268,7 @@ impl Client {
         // A line that is too long must be seen to be so.
         let most = lim.client_input_max.max(lim.inline_max + 1);
         let ends = self.closing || self.eof || self.leaving;
-        !ends && self.waiting() < most && self.unread() < lim.client_output_soft
+        !ends && self.waiting() < most && self.unread() < self.soft(lim)
     }
 
     /// Keeps bytes that cannot be routed yet.
@@ -323,6 +346,7 @@ impl Worker {
     pub(super) fn client_wrote(&mut self, _now: Now, id: ClientId, n: usize) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.out_at += n;
+        c.stalled = Stalled::No;
         if c.out_at == c.out.len() {
             let mut buffer = core::mem::take(&mut c.out);
             c.out_at = 0;
@@ -341,7 +365,7 @@ impl Worker {
         let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { return };
         let limits = &s.policy.limits;
         c.lags_since = c.lags_since.filter(|_| c.lags(limits));
-        if (c.wait == Wait::Output || c.paused) && c.unread() < limits.client_output_soft {
+        if (c.wait == Wait::Output || c.paused) && c.unread() < c.soft(limits) {
             self.ready.push_back(id);
         }
     }
@@ -350,10 +374,8 @@ impl Worker {
     pub(super) fn client_eof(&mut self, now: Now, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.eof = true;
-        if c.only_listens() {
-            return self.let_go(id);
-        }
         self.pump(now, id);
+        self.abandon(id);
     }
 
     /// A client that is not read, for back-pressure, will send no more than it has. Its end may never be read: what it
@@ -361,20 +383,56 @@ impl Worker {
     pub(super) fn client_hung_up(&mut self, id: ClientId) {
         let Some(c) = self.clients.get_mut(id) else { return };
         c.hung_up = true;
-        if c.only_listens() {
-            return self.let_go(id);
-        }
         self.abandon(id);
     }
 
-    /// Lets a client go that sends no more where it waits for what has no end of its own: what blocks, and the rest of a
-    /// request. (A server would not even answer what was before it.)
+    /// A client that sends no more may wait for what has no end of its own: what blocks, what it listens to, and the rest of
+    /// a request. (A server would not even answer what was before that.)
     pub(super) fn abandon(&mut self, id: ClientId) {
+        let Some(c) = self.clients.get(id).filter(|c| !c.closing) else { return };
+        let all_routed = if c.eof { c.wait == Wait::No } else { c.waiting() == 0 };
+        let half = c.eof && matches!(c.stream, Stream::Into(_));
+        match c.place {
+            Place::Pinned(up) if self.ups.get(up).is_some_and(|u| u.blocks()) => self.end_with(id, up),
+            Place::Pinned(up) if all_routed && (half || c.session.relay) => self.end_with(id, up),
+            Place::Pinned(_) if c.session.relay || c.owed > 0 && c.eof => {}
+            // It may not have a connection just now, where it would listen again.
+            _ if c.only_listens() => self.let_go(id),
+            _ => {}
+        }
+    }
+
+    /// A client says no more: its connection's server is told so behind all that it has said, and answers what it can, as on
+    /// a direct connection. What was not sent yet because of what is in flight is not sent.
+    fn end_with(&mut self, id: ClientId, up: UpId) {
+        let Some(u) = self.ups.get_mut(up) else { return };
+        if u.fenced.is_some() {
+            return self.let_go(id);
+        }
+        u.ends = u.ends.or(Some(false));
         let Some(c) = self.clients.get_mut(id) else { return };
-        let Place::Pinned(up) = c.place else { return };
-        let half = c.eof && matches!(c.stream, Stream::Into(_)) && c.wait == Wait::No;
-        if half || self.ups.get(up).is_some_and(|u| u.blocks()) {
-            self.let_go(id);
+        c.deaf = true;
+        (c.input, c.input_at) = (Vec::new(), 0);
+        self.tell_end(up);
+    }
+
+    /// Tells the server of a connection that [ends](super::upstream::Up::ends), once all before it was written.
+    pub(super) fn tell_end(&mut self, up: UpId) {
+        let Some(u) = self.ups.get_mut(up) else { return };
+        if u.ends == Some(false) && u.is_ready() && u.ledger.unsent().is_empty() {
+            u.ends = Some(true);
+            self.effects.push_back(Effect::Finish(up));
+        }
+    }
+
+    /// A connection has ended with its client.
+    pub(super) fn ended(&mut self, up: UpId) {
+        let by = self.detach_up(up).and_then(|u| u.pinned_by);
+        let Some((id, c)) = by.and_then(|id| Some((id, self.clients.get_mut(id)?))) else { return };
+        c.owed = 0;
+        self.say_no_more(id);
+        if self.clients.get(id).is_some_and(|c| c.unwritten().is_empty()) {
+            self.close_client(id, How::Gently);
         }
     }
 
@@ -457,14 +515,21 @@ impl Worker {
         true
     }
 
-    /// Closes who is idle, and who lags for long.
+    /// Closes who is idle, and who lags for long; reads on who stalls.
     pub(super) fn sweep_clients(&mut self, now: Now) {
-        let (mut idle, mut slow) = (Vec::new(), Vec::new());
+        let (mut idle, mut slow, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
         for (id, c) in &mut self.clients {
             let Some(s) = self.services[usize::from(c.service.0)].as_ref() else { continue };
             let quiet = c.owed == 0 && c.redo.is_empty() && c.waiting() == 0 && !c.only_listens();
             if s.policy.client_idle.is_some_and(|limit| quiet && now.since(c.active) >= limit) {
                 idle.push(id);
+            }
+            if (c.paused || c.wait == Wait::Output) && c.unread() >= c.soft(&s.policy.limits) {
+                let before = core::mem::replace(&mut c.stalled, Stalled::Perhaps);
+                if before != Stalled::No {
+                    c.stalled = Stalled::Yes;
+                    stalled.push(id);
+                }
             }
             if c.lags(&s.policy.limits) {
                 let since = *c.lags_since.get_or_insert(now);
@@ -473,6 +538,7 @@ impl Worker {
                 }
             }
         }
+        self.ready.extend(stalled);
         for id in idle {
             self.close_client(id, How::Gently);
         }

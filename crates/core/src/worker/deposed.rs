@@ -80,7 +80,9 @@ impl Worker {
         if up.fenced.is_some() {
             return true;
         }
-        let Some(patience) = patience(&view, up).filter(|_| self.can_tell(up)) else { return false };
+        let Some(patience) = patience(&view, up).filter(|_| up.ends.is_none() && self.can_tell(up)) else {
+            return false;
+        };
         let mut loss = self.loss(up, Cause::Broken);
         self.retract([id].into());
         let Some(up) = self.ups.get_mut(id) else { return false };

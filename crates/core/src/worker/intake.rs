@@ -121,7 +121,9 @@ impl Worker {
             self.services[usize::from(c.service.0)].as_ref().expect("a service is kept while it has clients");
         // What is left in the input of a client that sends no more is not a whole request, unless it waits.
         let heard = c.owed == 0 && c.redo.is_empty() && c.wait == Wait::No;
-        if heard && (c.eof || c.deaf || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing {
+        let ends = matches!(c.place, Place::Pinned(up) if self.ups.get(up).is_some_and(|u| u.ends.is_some()));
+        if heard && !ends && (c.eof || c.deaf || s.draining && c.waiting() == 0 && c.tx_free()) && !c.closing
+        {
             c.closing = true;
             if let Some(text) = c.last_words.take() {
                 self.deliver(id, &text);

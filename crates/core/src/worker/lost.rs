@@ -18,6 +18,9 @@ impl Worker {
     /// The shell lost a connection, or could not make it: a sign.
     pub(super) fn up_gone(&mut self, now: Now, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
+        if up.ends.is_some() {
+            return self.ended(id);
+        }
         let (at, term, ready) = ((up.service, up.shard), up.term, up.is_ready());
         let (class, says_nothing) = (up.key.class, up.relay || up.fenced.is_some());
         let cared_for = up.carried.then(|| (up.key, up.ident.clone()));

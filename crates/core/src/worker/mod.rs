@@ -118,6 +118,8 @@ pub enum Effect {
     Resume(Dst),
     /// Nothing more is written to this, it is only read.
     OnlyRead(UpId),
+    /// The same, and its peer is to be told so behind what was written (`shutdown`): its client will say no more.
+    Finish(UpId),
     /// What was written to this must have reached its peer by now: if some of it waits to be sent again, the connection is
     /// to be aborted, and [`Worker::gone`] to be called.
     Arrived(UpId),

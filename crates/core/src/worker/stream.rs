@@ -96,15 +96,16 @@ impl Worker {
         if s.policy.users.is_some() && s.must_authenticate(c, &self.ups) {
             return Some(Ok(self.discard(id, bytes.len(), reply::NOAUTH)));
         }
+        let c = self.clients.get(id)?;
         // What changes the session, or needs its arguments to be routed, is never so large.
         if let Some(e) = entry
-            && (e.refused || !streams(e.act))
+            && (e.refused || !streams(e.act, &c.session.tx))
         {
             self.protocol_error(id, Malformed::BulkLength);
             return Some(Ok(bytes.len()));
         }
         let c = self.clients.get(id)?;
-        if c.unwritten().len() >= self.service_ref(c.service).policy.limits.client_output_soft {
+        if c.unread() >= c.soft(&self.service_ref(c.service).policy.limits) {
             return Some(Err(Wait::Output));
         }
         if c.session.tx == Tx::Lost {
@@ -122,7 +123,11 @@ impl Worker {
             Some(_) => Apply::None,
             None => Apply::Unknown,
         };
-        let pin = Route::Pin { apply: apply.clone(), replies: 1 };
+        let replies = match entry.map(|e| e.act) {
+            Some(Act::Subscribe(_) | Act::Unsubscribe(_)) => req.announced().saturating_sub(1).max(1),
+            _ => 1,
+        };
+        let pin = Route::Pin { apply: apply.clone(), replies };
         let up = match self.connection_for(now, id, entry, &pin) {
             Ok(up) => up,
             Err(Routed::Taken) => return Some(Ok(self.discard(id, bytes.len(), b""))),
@@ -142,7 +147,8 @@ impl Worker {
         c.owed += 1;
         c.asked += 1;
         c.newest = c.asked;
-        let slot = Slot { streams: true, seq: c.asked, ..Slot::new(Owner::Client(id), entry, apply) };
+        let slot = Slot::new(Owner::Client(id), entry, apply);
+        let slot = Slot { streams: true, seq: c.asked, replies, ..slot };
         u.ledger.push(name, slot);
         u.ledger.push_more(&bytes[req.name_end()..], false);
         let service = c.service;
@@ -297,9 +303,11 @@ impl Worker {
 }
 
 /// Whether a command that does so may be larger than what is kept.
-fn streams(act: Act) -> bool {
-    matches!(
-        act,
-        Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Own | Act::Watch | Act::Bind
-    )
+fn streams(act: Act, tx: &Tx) -> bool {
+    match act {
+        Act::None | Act::Script | Act::Block | Act::BlockIfAsked | Act::Own | Act::Watch | Act::Bind => true,
+        // In a transaction their confirmations are not counted.
+        Act::Subscribe(_) | Act::Unsubscribe(_) => !matches!(tx, Tx::Open(_)),
+        _ => false,
+    }
 }

@@ -199,7 +199,9 @@ fn half_a_request_of_a_client_that_has_ended_keeps_no_connection() {
     assert_eq!(r.asked(up), "*3|$3|SET|$1|a|$500|begun");
     r.w.eof(r.now, Dst::Client(c));
     r.effects();
-    assert_eq!((r.w.clients(), r.w.upstreams()), (0, 0));
+    assert_eq!(r.finished, [up]);
+    r.loses(up);
+    assert_eq!((r.w.clients(), r.w.upstreams(), &r.signs[..]), (0, 0, &[][..]));
 }
 
 #[test]
@@ -213,7 +215,29 @@ fn what_blocks_ends_with_a_client_that_had_ended_before_it_was_routed() {
     r.w.eof(r.now, Dst::Client(c));
     r.answers(up, "+PONG|");
     assert_eq!(r.hears(c), "+PONG|");
-    assert_eq!(r.w.clients(), 0);
+    // It may not block: the server says.
+    let up = r.up();
+    assert!(r.finished.is_empty());
+    assert_eq!(r.asked(up), "*3|$5|BLPOP|$1|a|$1|0|");
+    assert_eq!(r.finished, [up]);
+    r.answers(up, "*2|$1|a|$1|x|");
+    assert_eq!((&r.hears(c)[..], r.w.clients()), ("*2|$1|a|$1|x|", 0));
+    assert!(r.closed.contains(&Dst::Up(up)), "it is not used again");
+}
+
+#[test]
+fn what_is_said_by_whom_replies_are_not_counted_is_sent_before_its_server_hears_of_its_end() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let c = r.client();
+    r.says(c, "CLIENT REPLY OFF|SET a 1|");
+    r.w.eof(r.now, Dst::Client(c));
+    let up = r.up();
+    assert!(r.finished.is_empty());
+    assert!(r.asked(up).ends_with("*3|$3|SET|$1|a|$1|1|"));
+    assert_eq!((&r.finished[..], r.w.clients()), (&[up][..], 1));
+    r.loses(up);
+    assert_eq!((r.w.clients(), r.w.upstreams(), &r.signs[..]), (0, 0, &[][..]));
 }
 
 #[test]
@@ -433,8 +457,11 @@ fn a_blocked_client_that_is_not_read_is_let_go_when_it_hangs_up() {
     let (c, up) = blocked_and_not_read(&mut r);
     r.w.hung_up(r.now, Dst::Client(c));
     r.effects();
-    assert_eq!((r.w.clients(), r.w.upstreams()), (0, 0));
-    assert!(r.closed.contains(&Dst::Up(up)));
+    // What stood behind it already is sent, and nothing else.
+    assert_eq!(r.asked(up), "*3|$3|SET|$1|b|$1|1|".repeat(2));
+    assert_eq!(r.finished, [up]);
+    r.loses(up);
+    assert_eq!((r.w.clients(), r.w.upstreams(), &r.signs[..]), (0, 0, &[][..]));
 }
 
 #[test]
@@ -452,7 +479,9 @@ fn what_a_client_that_hung_up_has_sent_is_done_up_to_what_blocks() {
     assert_eq!(r.w.clients(), 1);
     r.answers(up, "+PONG|");
     assert_eq!(r.hears(c), "+PONG|");
-    r.effects();
+    let up = r.up();
+    assert!(r.asked(up).starts_with("*3|$5|BLPOP|"));
+    r.loses(up);
     assert_eq!(r.w.clients(), 0);
 }
 

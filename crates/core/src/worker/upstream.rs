@@ -99,6 +99,9 @@ pub(super) struct Up {
     server_id: Option<u64>,
     /// It is never another session's: others know of it, or the server keeps something for it.
     pub(super) private: bool,
+    /// Its client says no more, and nothing that it said has an end of its own: the server is told so (`true`: it was), and ends
+    /// it all as it would on a direct connection.
+    pub(super) ends: Option<bool>,
     /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
     pub(super) fenced: Option<Fenced>,
     /// It was set up without `AUTH`, and the server wanted none: that stays so, whatever it wants later.
@@ -279,6 +282,7 @@ impl Worker {
     pub(super) fn unpin(&mut self, id: UpId, session: &Session) {
         let Some(up) = self.ups.get_mut(id) else { return };
         let clean = up.ledger.is_empty() && !up.relay && !up.outdated && !up.private && up.is_ready();
+        let clean = clean && up.ends.is_none();
         if session.needs_pin() || !clean {
             self.close_up(id);
             return;
@@ -334,6 +338,7 @@ impl Worker {
             wait_denied: false,
             server_id: None,
             private: false,
+            ends: None,
             fenced: None,
             open: false,
             only_asks: false,
@@ -546,6 +551,7 @@ impl Worker {
         if pinned {
             // What streams through is let go as it is sent.
             self.after_settle(id);
+            self.tell_end(id);
         }
     }
 

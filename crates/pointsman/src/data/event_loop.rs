@@ -420,6 +420,11 @@ impl EventLoop {
                 }
                 // Nothing is gathered for it.
                 Effect::OnlyRead(_) => {}
+                Effect::Finish(id) => {
+                    if let Some(conn) = self.ups.get(id).and_then(|&i| self.conns.get(i)) {
+                        conn.stream.finish();
+                    }
+                }
                 Effect::Arrived(id) => self.arrived(now, id),
                 Effect::Tell(event) => self.outbox.tell(event),
                 Effect::Ask(inquiry) => self.ask_others(now, &inquiry),

@@ -7,7 +7,7 @@ use pointsman_core::topology::snapshot::Endpoint;
 use pointsman_core::worker::How;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 /// A peer that is gone without a word is noticed after about this long.
@@ -75,6 +75,15 @@ impl Stream {
             Stream::Unix(s) => kernel::unacknowledged(s),
         };
         matches!(unacknowledged, Ok(0))
+    }
+
+    /// Tells the other side that nothing more is written.
+    pub fn finish(&self) {
+        // If it fails the connection has, which is seen when it is read.
+        let _ = match self {
+            Stream::Tcp(s) => s.shutdown(Shutdown::Write),
+            Stream::Unix(s) => s.shutdown(Shutdown::Write),
+        };
     }
 
     /// Closes the stream as the machine wants it.

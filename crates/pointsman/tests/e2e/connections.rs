@@ -222,6 +222,42 @@ fn a_client_that_waits_is_not_closed() {
     assert_eq!(client.reply(), b"+PONG\r\n");
 }
 
+/// As on a direct connection, where all that was said before the end is done: also by who wants no reply and waits for none.
+#[test]
+fn what_was_said_is_done_when_its_client_leaves_without_waiting_for_replies() {
+    const INCREMENTS: usize = 100_000;
+    let (_server, proxy, mut observer) = start(&Options::default());
+    let before = observer.connections();
+    undisturbed(&proxy, || {
+        for first in ["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "PING"] {
+            observer.ask(&["DEL", "n"]);
+            let mut client = Raw::connect(proxy.addr());
+            // Whose replies nobody reads is reset by them sooner or later.
+            let n = if first == "CLIENT REPLY OFF" { INCREMENTS } else { 100 };
+            client.send(format!("{first}\r\n").as_bytes());
+            client.send(&b"INCR n\r\n".repeat(n));
+            drop(client);
+            eventually(first, || observer.get("n") == n.to_string());
+        }
+    });
+    eventually("their connections are closed", || observer.connections() <= before + 1);
+}
+
+/// Libraries write a pipeline as a whole before they read. A server keeps the replies meanwhile.
+#[test]
+fn who_says_all_before_it_listens_is_read_on() {
+    const PAIRS: usize = 40_000;
+    let (_server, proxy, _) = start(&Options::default());
+    let value = "x".repeat(1_000);
+    let (set, get) = (request(&["SET", "k", &value]), request(&["GET", "k"]));
+    let mut client = Raw::connect(proxy.addr());
+    // More than all sockets between hold, either way.
+    client.send(&[set, get].concat().repeat(PAIRS));
+    let want = format!("+OK\r\n${}\r\n{value}\r\n", value.len()).into_bytes().repeat(PAIRS);
+    client.pieces(want.len(), |at, piece| assert!(piece == &want[at..at + piece.len()]));
+    assert_eq!(said(&mut client, "PING"), "+PONG\\r\\n");
+}
+
 /// An operator kills everything but himself, the proxy's observers included: clients stay, and are told what was lost.
 #[test]
 fn what_the_server_closes_is_made_again() {

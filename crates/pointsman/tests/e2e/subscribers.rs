@@ -28,6 +28,38 @@ fn subscribed_in_resp3(proxy: &Proxy, channel: &str) -> Raw {
     client
 }
 
+#[test]
+fn a_subscription_to_more_channels_than_are_kept_as_a_whole_streams_through() {
+    const CHANNELS: usize = 40_000;
+    let (server, proxy, _) = start("");
+    let name = |i: usize| format!("a channel with a long name:{i:010}");
+    let ask = |word: &str| {
+        let names = (0..CHANNELS).map(name);
+        request(&[word.to_owned()].into_iter().chain(names).collect::<Vec<_>>())
+    };
+    let confirmed = |word: &str, count: fn(usize) -> usize| -> Vec<u8> {
+        let one = |i| {
+            let (name, count) = (name(i), count(i));
+            format!("*3\r\n${}\r\n{word}\r\n${}\r\n{name}\r\n:{count}\r\n", word.len(), name.len())
+        };
+        (0..CHANNELS).map(one).collect::<String>().into_bytes()
+    };
+    let mut client = Raw::connect(proxy.addr());
+    let expect = |client: &mut Raw, want: Vec<u8>| {
+        client.pieces(want.len(), |at, piece| assert!(piece == &want[at..at + piece.len()]));
+    };
+    let sent = client.send_aside([ask("SUBSCRIBE"), b"PING\r\n".to_vec()].concat());
+    expect(&mut client, confirmed("subscribe", |i| i + 1));
+    assert_eq!(shown(&client.reply()), "*2\\r\\n$4\\r\\npong\\r\\n$0\\r\\n\\r\\n");
+    sent.join().expect("no panic").expect("all was sent");
+    assert_eq!(server.connect().ask(&["PUBLISH", &name(7), "hi"]).expect("PUBLISH"), Value::Integer(1));
+    assert_eq!(client.reply(), message('*', &name(7), "hi"));
+    let sent = client.send_aside([ask("UNSUBSCRIBE"), b"PING\r\n".to_vec()].concat());
+    expect(&mut client, confirmed("unsubscribe", |i| CHANNELS - 1 - i));
+    assert_eq!(shown(&client.reply()), "+PONG\\r\\n");
+    sent.join().expect("no panic").expect("all was sent");
+}
+
 /// The log says so, so many times. (It is written a little later than what it tells of happens.)
 fn told(proxy: &Proxy, what: &str, times: usize) {
     eventually(what, || proxy.said().matches(what).count() == times);

@@ -336,8 +336,8 @@ impl Whole {
                 }
                 Effect::OnlyRead(_) => self.report.count("connections that are read on", 1),
                 Effect::Arrived(id) => self.arrived(p, id),
-                // Nobody says anything of other sessions here.
-                Effect::Resume(_) | Effect::Ask(_) | Effect::Found { .. } => {}
+                // Nobody says anything of other sessions here, or sends no more and stays.
+                Effect::Finish(_) | Effect::Resume(_) | Effect::Ask(_) | Effect::Found { .. } => {}
                 Effect::Tell(pointsman_core::worker::Event::Sign(sign)) => {
                     self.note(|| format!("proxy {p}: {sign:?}"));
                     self.proxies[p].notes.push_back(Note::Sign(sign));

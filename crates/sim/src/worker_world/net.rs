@@ -87,6 +87,8 @@ struct Link {
     reset: bool,
     /// The worker has closed its end.
     closed_here: bool,
+    /// The worker writes no more.
+    finished: bool,
     /// The peer has closed its end altogether.
     closed_there: bool,
     /// The end of the peer's stream was reported.
@@ -128,6 +130,7 @@ impl Net {
             room,
             reset: false,
             closed_here: false,
+            finished: false,
             closed_there: false,
             end_told: false,
             edge_read: false,
@@ -210,6 +213,14 @@ impl Net {
         self.links.get(&id).is_some_and(|l| l.to_peer.sent.is_empty())
     }
 
+    /// The worker will write no more, but still reads.
+    pub(super) fn finish(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.finished = true;
+            link.to_peer.fin = true;
+        }
+    }
+
     /// The worker closes.
     pub(super) fn close(&mut self, id: LinkId, how: How) {
         let Some(link) = self.links.get_mut(&id) else { return };
@@ -235,7 +246,8 @@ impl Net {
             link.full = false;
             link.edge_write = true;
         }
-        let end = link.reset || link.closed_here && link.to_peer.len() == 0;
+        let ended = link.closed_here || link.finished;
+        let end = link.reset || ended && link.to_peer.len() == 0;
         (bytes, end)
     }
 

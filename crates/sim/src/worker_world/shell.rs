@@ -256,11 +256,8 @@ impl World {
             if !self.shell.worker.reads(dst) {
                 self.report.count("reads held back", 1);
                 if ended {
-                    let before = self.shell.worker.clients();
                     self.shell.worker.hung_up(now, dst);
-                    let gone = before - self.shell.worker.clients();
                     self.report.count("clients that hang up and are not read", 1);
-                    self.report.count("clients that hang up, are not read and are let go", gone as u64);
                 }
                 self.note(|| format!("{link} {dst:?} is not read now"));
                 return;
@@ -416,6 +413,13 @@ impl World {
                     }
                 }
                 Effect::OnlyRead(id) => self.only_read(id)?,
+                Effect::Finish(id) => {
+                    if let Some(link) = self.link_of(Dst::Up(id)) {
+                        self.note(|| format!("{link} is told that its client says no more"));
+                        self.report.count("connections told that their clients say no more", 1);
+                        self.net.finish(link);
+                    }
+                }
                 Effect::Arrived(id) => self.arrived(id),
                 Effect::Ask(_) | Effect::Found { .. } => return Err("there is no other worker".into()),
                 Effect::Tell(Event::Sign(sign)) => {

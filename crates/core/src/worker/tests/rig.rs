@@ -28,6 +28,7 @@ pub(super) struct Rig {
     pub(super) overrun: Vec<OutputLimit>,
     /// Connections that are only read.
     pub(super) only_read: Vec<UpId>,
+    pub(super) finished: Vec<UpId>,
     /// What it asks of other workers, and what it answers them.
     pub(super) asks: Vec<Inquiry>,
     pub(super) finds: Vec<(usize, Finding)>,
@@ -71,6 +72,7 @@ impl Rig {
             closed,
             overrun,
             only_read,
+            finished: Vec::new(),
             asks: Vec::new(),
             finds: Vec::new(),
             arrived,
@@ -131,6 +133,7 @@ impl Rig {
                 Effect::Tell(Event::Overrun { limit, .. }) => self.overrun.push(limit),
                 Effect::Close(dst, _) => self.closed.push(dst),
                 Effect::OnlyRead(id) => self.only_read.push(id),
+                Effect::Finish(id) => self.finished.push(id),
                 Effect::Ask(inquiry) => self.asks.push(inquiry),
                 Effect::Found { to, finding } => self.finds.push((to, finding)),
                 Effect::Arrived(id) => self.arrived.push(id),
