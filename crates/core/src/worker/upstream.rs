@@ -186,8 +186,10 @@ impl Worker {
         if i < there.len() {
             return Some(there[i]);
         }
+        // With no room for another, an AUTH waits behind those that are under way.
+        let another = there.get(of(there.len().max(1))).copied().filter(|_| key.signs_in());
         if self.lanes_are_full(at) {
-            return None;
+            return another;
         }
         let id = self.open(now, at, key, ident)?;
         if key.class == Class::Durable {
