@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub(super) busy: bool,
     /// What it does not let us do: the command, and its words.
     pub(super) denied: Option<String>,
+    /// It has closed a connection since the order.
+    pub(super) cut: bool,
 }
 
 impl Node {
