@@ -52,10 +52,12 @@ impl Switchover {
     }
 
     /// When the Sentinel that coordinates has noticed the promotion, it closes all clients' connections to both nodes (Valkey:
-    /// `sentinelKillClients` in sentinel.c); what was in flight then would be uncertain. That ours is closed tells that it has.
+    /// `sentinelKillClients` in sentinel.c); what was in flight then would be uncertain. That ours is closed tells that it has; the topology's are, too, and
+    /// it proves the new master anew.
     pub(super) fn cut(&mut self, now: Now) {
         let Some(new) = self.promoted else { return };
-        if self.nodes[new].cut || self.late(now) {
+        let proven = self.nodes[new].cut.is_some_and(|at| self.outlook.proven_at > at);
+        if proven || self.late(now) {
             self.enter(now, Step::Grant);
         }
     }

@@ -144,8 +144,8 @@ impl Switchover {
     pub fn gone(&mut self, now: Now, id: LineId, why: &Gone) {
         let Some(line) = self.lines.get_mut(usize::from(id.0)) else { return };
         let answers = line.gone(why);
-        if let Some(node) = self.nodes.get_mut(usize::from(id.0)) {
-            node.cut |= self.ordered_at.is_some();
+        if let (Some(_), Some(node)) = (self.ordered_at, self.nodes.get_mut(usize::from(id.0))) {
+            node.cut = Some(now);
         }
         for (ask, answer) in answers {
             self.answered(now, usize::from(id.0), ask, &answer);
