@@ -7,7 +7,7 @@ FAULTS ?=
 # Which scripts `make test-clients` runs: make test-clients CLIENTS="--only redis_py,ioredis"
 CLIENTS ?=
 
-# With which servers `make test-servers` tests, as PACKAGE/SUITE of Debian; without, with Valkey 8 and 9 and Redis 8
+# With which servers `make test-servers` tests, as PACKAGE/SUITE of Debian, or PACKAGE/pypi; without, with all that docs/reference/servers.md names
 SERVERS ?=
 
 # The end-to-end tests mostly wait, so more of them run at once than there are cores.
@@ -38,7 +38,7 @@ test-clients:
 	cargo build -p pointsman -p pointsman-clients
 	cargo run -q -p pointsman-clients -- $(CLIENTS)
 
-# The command table, the switches, and that replies are equal, with other servers than the installed one; each is fetched from Debian.
+# The command table, the switches, and that replies are equal, with other servers than the installed one; each is fetched from Debian or PyPI.
 test-servers:
 	@scripts/test-servers $(SERVERS)
 

@@ -1,5 +1,5 @@
 //! Where a command goes: a pure function of the command, the session and the service's policy.
-use crate::command::{Act, Entry, Lookup, lookup};
+use crate::command::{Access, Act, Entry, Idempotent, Keys, Lookup, lookup};
 use crate::ledger::{Apply, Hello};
 use crate::policy::{Allow, Credential, Policy};
 use crate::resp::frame::Request;
@@ -91,11 +91,44 @@ pub fn entry(req: Request<'_>) -> Option<&'static Entry> {
     let mut args = req.args();
     let name = args.next()?;
     match lookup(name, args.next()) {
+        Lookup::Known(e) if e.idempotent == Idempotent::Set && is_answered_twice(args.skip(1)) => {
+            Some(&ANSWERED_TWICE)
+        }
         Lookup::Known(e) => Some(e),
         Lookup::UnknownSubcommand(e) => Some(e).filter(|e| e.refused),
         Lookup::Unknown => None,
     }
 }
+
+/// Whether a `SET` with these options has two replies from Redis 8.4 on (8.6.3 and 8.10.2 were seen): the old value, for `GET`, and then
+/// an error, for a digest is not as long as it must be (`setGenericCommand`). On a shared connection all replies after that would be
+/// someone else's.
+fn is_answered_twice<'a>(mut options: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (mut gets, mut compares) = (false, false);
+    while let Some(option) = options.next() {
+        gets |= option.eq_ignore_ascii_case(b"GET");
+        if option.eq_ignore_ascii_case(b"IFDEQ") || option.eq_ignore_ascii_case(b"IFDNE") {
+            compares |= options.next().is_some_and(|digest| digest.len() != DIGEST_LEN);
+        }
+    }
+    gets && compares
+}
+
+/// Hexadecimal digits of a digest.
+const DIGEST_LEN: usize = 16;
+
+static ANSWERED_TWICE: Entry = Entry {
+    name: "SET",
+    access: Access::Write,
+    resend: false,
+    proves: false,
+    idempotent: Idempotent::No,
+    container: false,
+    act: Act::Relay,
+    refused: false,
+    arity: -3,
+    keys: Keys::Unknown,
+};
 
 /// Where `req` goes. `stale_write`: whether the session's last write belongs to an earlier term.
 pub fn route<'a>(

@@ -1,9 +1,9 @@
 //! One description of each command out of what several servers say, and since when each kind of server has it.
 use super::captured::Captured;
-use super::{Described, documented, judge};
+use super::{Described, DescribedKeys, judge};
 use std::collections::BTreeMap;
 
-/// What one server, or the documentation, says of a command.
+/// What one server says of a command.
 struct Said {
     kind: &'static str,
     /// In which version it came, if anybody says so.
@@ -24,23 +24,22 @@ pub(super) fn all(captured: &[Captured]) -> Vec<Described> {
             of_name.entry(command.name.clone()).or_default().push(said);
         }
     }
-    for command in documented::described() {
-        let said = Said { kind: "documented", since: command.since.clone(), command };
-        of_name.entry(said.command.name.clone()).or_default().push(said);
-    }
     of_name.into_values().map(|said| merge(&said)).collect()
 }
 
-/// The newest Redis is believed, or else the newest Valkey, or else what is documented; but the arity is the laxest, and what
-/// blocks anywhere blocks.
+/// The newest Redis is believed, or else the newest Valkey; but the arity is the laxest, what blocks anywhere blocks, and keys that it
+/// does not say are those that another says.
 fn merge(said: &[Said]) -> Described {
     let of = |kind: &str| said.iter().rfind(|s| s.kind == kind).map(|s| &s.command);
-    let newest = ["Redis", "Valkey", "documented"].into_iter().find_map(of);
+    let newest = ["Redis", "Valkey"].into_iter().find_map(of);
     let mut merged = newest.expect("somebody said it").clone();
     for Said { command: other, .. } in said {
         merged.arity = judge::laxer(merged.arity, other.arity);
         if other.blocks() && !merged.blocks() {
             merged.flags.push("blocking".into());
+        }
+        if merged.keys == DescribedKeys::Incomplete {
+            merged.keys = other.keys.clone();
         }
     }
     merged.since = since(said);
@@ -54,7 +53,7 @@ fn since(said: &[Said]) -> Option<String> {
     if redis == valkey {
         return redis;
     }
-    let redis = redis.map(|version| format!("Redis {version}")).or_else(|| of("documented"));
+    let redis = redis.map(|version| format!("Redis {version}"));
     let both = redis.into_iter().chain(valkey.map(|version| format!("Valkey {version}")));
     Some(both.collect::<Vec<_>>().join(", "))
 }

@@ -1,10 +1,8 @@
 //! The command table of `pointsman-core`, and the page that shows it.
 //!
-//! `server` asks a real server what its commands are, `captured` keeps what servers said, `documented` has what no server
-//! could be asked about, `merged` makes one description of all, `judge` adds what servers do not say, and `render` writes
-//! the table as Rust and as Markdown.
+//! `server` asks a real server what its commands are, `captured` keeps what servers said, `merged` makes one description of
+//! all, `judge` adds what servers do not say, and `render` writes the table as Rust and as Markdown.
 mod captured;
-mod documented;
 mod judge;
 mod merged;
 mod render;

@@ -57,8 +57,8 @@ const INTRODUCTION: &str = "\
 # Commands
 
 What Pointsman knows of each command, by what servers say of themselves (`COMMAND`, `COMMAND DOCS` and their key specifications):
-{from}. Redis 8.2 to 8.10 could not be asked; what they added is here by their documentation. Valkey 7.2 could not be asked
-either; its commands are those of Redis 7.2. Of the modules that are bundled with Redis 8 only vector sets are here.
+{from}. Valkey 7.2 could not be asked; its commands are those of Redis 7.2. Of the modules that are bundled with Redis 8
+only vector sets are here.
 
 - **since**: the version in which a command came; nothing for those that Redis 6.2 alone has, or that are never listed.
 - **does**: *reads* data; *writes*, that is may change data or the server's state, or may hide a write; *neither*: touches

@@ -12,6 +12,8 @@ use core::time::Duration;
 
 /// How long the old master may take to follow, or to end the pause.
 pub(super) const DEPOSE_MAX: Duration = Duration::from_millis(500);
+/// A Sentinel notices a promotion that it waits for within a second.
+pub(super) const CUT_MAX: Duration = Duration::from_millis(1500);
 /// So long after the pause, an order that nothing is seen of has come to nothing.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two tries to put something back.
@@ -38,10 +40,26 @@ impl Switchover {
             }
             return self.look_again(now);
         };
+        let means = plan.means;
         self.promoted = Some(new);
         self.undo.failover = false;
         self.say(now, format!("{} is promoted", self.places[new].at));
-        if forced { self.depose(now, new) } else { self.enter(now, Step::Grant) }
+        match means {
+            Means::Forced(_) => self.depose(now, new),
+            Means::Coordinated(_) => self.enter(now, Step::Cut),
+            Means::Failover => self.enter(now, Step::Grant),
+        }
+    }
+
+    /// When the Sentinel that coordinates has noticed the promotion, it closes all clients' connections to both nodes (Valkey:
+    /// `sentinelKillClients` in sentinel.c); what was in flight then would be uncertain. That ours is closed tells that it has; the topology's are, too, and
+    /// it proves the new master anew.
+    pub(super) fn cut(&mut self, now: Now) {
+        let Some(new) = self.promoted else { return };
+        let proven = self.nodes[new].cut.is_some_and(|at| self.outlook.proven_at > at);
+        if proven || self.late(now) {
+            self.enter(now, Step::Grant);
+        }
     }
 
     /// Whether nothing came of the order: the topology has proven the old master again, by answers to questions that were

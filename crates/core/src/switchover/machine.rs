@@ -48,6 +48,7 @@ pub(super) enum Step {
     Order,
     Promote,
     Depose,
+    Cut,
     Grant,
     Undo,
     Over,
@@ -142,7 +143,11 @@ impl Switchover {
     /// The connection ended, or could not be made.
     pub fn gone(&mut self, now: Now, id: LineId, why: &Gone) {
         let Some(line) = self.lines.get_mut(usize::from(id.0)) else { return };
-        for (ask, answer) in line.gone(why) {
+        let answers = line.gone(why);
+        if let (Some(_), Some(node)) = (self.ordered_at, self.nodes.get_mut(usize::from(id.0))) {
+            node.cut = Some(now);
+        }
+        for (ask, answer) in answers {
             self.answered(now, usize::from(id.0), ask, &answer);
         }
         self.settle(now);

@@ -1,5 +1,5 @@
 //! The steps up to the order: until then anything that goes wrong leaves the old master as it was.
-use super::handover::DEPOSE_MAX;
+use super::handover::{CUT_MAX, DEPOSE_MAX};
 use super::judge::{Facts, Means, Plan, find};
 use super::line::Line;
 use super::machine::{Ask, Step, Switchover};
@@ -37,6 +37,7 @@ impl Switchover {
                 return Some(self.undo.paused.map_or(self.since, |end| end - self.pause_left()));
             }
             Step::Depose => DEPOSE_MAX,
+            Step::Cut => CUT_MAX,
             Step::Promote | Step::Grant => return Some(self.ordered_at? + GRANT_MAX),
             Step::Undo => RESTORE_FOR,
             _ => return None,
@@ -66,6 +67,7 @@ impl Switchover {
                 Step::Order | Step::Over => {}
                 Step::Promote => self.promoted(now),
                 Step::Depose => self.follows(now),
+                Step::Cut => self.cut(now),
                 Step::Grant => self.granted(now),
                 Step::Undo => self.undone(now),
             }

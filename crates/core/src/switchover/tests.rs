@@ -106,6 +106,21 @@ fn where_the_sentinels_can_coordinate_with_the_master_we_pause_nothing() {
 }
 
 #[test]
+fn a_sentinel_that_coordinates_cuts_whoever_is_connected_and_nothing_is_in_flight_then() {
+    for to in [None, Some(3)] {
+        let mut w = World::new();
+        w.coordinated = true;
+        w.run(to).unwrap();
+        assert_eq!(w.cuts, [true], "the commands are held then");
+    }
+    let mut w = World::new();
+    (w.coordinated, w.cuts_nobody) = (true, true);
+    // It is not waited for for ever.
+    let text = w.run(None).unwrap();
+    assert!(text.contains("is master instead"), "{text}");
+}
+
+#[test]
 fn an_order_that_comes_to_nothing_gives_the_service_back_to_the_old_master() {
     let mut w = World::new();
     w.lazy = true;

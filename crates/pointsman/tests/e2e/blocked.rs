@@ -27,7 +27,7 @@ fn each_of_thousands_that_wait_gets_one_element() {
     let (_server, proxy, mut observer) = start("");
     let mut clients = blocked(&proxy, &mut observer, CLIENTS);
     let accepted = observer.accepted();
-    undisturbed(&proxy, || {
+    undisturbed(&proxy, |_| {
         for round in 0..3 {
             let elements: Vec<String> = (0..CLIENTS).map(|i| format!("{round}:{i}")).collect();
             // Some at once, the others one by one; a part by another client of the proxy.
@@ -58,8 +58,9 @@ fn each_of_thousands_that_wait_gets_one_element() {
 fn thousands_that_leave_at_once_pop_nothing() {
     let (_server, proxy, mut observer) = start("");
     let before = observer.connections();
-    undisturbed(&proxy, || {
+    undisturbed(&proxy, |others| {
         let mut clients = blocked(&proxy, &mut observer, CLIENTS);
+        others.go_on();
         let mut last = clients.pop().expect("there are some");
         // One half with a farewell, one without.
         clients.iter().step_by(2).for_each(Raw::shut);

@@ -108,12 +108,13 @@ fn in_one_write(client: &mut Raw, key: &str) {
 fn who_leaves_while_blocked_pops_nothing() {
     let (_server, proxy, mut observer) = start(&Options::default());
     let before = observer.connections();
-    undisturbed(&proxy, || {
+    undisturbed(&proxy, |others| {
         let mut waiting: Vec<Raw> = (0..20).map(|_| Raw::connect(proxy.addr())).collect();
         for client in &mut waiting {
             client.send(b"BLPOP queue 0\r\n");
         }
         eventually("all are blocked", || observer.blocked() == 20);
+        others.go_on();
         let mut last = waiting.pop().expect("there are 20");
         drop(waiting);
         eventually("only one is blocked", || observer.blocked() == 1);
@@ -154,7 +155,7 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
     let (_server, proxy, mut observer) = start(&Options::default());
     let before = observer.connections();
     let large = request(&[&b"SET"[..], b"large", &vec![b'x'; 4 << 20]]);
-    undisturbed(&proxy, || {
+    undisturbed(&proxy, |others| {
         for round in 0..10 {
             let mut half = Raw::connect(proxy.addr());
             half.send(b"SET half 1\r\n*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$100\r\nabc");
@@ -175,6 +176,7 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
             watching.send(b"WATCH by:0\r\nSUBSCRIBE ch\r\n");
             watching.reply();
 
+            others.go_on();
             if round % 2 == 0 {
                 // With a reset instead of a farewell.
                 for client in [&half, &tx, &value, &unread, &watching] {
@@ -196,14 +198,19 @@ fn who_leaves_in_the_middle_disturbs_nobody() {
 #[test]
 fn who_does_not_read_is_closed_and_delays_nobody() {
     let server = Server::start(&Options::default());
-    let proxy = Proxy::start_with(&server, "[service.limits]\nclient_output_hard = \"16MiB\"");
+    let proxy = Proxy::start_with(&server, "[service.limits]\nclient_output_hard = \"64MiB\"");
     let mut observer = Observer::of(&server);
     let big = "x".repeat(1 << 20);
     observer.ask(&["SET", "big", &big]);
-    undisturbed(&proxy, || {
-        let mut reader = Raw::connect(proxy.addr());
-        reader.send(&b"GET big\r\n".repeat(200));
-        eventually("the reader is closed", || reader.is_reset());
+    undisturbed(&proxy, |others| {
+        let [mut waits, mut closed] = [Raw::connect(proxy.addr()), Raw::connect(proxy.addr())];
+        // More than the sockets hold, less than may wait.
+        waits.send(&b"GET big\r\n".repeat(48));
+        others.go_on();
+        closed.send(&b"GET big\r\n".repeat(200));
+        eventually("who leaves too much unread is closed", || closed.is_reset());
+        others.go_on();
+        assert!(!waits.is_reset());
     });
 }
 

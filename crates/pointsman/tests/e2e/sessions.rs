@@ -227,10 +227,6 @@ fn a_pop_that_waits_at_a_planned_switch_pops_on_the_new_master() {
             let admin = proxy.admin.to_string();
             let (good, out, err) = crate::scene::said(&["switchover", "cache", "--admin", &admin]);
             assert!(good, "{out}{err}");
-            if out.contains("COORDINATED") {
-                // There the Sentinel cuts the master's connections (`CLIENT KILL TYPE normal`), this one too if it comes first.
-                return;
-            }
             proxy.follow(&deployment, before)
         } else {
             planned_failover(&deployment, &proxy, before)

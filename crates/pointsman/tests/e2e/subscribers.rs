@@ -76,7 +76,7 @@ fn message(kind: char, channel: &str, text: &str) -> Vec<u8> {
 fn who_does_not_read_what_is_published_is_closed_and_costs_nobody_anything() {
     let (server, proxy, mut observer) = start("");
     let text = "x".repeat(MIB);
-    undisturbed(&proxy, || {
+    undisturbed(&proxy, |others| {
         let mut reader = subscribed(&proxy, "news");
         let mut slow = [subscribed(&proxy, "news"), subscribed_in_resp3(&proxy, "news")];
         slow[1].send(b"SET k v\r\nGET k\r\n");
@@ -86,6 +86,7 @@ fn who_does_not_read_what_is_published_is_closed_and_costs_nobody_anything() {
         proxy.forget_peak();
         eventually("only who reads is left", || {
             published += 1;
+            others.go_on();
             let heard = publisher.ask(&["PUBLISH", "news", &text]).expect("PUBLISH");
             reader.pieces(want.len(), |at, piece| assert!(piece == &want[at..at + piece.len()]));
             heard == Value::Integer(1)

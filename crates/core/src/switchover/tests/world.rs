@@ -13,6 +13,8 @@ pub(super) const MS: Duration = Duration::from_millis(1);
 /// From the order of a failover to the promotion, and from there to the topology's proof.
 pub(super) const PROMOTION: Duration = Duration::from_millis(150);
 const PROOF: Duration = Duration::from_millis(20);
+/// From the promotion until a Sentinel that coordinated it has noticed.
+const NOTICE: Duration = Duration::from_millis(900);
 
 pub(super) fn at(port: u16) -> HostPort {
     HostPort { host: "127.0.0.1".into(), port }
@@ -69,6 +71,12 @@ pub(super) struct World {
     pub(super) commands: Vec<(Now, u16, String)>,
     promotion: Option<(Now, u16)>,
     proof: Option<(Now, u16)>,
+    /// When a Sentinel closes all connections to a node.
+    cut: Option<(Now, u16)>,
+    /// How often it has, and whether the service's commands were held.
+    pub(super) cuts: Vec<bool>,
+    /// It never does.
+    pub(super) cuts_nobody: bool,
     shown_at: Option<Now>,
     pub(super) held: bool,
     pub(super) holds: usize,
@@ -124,6 +132,9 @@ impl World {
             commands: Vec::new(),
             promotion: None,
             proof: None,
+            cut: None,
+            cuts: Vec::new(),
+            cuts_nobody: false,
             shown_at: None,
             held: false,
             holds: 0,
@@ -171,8 +182,9 @@ impl World {
 
     /// Goes on to the next moment at which something happens.
     pub(super) fn step(&mut self) {
-        let own = [self.promotion.map(|p| p.0), self.proof.map(|p| p.0), self.shown_at];
-        let next = own.into_iter().flatten().chain(self.s.next_timeout()).min().expect("something is due");
+        let due = [self.promotion, self.proof, self.cut].map(|what| what.map(|w| w.0));
+        let own = due.into_iter().chain([self.shown_at]);
+        let next = own.flatten().chain(self.s.next_timeout()).min().expect("something is due");
         assert!(next != Now::NEVER);
         self.now = self.now.max(next) + Duration::from_micros(10);
         self.happen();
@@ -188,6 +200,16 @@ impl World {
             let node = self.nodes.get_mut(&new).unwrap();
             (node.follows, node.replid, node.replid2) = (None, "b", "a");
             self.proof = Some((self.now + PROOF, new));
+            self.cut = (self.coordinated && !self.cuts_nobody).then_some((self.now + NOTICE, new));
+        }
+        if let Some((_, new)) = self.cut.take_if(|c| self.now >= c.0) {
+            self.cuts.push(self.held);
+            let closed: Vec<LineId> =
+                self.lines.iter().filter(|(_, to)| **to == new).map(|(id, _)| *id).collect();
+            for id in closed {
+                self.lines.remove(&id);
+                self.s.gone(self.now, id, &Gone::Closed);
+            }
         }
         if let Some((_, new)) = self.proof.take_if(|p| self.now >= p.0) {
             (self.outlook.master, self.outlook.holds) = (Some(at(new)), None);

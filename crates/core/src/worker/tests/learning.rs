@@ -99,6 +99,36 @@ fn what_may_have_changed_its_connection_keeps_it_for_its_session_alone() {
 }
 
 #[test]
+fn a_set_that_may_have_two_replies_has_a_connection_of_its_own() {
+    let both = "$1|0|-ERR must be exactly 16 hexadecimal characters|";
+    let digest = "SET a 1 GET IFDEQ 0123456789abcdef|";
+    let (twice, once) = (
+        ["SET a 1 GET IFDEQ abc|", "set a 1 ifdne abc get|"],
+        ["SET a 1 IFDEQ abc|", "SET GET IFDEQ abc|", digest],
+    );
+    for said in twice.iter().chain(&once) {
+        let mut r = Rig::new(|_| {});
+        r.grant();
+        let (c, other) = (r.client(), r.client());
+        r.says(other, "GET a|");
+        let lane = r.up();
+        r.asked(lane);
+        r.answers(lane, "$1|0|");
+        r.hears(other);
+        r.says(c, &format!("{said}GET a|"));
+        let sent = requests(&format!("{said}GET a"));
+        if once.contains(said) {
+            assert_eq!(r.asked(lane), sent);
+            continue;
+        }
+        let own = r.up();
+        assert_eq!((r.asked(own), r.asked(lane)), (sent, String::new()));
+        r.answers(own, &format!("{both}$1|0|"));
+        assert_eq!(r.hears(c), format!("{both}$1|0|"));
+    }
+}
+
+#[test]
 fn a_renamed_command_is_refused_as_under_its_own_name() {
     let mut r = Rig::new(|_| {});
     r.grant();

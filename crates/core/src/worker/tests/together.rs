@@ -61,8 +61,8 @@ fn nor_behind_a_durable_write_that_waits_for_replicas() {
     assert_eq!((r.hears(c), r.asked(replica)), ("+OK|".into(), requests("GET a")));
 }
 
-#[test]
-fn a_script_that_is_shown_again_waits_for_replicas() {
+/// A client whose writes are durable, and that has shown a script to the master before this one.
+fn on_a_master_without_its_script() -> (Rig, ClientId) {
     let mut r = durable();
     let c = r.durable_client();
     r.w.read(r.now, Dst::Client(c), &wire("*3|$4|EVAL|$8|return 1|$1|0|"));
@@ -72,6 +72,12 @@ fn a_script_that_is_shown_again_waits_for_replicas() {
     r.answers(up, ":1|:2|");
     r.hears(c);
     r.grant();
+    (r, c)
+}
+
+#[test]
+fn a_script_that_is_shown_again_waits_for_replicas() {
+    let (mut r, c) = on_a_master_without_its_script();
     r.says(c, &format!("EVALSHA {SHA} 0|"));
     let up = r.up();
     assert!(r.turn(up).ends_with(WAIT));
@@ -88,15 +94,7 @@ fn a_script_that_is_shown_again_waits_for_replicas() {
 
 #[test]
 fn a_durable_write_behind_an_unknown_script_keeps_its_proof() {
-    let mut r = durable();
-    let c = r.durable_client();
-    r.w.read(r.now, Dst::Client(c), &wire("*3|$4|EVAL|$8|return 1|$1|0|"));
-    r.effects();
-    let up = r.up();
-    r.turn(up);
-    r.answers(up, ":1|:2|");
-    r.hears(c);
-    r.grant();
+    let (mut r, c) = on_a_master_without_its_script();
     r.says(c, &format!("EVALSHA {SHA} 0|SET a 1|"));
     let up = r.up();
     assert!(r.turn(up).ends_with(WAIT));

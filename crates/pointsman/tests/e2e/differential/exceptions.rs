@@ -13,7 +13,8 @@ pub(crate) const NOT_SAID: &[(&[&str], &str)] = &[
      "how many replies there are depends on more than the command; tests of their own compare these"),
     (&["CLIENT|ID", "CLIENT|INFO", "CLIENT|LIST", "CLIENT|KILL", "CLIENT|UNBLOCK", "CLIENT|PAUSE", "CLIENT|UNPAUSE"],
      "speaks of ids and addresses, which differ, or of all clients"),
-    (&["TIME", "INFO", "MEMORY", "LATENCY", "SLOWLOG", "ACL|LOG", "ACL|GENPASS", "CONFIG", "COMMANDLOG"],
+    (&["TIME", "INFO", "MEMORY", "LATENCY", "SLOWLOG", "ACL|LOG", "ACL|GENPASS", "CONFIG", "COMMANDLOG",
+       "HOTKEYS"],
      "speaks of times, sizes, ports or chance"),
     (&["ACL|SETUSER", "ACL|DELUSER", "ACL|LOAD", "ACL|SAVE"], "changes who may do what is said next"),
     (&["RANDOMKEY", "SPOP", "SRANDMEMBER", "HRANDFIELD", "ZRANDMEMBER"], "answers by chance"),
@@ -21,6 +22,7 @@ pub(crate) const NOT_SAID: &[(&[&str], &str)] = &[
        "OBJECT|IDLETIME", "OBJECT|FREQ", "SORT", "SORT_RO", "GEORADIUS", "GEORADIUS_RO", "GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO"],
      "goes by the order or cursor of a hash table, whose seed is the process' own, or by the clock"),
     (&["XPENDING", "XINFO", "XAUTOCLAIM"], "tells how long messages are idle"),
+    (&["BACKUP"], "depends on how far what it began is"),
     (&["PFDEBUG", "PFSELFTEST", "LOLWUT"], "takes long, and is for the developers of the server"),
     (&["SCRIPT|DEBUG"], "is refused behind others that the server reads with it"),
     (&["TTL", "PTTL"], "counts down between the two answers"),
@@ -28,8 +30,11 @@ pub(crate) const NOT_SAID: &[(&[&str], &str)] = &[
 ];
 
 /// Options that a command is not said with.
-pub(crate) const NOT_SAID_WITH: &[(&str, &str, &str)] =
-    &[("HELLO", "SETNAME", "until 7.2 a HELLO that fails can have set the name before")];
+pub(crate) const NOT_SAID_WITH: &[(&str, &str, &str)] = &[
+    ("HELLO", "SETNAME", "until 7.2 a HELLO that fails can have set the name before"),
+    ("SET", "IFDEQ", "with GET it can have two replies"),
+    ("SET", "IFDNE", "with GET it can have two replies"),
+];
 
 /// Replies whose elements are in the order of a hash table.
 const UNORDERED: &[&str] = &[
