@@ -235,7 +235,7 @@ fn what_was_said_is_done_when_its_client_leaves_without_waiting_for_replies() {
     const INCREMENTS: usize = 100_000;
     let (_server, proxy, mut observer) = start(&Options::default());
     let before = observer.connections();
-    undisturbed(&proxy, || {
+    undisturbed(&proxy, |_| {
         for first in ["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "PING"] {
             observer.ask(&["DEL", "n"]);
             let mut client = Raw::connect(proxy.addr());
