@@ -333,7 +333,7 @@ mod tests {
         (view.writes, view.reads) = (Gate::Open, Gate::Open);
         let services = [ServiceView { id, shards: [Arc::new(view)].into() }].into();
         worker.snapshot(now, Arc::new(Snapshot { version: 1, services }));
-        let client = worker.accepted(now, id, false, Ends::Unknown).ok().expect("there is room");
+        let client = worker.accepted(now, id, false, Ends::Unknown).expect("there is room");
         worker.read(now, Dst::Client(client), b"CLIENT UNBLOCK 5\r\n");
         let asks = std::iter::from_fn(|| worker.poll());
         let mut asks = asks.filter_map(|effect| if let Effect::Ask(i) = effect { Some(i) } else { None });
