@@ -127,6 +127,10 @@ pub const UNBLOCKED: &[u8] = b"-UNBLOCKED force unblock from blocking operation,
 /// Exact prefixes of Redis' `shared.roslaveerr`, `shared.loadingerr` and `shared.masterdownerr` (`server.c`), and
 /// [`UNBLOCKED`]. For commands that run scripts only what is said before the script starts proves anything.
 pub fn not_a_master(entry: Option<&Entry>, error: &[u8]) -> Option<Refusal> {
+    // It is sent also while commands wait, and would be again and again.
+    if entry.is_some_and(|e| e.act == Act::Kill) {
+        return None;
+    }
     let refusal = if error.starts_with(b"-READONLY You can't write against a read only replica.") {
         Refusal::Readonly
     } else if error.starts_with(b"-LOADING ") {

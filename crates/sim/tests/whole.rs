@@ -108,6 +108,7 @@ fn eventful(all: &Report) {
     for (name, least) in [
         ("acknowledged", 20 * seeds),
         ("switch", seeds / 5),
+        ("kept by a script", seeds / 500),
         ("hold", seeds / 2),
         ("uncertain", seeds / 20),
         ("lost", 1),

@@ -23,6 +23,8 @@ pub(super) enum Question {
     PingEvents,
     Server,
     Role,
+    /// The role again: `HELLO` is answered also while a script runs.
+    Hello,
     Replication,
     Persistence,
     Ping,
@@ -54,6 +56,7 @@ impl Question {
                 | Question::Persistence
                 | Question::Ping
                 | Question::WaitFor(_)
+                | Question::Hello
         )
     }
 
@@ -76,6 +79,8 @@ impl Question {
             Question::PingEvents | Question::Ping => &[b"PING"],
             Question::Server => &[b"INFO", b"server"],
             Question::Role => &[b"ROLE"],
+            // Before 6.2 it needs the version, and with it changes nothing.
+            Question::Hello => &[b"HELLO", b"2"],
             Question::Replication => &[b"INFO", b"replication"],
             Question::Persistence => &[b"INFO", b"persistence"],
             Question::Mark => &[b"PUBLISH", super::guard::CHANNEL, b""],

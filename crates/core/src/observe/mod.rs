@@ -2,13 +2,15 @@
 //!
 //! An [`Observer`] has one connection to one target. Its shell connects when told to, moves bytes, and reports what
 //! happened; all that decides is here. A Sentinel has two observers: one that polls, which makes us right, and one that
-//! listens to its events, which makes us fast. The granted master has two as well: the second is the guard's.
+//! listens to its events, which makes us fast. So has a node: one that asks, and one that waits while it runs a script
+//! (`witness`). The granted master has a third: the guard's.
 pub(crate) mod ask;
 mod events;
 mod guard;
 pub(crate) mod node;
 pub(crate) mod reply;
 pub(crate) mod sentinel;
+mod witness;
 
 use crate::Now;
 use crate::policy::Credential;
@@ -64,6 +66,7 @@ enum Script {
     Sentinel(sentinel::Poll),
     Events(events::Listen),
     Node(node::Probe),
+    Witness(witness::Witness),
     Ping,
     Guard(guard::Probe),
 }
@@ -85,6 +88,8 @@ pub struct Observer {
     credential: Option<Credential>,
     interval: Duration,
     timeout: Duration,
+    /// How much longer its answers may take.
+    patience: Duration,
     pace: Pace,
     state: State,
     backoff: Duration,
@@ -115,7 +120,10 @@ impl Observer {
                 Script::Events(events::Listen::new(name)),
             ]),
             TargetKind::Node if matches!(settings.source, Source::Static { .. }) => Vec::from([Script::Ping]),
-            TargetKind::Node => Vec::from([Script::Node(node::Probe::default())]),
+            TargetKind::Node => Vec::from([
+                Script::Node(node::Probe::default()),
+                Script::Witness(witness::Witness::default()),
+            ]),
             TargetKind::Guard => {
                 settings.guard.map(|g| Script::Guard(guard::Probe::new(g))).into_iter().collect()
             }
@@ -130,6 +138,7 @@ impl Observer {
         };
         let patience = match &script {
             Script::Guard(g) => g.patience(),
+            Script::Witness(_) => witness::PATIENCE,
             _ => Duration::ZERO,
         };
         Observer {
@@ -137,7 +146,8 @@ impl Observer {
             script,
             credential,
             interval: settings.interval,
-            timeout: settings.timeout + patience,
+            timeout: settings.timeout,
+            patience,
             pace: Pace::default(),
             state: State::Connecting(now),
             backoff: BACKOFF_MIN,
@@ -164,7 +174,7 @@ impl Observer {
         }
         self.state = State::Up;
         self.decoder = Decoder::default();
-        if !matches!(self.script, Script::Events(_)) {
+        if !matches!(self.script, Script::Events(_) | Script::Witness(_)) {
             self.saw(now, Seen::Connected(addr));
         }
         let mut questions = Vec::new();
@@ -175,6 +185,7 @@ impl Observer {
             Script::Sentinel(s) => questions.extend(s.greet()),
             Script::Events(_) => questions.extend(events::greet()),
             Script::Node(n) => questions.extend(n.greet()),
+            Script::Witness(w) => w.greet(),
             Script::Guard(g) => g.greet(),
             Script::Ping => {}
         }
@@ -263,7 +274,7 @@ impl Observer {
     }
 
     fn overdue(&self) -> Option<Now> {
-        self.waiting.front().map(|(_, sent)| *sent + self.timeout)
+        self.waiting.front().map(|(_, sent)| *sent + self.timeout + self.patience)
     }
 
     /// When the guard's answer is taken for a no.
@@ -285,6 +296,7 @@ impl Observer {
     fn next_round(&self) -> Now {
         let period = match &self.script {
             Script::Guard(g) => g.every(self.hurries()),
+            Script::Witness(w) => w.every(self.interval),
             Script::Events(_) => events::PING_EVERY.max(self.interval),
             Script::Ping => self.interval,
             _ if self.hurries() => self.interval.min(HURRY),
@@ -311,7 +323,8 @@ impl Observer {
         let questions = match &mut self.script {
             Script::Sentinel(s) => s.round(now, self.pace == Pace::Hurried),
             Script::Events(_) => events::round(),
-            Script::Node(_) => node::round(),
+            Script::Node(n) => n.round(),
+            Script::Witness(w) => w.round(),
             Script::Guard(g) => g.round(self.pace == Pace::Hurried),
             Script::Ping => Vec::from([Question::Ping]),
         };
@@ -358,6 +371,7 @@ impl Observer {
             Script::Sentinel(s) => s.answer(&question, &value),
             Script::Events(_) => events::answer(&question, &value).into_iter().collect(),
             Script::Node(n) => n.answer(&question, &value).into_iter().collect(),
+            Script::Witness(w) => w.answer(&question, &value).into_iter().collect(),
             Script::Guard(g) => g.answer(now, &question, &value).into_iter().collect(),
             Script::Ping => node::pong(&question, &value),
         };
@@ -406,6 +420,8 @@ impl Observer {
         self.disconnect(now, wait);
         match self.script {
             Script::Events(_) => self.saw(now, Seen::Listening(Err(format!("{why}").into()))),
+            // The other observer says so.
+            Script::Witness(_) => {}
             _ => self.saw(sent, Seen::Gone(why)),
         }
     }

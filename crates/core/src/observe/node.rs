@@ -2,6 +2,7 @@
 use super::ask::{Question, readable};
 use super::reply::Value;
 use super::sentinel::host_port;
+use super::witness::is_busy;
 use crate::topology::observation::{ATTACHED_MAX, Attached, Lineage, Report, Role, Seen};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -11,16 +12,14 @@ use alloc::vec::Vec;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probe {
     run_id: Option<Box<str>>,
+    /// Which process it is was not told, for the script that it ran.
+    unnamed: bool,
     role: Option<(Role, u64)>,
     attached: Vec<Attached>,
     /// `ROLE` was answered with `-LOADING`.
     loading: bool,
     lineage: Option<Lineage>,
     problem: Option<Arc<str>>,
-}
-
-pub(super) fn round() -> Vec<Question> {
-    Vec::from([Question::Role, Question::Replication, Question::Persistence])
 }
 
 /// What the answer to a ping says.
@@ -44,10 +43,20 @@ impl Probe {
         Vec::from([Question::Server])
     }
 
+    /// A round of questions.
+    pub(super) fn round(&self) -> Vec<Question> {
+        let server = self.unnamed.then_some(Question::Server);
+        let all = [Question::Role, Question::Replication, Question::Persistence];
+        server.into_iter().chain(all).collect()
+    }
+
     /// What an answer says. The report is complete with the last answer of a round.
     pub(super) fn answer(&mut self, question: &Question, value: &Value) -> Option<Seen> {
         match question {
-            Question::Server => self.run_id = info(value, "run_id").map(Into::into),
+            Question::Server => {
+                self.run_id = info(value, "run_id").map(Into::into);
+                self.unnamed = is_busy(value);
+            }
             Question::Role => {
                 self.problem = None;
                 self.loading = matches!(value, Value::Error(e) if e.starts_with(b"LOADING"));
@@ -88,7 +97,8 @@ impl Probe {
     fn report(&mut self, persistence: &Value) -> Seen {
         let loading = self.loading || info(persistence, "loading") == Some("1");
         let role = self.role.take().or(loading.then_some((Role::Master, 0)));
-        let Some((role, offset)) = role else {
+        // What no process is known of would be taken for another one's.
+        let Some((role, offset)) = role.filter(|_| !self.unnamed) else {
             return Seen::Problem(self.problem.take().unwrap_or_else(|| "its role is not known".into()));
         };
         let lineage = self.lineage.take();

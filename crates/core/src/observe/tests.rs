@@ -408,6 +408,87 @@ fn a_listed_node_is_only_pinged_and_failures_come_no_faster_than_checks() {
     assert_eq!(drain(&mut o).1.pop(), Some(Seen::Pong(false)));
 }
 
+/// An answer to `INFO`.
+fn text(s: &str) -> String {
+    format!("${}\r\n{s}\r\n", s.len())
+}
+
+const BUSY: &str =
+    "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+
+#[test]
+fn a_process_that_ran_a_script_when_it_was_connected_to_is_named_before_it_reports() {
+    let mut o = observers(Target::node(at(6379))).remove(0);
+    o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+    drain(&mut o);
+    let role = "*3\r\n$6\r\nmaster\r\n:77\r\n*0\r\n";
+    let rest = [role, &text("role:master\r\n"), &text("loading:0\r\n")].concat();
+    // The script has ended before the second answer.
+    o.bytes(T0, format!("{BUSY}{rest}").as_bytes());
+    assert!(matches!(drain(&mut o).1.as_slice(), [Seen::Problem(_)]));
+    assert!(ask_now(&mut o, T0 + 200 * MS).starts_with("INFO server ROLE"));
+    o.bytes(T0 + 201 * MS, format!("{}{rest}", text("run_id:r1\r\n")).as_bytes());
+    let seen = drain(&mut o).1;
+    let [Seen::Report(report)] = seen.as_slice() else { panic!("{seen:?}") };
+    assert_eq!(report.run_id.as_deref(), Some("r1"));
+    assert!(ask_now(&mut o, T0 + 400 * MS).starts_with("ROLE"));
+}
+
+/// The connection that waits for a node, which it knows by its run id.
+fn witness() -> Observer {
+    let mut o = observers(Target::node(at(6379))).remove(1);
+    o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+    o.bytes(T0, format!("{}*0\r\n{}", text("run_id:r1\r\n"), hello("master")).as_bytes());
+    assert_eq!(drain(&mut o).1, []);
+    o
+}
+
+fn hello(role: &str) -> String {
+    bulk(&["server", "redis", "role", role])
+}
+
+#[test]
+fn a_silent_node_is_waited_for_on_one_connection_until_it_says_that_it_runs_a_script() {
+    let mut o = witness();
+    assert_eq!(ask_now(&mut o, T0 + 500 * MS), "ROLE HELLO 2");
+    for s in 1..50 {
+        o.timeout(T0 + 1000 * MS * s);
+        assert_eq!(drain(&mut o), (String::new(), Vec::new(), false), "after {s} s");
+    }
+    o.bytes(T0 + 50_000 * MS, format!("{BUSY}{}", hello("master")).as_bytes());
+    assert_eq!(drain(&mut o).1, [Seen::Busy("r1".into())]);
+    assert_eq!(ask_now(&mut o, T0 + 50_000 * MS), "ROLE HELLO 2", "at once");
+    o.bytes(T0 + 50_001 * MS, format!("{BUSY}{}", hello("master")).as_bytes());
+    assert_eq!(drain(&mut o).1, [Seen::Busy("r1".into())]);
+    assert_eq!(o.next_timeout(), Some(T0 + 50_200 * MS), "as often as others");
+    ask_now(&mut o, T0 + 50_200 * MS);
+    o.bytes(T0 + 50_201 * MS, format!("*0\r\n{}", hello("master")).as_bytes());
+    assert_eq!(drain(&mut o).1, [], "the script has ended");
+    assert_eq!(o.next_timeout(), Some(T0 + 50_700 * MS));
+    // Not for ever.
+    ask_now(&mut o, T0 + 50_700 * MS);
+    o.timeout(T0 + 50_700 * MS + o.timeout + o.patience);
+    let (_, seen, closed) = drain(&mut o);
+    assert_eq!((seen, closed), (Vec::new(), true), "the other observer tells of its node");
+}
+
+#[test]
+fn a_script_of_a_replica_or_of_nobody_knows_whom_says_nothing() {
+    let mut o = witness();
+    ask_now(&mut o, T0 + 500 * MS);
+    o.bytes(T0 + 501 * MS, format!("{BUSY}{}", hello("replica")).as_bytes());
+    assert_eq!(drain(&mut o).1, []);
+    ask_now(&mut o, T0 + 701 * MS);
+    o.bytes(T0 + 702 * MS, format!("{BUSY}-ERR unknown command\r\n").as_bytes());
+    assert_eq!(drain(&mut o).1, []);
+    // Connected to while it runs: which process it is was not told.
+    let mut o = observers(Target::node(at(6379))).remove(1);
+    o.connected(T0, "10.0.0.1:6379".parse().unwrap());
+    o.bytes(T0, format!("{BUSY}{BUSY}{}", hello("master")).as_bytes());
+    assert_eq!(drain(&mut o).1, []);
+    assert_eq!(ask_now(&mut o, T0 + 200 * MS), "INFO server ROLE HELLO 2");
+}
+
 /// The guard's observer, connected, told to probe, and after its first keep-alive.
 fn guarding() -> Observer {
     let mut o = observers(Target::guard(at(6379))).remove(0);

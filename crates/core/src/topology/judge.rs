@@ -27,6 +27,18 @@ pub(super) struct Grant {
     pub(super) provisional: Option<Box<Promotion>>,
 }
 
+impl Grant {
+    /// When its process was last asked while it ran a script, and said that it is master; `None`: it has given a report since, or
+    /// it was asked before `oldest`. A role does not change while a script runs, and nothing is executed for others.
+    pub(super) fn busy(&self, nodes: &Nodes, oldest: Now) -> Option<Now> {
+        let (_, node) = nodes.find(&self.key)?;
+        let busy = node.busy.as_ref().filter(|b| b.sent >= oldest)?;
+        let same = self.identity.as_ref()?.run_id.as_ref() == Some(&busy.run_id);
+        let newest = node.told.as_ref().is_none_or(|t| t.sent < busy.sent);
+        (same && newest).then_some(busy.sent)
+    }
+}
+
 /// What is known when a verdict is asked for.
 pub(super) struct Facts<'a> {
     pub(super) now: Now,
@@ -103,10 +115,16 @@ impl<'a> Facts<'a> {
     }
 
     /// The proof that every grant needs from the node itself: that it answers, says master, does not load, and, if it
-    /// is granted already, is the same process and was not demoted in between.
-    pub(super) fn prove(&self, key: &Key) -> Result<&'a Told, Verdict> {
-        let (at, node, told) = match self.nodes.proof(key, self.oldest) {
-            Proof::Master(at, node, told) => (at, node, told),
+    /// is granted already, is the same process and was not demoted in between. A grant is kept also while its process runs
+    /// a script, but none begins so.
+    pub(super) fn prove(&self, key: &Key) -> Result<(), Verdict> {
+        let busy = self.busy(key);
+        let sent = match self.nodes.proof(key, self.oldest) {
+            Proof::Master(at, node, told) => {
+                self.same_process(key, at, node, told)?;
+                busy.unwrap_or(told.sent)
+            }
+            Proof::Waiting | Proof::Lost(_) if busy.is_some() => busy.unwrap_or_default(),
             Proof::Waiting => return Err(Verdict::awaiting(format!("{key} was not heard yet"))),
             Proof::Lost(why) => return Err(Verdict::trouble(why)),
             Proof::Loading(at, node, told) => {
@@ -116,11 +134,10 @@ impl<'a> Facts<'a> {
             Proof::Replica(why) if self.standing_for(key).is_some() => return Err(Verdict::Withdraw(why)),
             Proof::Replica(why) => return Err(Verdict::trouble(why)),
         };
-        self.same_process(key, at, node, told)?;
-        if told.sent <= self.doubt_at {
+        if sent <= self.doubt_at {
             return Err(Verdict::awaiting(format!("{key} is asked for its role again")));
         }
-        if told.sent <= self.sign_at {
+        if sent <= self.sign_at {
             let why = format!("{key} is asked for its role again, after a sign on a connection to it");
             return Err(Verdict::Hold(Wait {
                 why,
@@ -130,7 +147,12 @@ impl<'a> Facts<'a> {
                 lapsed: false,
             }));
         }
-        Ok(told)
+        Ok(())
+    }
+
+    /// When the standing grant's process was last asked while it ran a script, if `key` is its node.
+    pub(super) fn busy(&self, key: &Key) -> Option<Now> {
+        self.standing_for(key)?.busy(self.nodes, self.oldest)
     }
 
     fn same_process(&self, key: &Key, at: &HostPort, node: &Node, told: &Told) -> Result<(), Verdict> {
@@ -157,7 +179,7 @@ impl<'a> Facts<'a> {
             Proof::Master(at, node, told) => {
                 told.sent > self.sign_at && self.same_process(&grant.key, at, node, told).is_ok()
             }
-            _ => false,
+            _ => self.busy(key).is_some_and(|sent| sent > self.sign_at),
         }
     }
 }

@@ -397,8 +397,10 @@ impl Topology {
             (Some((_, node)), _) => node.pong.map(|sent| (sent, None, None, 0)),
             _ => None,
         };
+        let oldest = self.oldest(now);
         match (&mut self.grant, proven) {
             (Some(g), proven) => {
+                g.proven_at = g.proven_at.max(g.busy(&self.nodes, oldest).unwrap_or_default());
                 if let Some((sent, _, lineage, offset)) = proven {
                     g.proven_at = g.proven_at.max(sent);
                     g.offset = offset;
@@ -505,7 +507,12 @@ impl Topology {
         }
         let Some(held) = self.held.take() else { return };
         let ms = now.since(held.since).as_millis();
-        let key = self.grant.as_ref().map(|g| format!("{} is proven again", g.key)).unwrap_or_default();
+        let oldest = self.oldest(now);
+        let is = |g: &Grant| match g.busy(&self.nodes, oldest) {
+            Some(_) => "runs a script, and is master still,",
+            None => "is proven again",
+        };
+        let key = self.grant.as_ref().map(|g| format!("{} {}", g.key, is(g))).unwrap_or_default();
         self.tell(now, EventKind::Release, format!("{key} after {ms} ms; it was held because {}", held.why));
     }
 

@@ -61,6 +61,13 @@ pub(super) struct Told {
     pub(super) report: Report,
 }
 
+/// A process that ran a script when it was last asked, and said that it is master.
+#[derive(Clone, Debug)]
+pub(super) struct Busy {
+    pub(super) sent: Now,
+    pub(super) run_id: Box<str>,
+}
+
 /// One node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
@@ -69,6 +76,8 @@ pub(super) struct Node {
     pub(super) connection: u64,
     /// The last report on the present connection.
     pub(super) told: Option<Told>,
+    /// Who answered with `-BUSY`, whatever became of the present connection.
+    pub(super) busy: Option<Busy>,
     /// When the question of the last `PONG` was sent (static lists).
     pub(super) pong: Option<Now>,
     /// Checks in a row with the same result (static lists).
@@ -200,8 +209,11 @@ impl Nodes {
                 let since = n.lost.as_ref().map_or(now, |(_, since)| *since);
                 n.lost = Some((why, since));
                 n.check(false);
+                // Silence does not end a process; anything else may.
+                n.busy = n.busy.take().filter(|_| matches!(n.lost, Some((Gone::Timeout, _))));
             }
             Seen::Problem(text) => n.problem = Some(text),
+            Seen::Busy(run_id) => (n.busy, n.answered) = (Some(Busy { sent, run_id }), Some(now)),
             Seen::Report(report) => {
                 (n.lost, n.problem, n.answered) = (None, None, Some(now));
                 n.master_since =

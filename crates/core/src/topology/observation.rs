@@ -110,6 +110,9 @@ pub enum Seen {
     Announced(Announced),
     /// A node's account of itself (`ROLE`, `INFO`).
     Report(Report),
+    /// A node that says that it is master answers all else with `-BUSY`, for the script that it runs: this process, by its run
+    /// id, is alive, and executes nothing for others.
+    Busy(Box<str>),
     /// A node's answer to `PING` (static lists): whether it was `PONG`.
     Pong(bool),
     /// Whether some replica acknowledged a message in time (the guard's connection).

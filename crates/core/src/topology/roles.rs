@@ -28,7 +28,7 @@ impl Roles {
 
     /// The verdict of the nodes.
     pub(super) fn judge(&mut self, f: &Facts<'_>) -> Verdict {
-        let claimants = f.nodes.claimants(f.oldest);
+        let claimants = claimants(f);
         let alone = self.alone.take();
         let key = match claimants.as_slice() {
             [] => return self.nobody(f),
@@ -115,6 +115,14 @@ impl Roles {
         };
         (why, doubtful)
     }
+}
+
+/// Who says that it is master; also the standing one when it runs a script and says nothing else.
+fn claimants<'a>(f: &Facts<'a>) -> Vec<(Key, &'a Node)> {
+    let mut all = f.nodes.claimants(f.oldest);
+    let busy = f.standing.filter(|g| f.busy(&g.key).is_some() && all.iter().all(|(key, _)| *key != g.key));
+    all.extend(busy.and_then(|g| Some((g.key.clone(), f.nodes.find(&g.key)?.1))));
+    all
 }
 
 fn answered(f: &Facts<'_>, at: &HostPort) -> bool {

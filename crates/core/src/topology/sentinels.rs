@@ -399,7 +399,7 @@ impl Sentinels {
                 }
                 s.announced(now, at, a);
             }
-            Seen::Report(_) | Seen::Pong(_) | Seen::Acknowledged(_) => {}
+            Seen::Report(_) | Seen::Busy(_) | Seen::Pong(_) | Seen::Acknowledged(_) => {}
         }
     }
 

@@ -103,6 +103,8 @@ pub struct ShardView {
     /// When the newest proof of the grant *began* (its question was sent). A worker that held a shard by itself, for
     /// a sign that it saw, is released by a snapshot whose proof began after that sign.
     pub proven_at: Now,
+    /// The master runs a script, and answers others with `-BUSY`.
+    pub busy: bool,
     /// No write is sent to the master at or after this moment (a lease); `None`: no lease is needed.
     pub writes_until: Option<Now>,
     /// The same for reads, where they wait for a lease too.
@@ -133,6 +135,7 @@ impl ShardView {
             term: Term(0),
             master: None,
             proven_at: Now::ZERO,
+            busy: false,
             writes_until: None,
             reads_until: None,
             kept: None,

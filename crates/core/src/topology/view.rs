@@ -48,6 +48,7 @@ impl Topology {
             term: self.term,
             master: self.grant.as_ref().and_then(|g| endpoint(&g.key)),
             proven_at: self.grant.as_ref().map_or(Now::ZERO, |g| g.proven_at),
+            busy: self.grant.as_ref().and_then(|g| g.busy(&self.nodes, self.oldest(now))).is_some(),
             writes_until,
             reads_until: writes_until
                 .filter(|_| self.settings.fencing.without_lease == WithoutLease::HoldAll),
@@ -80,7 +81,7 @@ impl Topology {
             || renews(now, before.writes_until, view.writes_until)
             || renews(now, before.reads_until, view.reads_until)
             || (before.hold_max, before.kept) != (view.hold_max, view.kept)
-            || before.deposed != view.deposed
+            || (&before.deposed, before.busy) != (&view.deposed, view.busy)
             || !same_health(&before.replicas, &view.replicas)
             || (!same_lag && since >= LAG_EVERY)
             || (before.why != view.why && since >= WHY_EVERY);

@@ -94,10 +94,14 @@ impl Worker {
         up.fenced = Some(Fenced { loss, until: now + patience });
         let waits: BTreeSet<ClientId> = up.ledger.slots().filter(writes).filter_map(client_of).collect();
         let others = up.ledger.disown_those(|client| !waits.contains(&client));
-        let withholding = up.withholding.take();
+        let (withholding, pinned_by) = (up.withholding.take(), up.pinned_by);
         self.resolve_owed(id, None, others, &mut loss);
         if let Some(withholding) = withholding {
             self.never_proven(withholding);
+        }
+        if let Some(client) = pinned_by {
+            // The deposed master tells it nothing of what others change at the new one.
+            self.flush(client);
         }
         self.feed_starved(id);
         self.unlist(id);

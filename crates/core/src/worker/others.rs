@@ -5,7 +5,8 @@
 //!   a command ─▶ inquire ─▶ Effect::Ask ─▶ the others' Worker::asked ─▶ Effect::Found ─▶ Worker::told ─▶ the command again
 //! ```
 //! The command waits, and with it all that its session says behind it, for [`ASK_MAX`] and up to the next look at what is due;
-//! who has not answered by then has found nothing. A connection that others were told of is never another session's.
+//! who has not answered by then has found nothing. A worker that has just handed clients to another one has that one asked again, behind
+//! them: it may have been asked before they came. A connection that others were told of is never another session's.
 use super::client::{Place, Wait};
 use super::intake::{Again, Routed, SHARD};
 use super::{ClientId, Effect, How, UpId, Worker};
@@ -72,12 +73,19 @@ pub struct Finding {
     whose: Whose,
     /// An id, or how many; 0: nothing.
     found: u64,
+    /// It is no answer: there will be one more than was known.
+    more: bool,
 }
 
 impl Inquiry {
     /// The answer of a worker that is not there any longer.
     pub fn in_vain(&self) -> Finding {
-        Finding { whose: self.whose, found: 0 }
+        Finding { whose: self.whose, found: 0, more: false }
+    }
+
+    /// What a worker says before it has another one asked once more.
+    pub fn passed_on(&self) -> Finding {
+        Finding { more: true, ..self.in_vain() }
     }
 }
 
@@ -239,9 +247,18 @@ impl Worker {
 
     fn add_up(&mut self, finding: Finding) {
         let Whose { client, number } = finding.whose;
-        let Some(p) = self.inquiries.get_mut(&client).filter(|p| p.number == number) else { return };
-        p.left = p.left.saturating_sub(1);
-        p.found += finding.found;
+        let open = |p: &&mut Pending| p.number == number && p.left > 0;
+        let Some(p) = self.inquiries.get_mut(&client).filter(open) else { return };
+        if finding.more {
+            p.left += 1;
+            return;
+        }
+        p.left -= 1;
+        p.found = match p.asks {
+            Asks::Kill { .. } => p.found + finding.found,
+            // It is one session's, however often somebody was asked.
+            _ => p.found.max(finding.found),
+        };
         // Who asks just now sees it at once.
         let waits = self.clients.get(client).is_some_and(|c| c.wait == Wait::Others);
         if p.left == 0 && waits {
@@ -250,7 +267,7 @@ impl Worker {
     }
 
     fn found(&mut self, from: Option<usize>, whose: Whose, found: u64) {
-        let finding = Finding { whose, found };
+        let finding = Finding { whose, found, more: false };
         match from {
             Some(to) => self.effects.push_back(Effect::Found { to, finding }),
             None => self.add_up(finding),

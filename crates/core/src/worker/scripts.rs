@@ -1,5 +1,8 @@
-//! Scripts that the service's clients have shown: learnt on their way to the server, shown again to a new master.
+//! Scripts that the service's clients have shown: learnt on their way to the server, shown again to a new master. And scripts that
+//! run for long.
+use super::client::Place;
 use super::intake::SHARD;
+use super::upstream::Up;
 use super::withheld::needs_proof;
 use super::{Class, ClientId, UpId, Worker};
 use crate::Now;
@@ -8,8 +11,32 @@ use crate::hold::Then;
 use crate::ledger::{Owner, Slot};
 use crate::resp::frame::Request;
 use crate::session::Tx;
+use crate::topology::snapshot::{ServiceId, ShardId};
+use alloc::vec::Vec;
+
+impl Up {
+    /// Whether a script may run there, or a function: what sessions ask behind it is not even answered with `-BUSY`.
+    fn runs_script(&self) -> bool {
+        let shared = matches!(self.key.class, Class::Plain | Class::Durable);
+        let first = self.ledger.slots().next().filter(|_| shared && self.ledger.expects());
+        first.is_some_and(|s| s.entry.is_some_and(|e| !e.proves))
+    }
+}
 
 impl Worker {
+    /// The master runs a script: sessions that are owed nothing leave the connection on which it may be. What they ask
+    /// next goes over another one, and is answered as on a connection of their own.
+    pub(super) fn leave_scripts(&mut self, at: (ServiceId, ShardId)) {
+        let lanes = self.shard(at.0, at.1).lanes.values().flatten().copied().collect::<Vec<_>>();
+        for id in lanes {
+            let Some(up) = self.ups.get_mut(id).filter(|up| up.runs_script()) else { continue };
+            up.left = true;
+            self.unlist(id);
+            let there = self.clients.values_mut().filter(|c| c.owed == 0 && c.place == Place::Lane(id));
+            there.for_each(|c| c.place = Place::Free);
+        }
+    }
+
     /// A command that says which scripts the server knows is on its way.
     pub(super) fn note_script(&mut self, now: Now, id: ClientId, entry: &Entry, req: Request<'_>) {
         let Some(c) = self.clients.get(id) else { return };

@@ -378,6 +378,9 @@ impl Worker {
     /// A connection's ring has room again.
     pub(super) fn after_settle(&mut self, id: UpId) {
         let Some(up) = self.ups.get(id) else { return };
+        if up.left && up.ledger.is_empty() && up.withholding.is_none() {
+            return self.close_up(id);
+        }
         if up.starved.is_empty() {
             return;
         }

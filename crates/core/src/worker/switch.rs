@@ -192,6 +192,7 @@ impl Worker {
         let news = view.master != shard.view.master;
         let replica = view.reads_from != shard.view.reads_from;
         let deposed = view.deposed != shard.view.deposed;
+        let busy = view.busy && !shard.view.busy;
         shard.view = view;
         if fence || shard.held_since.is_some() && shard.view.proven_at > shard.signed_at {
             // A newer term was proven after anything that was seen on an older one.
@@ -209,6 +210,9 @@ impl Worker {
         }
         if replica {
             self.replica_changed(now, at);
+        }
+        if busy {
+            self.leave_scripts(at);
         }
         self.look(now, at);
     }

@@ -106,6 +106,8 @@ pub(super) struct Up {
     pub(super) ends: Option<bool>,
     /// Its term is over; it is only read, for what becomes of the commands that wait there (`deposed`).
     pub(super) fenced: Option<Fenced>,
+    /// A script runs there, and nobody is to wait behind it; it is closed when it owes nothing.
+    pub(super) left: bool,
     /// It was set up without `AUTH`, and the server wanted none: that stays so, whatever it wants later.
     pub(super) open: bool,
     /// It is there to see whether the server wants `AUTH`.
@@ -344,6 +346,7 @@ impl Worker {
             private: false,
             ends: None,
             fenced: None,
+            left: false,
             open: false,
             only_asks: false,
             outdated: false,

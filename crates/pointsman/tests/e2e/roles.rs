@@ -1,7 +1,7 @@
 //! Switches without Sentinels: the nodes' own word, and their lineage.
 use crate::scene::load::Load;
 use crate::scene::{Proxy, bulk, eventually, is_error, ok};
-use pointsman::client::Client;
+use pointsman::client::{Client, Value};
 use pointsman::sandbox::deployment::{Deployment, Options, Process};
 use std::time::{Duration, Instant};
 
@@ -142,10 +142,57 @@ fn a_node_that_loads_its_data_is_never_granted_and_no_client_sees_it_load() {
     for client in &mut clients {
         let reply = client.read().unwrap();
         assert!(!is_error(&reply, "LOADING"), "{reply:?}");
-        assert!(matches!(reply, pointsman::client::Value::Integer(1..=3)), "{reply:?}");
+        assert!(matches!(reply, Value::Integer(1..=3)), "{reply:?}");
     }
     assert_eq!((before.term(), fresh.term()), (2, 1));
     assert_eq!(node.ask(&["GET", "n"]).unwrap(), bulk("3"));
+}
+
+/// A server that loads answers some commands. Behind Pointsman they wait with the others: nobody sees it load.
+#[test]
+fn all_that_is_asked_of_a_single_node_that_loads_waits_until_it_has_loaded() {
+    let deployment = deployment(Options { nodes: 1, ..Options::default() });
+    let node = &deployment.nodes[0];
+    let proxy = proxy(&deployment, "hold = \"60s\"");
+    proxy.wait_master(node);
+    let mut direct = node.connect().unwrap();
+    (0..2000).for_each(|i| direct.send(&["SET", &format!("key:{i}"), "v"]).unwrap());
+    (0..2000).for_each(|_| assert_eq!(direct.read().unwrap(), ok()));
+    assert_eq!(direct.ask(&["SAVE"]).unwrap(), ok());
+    edit(node, |conf| conf + "\nkey-load-delay 1000\nloading-process-events-interval-bytes 1024\n");
+    let asked: [&[&str]; 7] = [
+        &["SET", "k", "v"],
+        &["GET", "key:7"],
+        &["PING"],
+        &["AUTH", "nobody", "wrong"],
+        &["SUBSCRIBE", "c"],
+        &["MULTI"],
+        &["DBSIZE"],
+    ];
+    let mut clients = asked.map(|_| proxy.client());
+    clients.iter_mut().for_each(|c| assert!(c.call(&["PING"]).is_ok()));
+    node.kill9();
+    node.restart().unwrap();
+    proxy.wait_state("holding");
+    for (client, command) in clients.iter_mut().zip(asked) {
+        client.send(command).unwrap();
+    }
+    let loading = || node.info("persistence", "loading").unwrap() == "1";
+    let mut looks = 0;
+    while loading() {
+        for (client, command) in clients.iter_mut().zip(asked) {
+            let answered = client.wait(Duration::from_millis(5)).unwrap();
+            assert!(!answered || !loading(), "{command:?}: {:?}", client.read());
+        }
+        looks += 1;
+    }
+    assert!(looks > 10, "it did not load for long enough to tell: {looks} looks");
+    let replies = clients.each_mut().map(|client| client.read().unwrap());
+    assert_eq!(replies[..3], [ok(), bulk("v"), Value::Simple("PONG".into())]);
+    assert!(is_error(&replies[3], "WRONGPASS"), "{:?}", replies[3]);
+    assert_eq!(replies[4].items()[..2], [bulk("subscribe"), bulk("c")]);
+    assert_eq!(replies[5], ok());
+    assert!(matches!(replies[6], Value::Integer(2000..=2001)), "{:?}", replies[6]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 use crate::harness::observer::{Observer, said};
 use crate::harness::raw::{Raw, request, shown};
 use crate::harness::{Pair, Proxy, Server, eventually, script};
-use pointsman::sandbox::deployment::Options;
+use crate::scene;
+use pointsman::sandbox::deployment::{Deployment, Options};
 
 const LIBRARY: &str = "#!lua name=x\nredis.register_function('endless', function() while true do end end)";
 
@@ -59,19 +60,77 @@ fn who_comes_while_a_script_runs_is_told_that_the_server_is_busy() {
     assert_eq!(said(&mut other, "GET k"), "$5\\r\\nother\\r\\n");
 }
 
-/// A node that runs a script answers Pointsman's own questions no more than others', so commands wait. The script can be ended.
+/// What sessions say while a script runs, each on a connection that was there before, or on a new one.
+const OTHERS: [&[&str]; 10] = [
+    &["SET k 1", "GET k", "PING", "CLIENT ID", "QUIT"],
+    &["SELECT 1", "GET k"],
+    &["MULTI", "SET k 2", "EXEC", "GET k"],
+    &["WATCH k", "UNWATCH", "DISCARD", "EXEC"],
+    &["SUBSCRIBE c", "PING"],
+    &["BLPOP list 1", "RESET"],
+    &["AUTH nobody wrong", "HELLO 9", "INFO server"],
+    &["EVAL return(1) 0", "EVALSHA 0 0", "SCRIPT EXISTS 0", "FUNCTION LIST"],
+    &["CLIENT SETNAME x", "CLIENT GETNAME", "DBSIZE"],
+    &["XREAD BLOCK 1 STREAMS s $", "WAIT 0 1", "PUBLISH c x"],
+];
+
+/// By default a server says nothing for 5 seconds. Then it tells others that it is busy; so does the proxy, which has told them to
+/// wait meanwhile, on a single connection for all.
 #[test]
-fn a_script_can_be_ended_when_commands_wait_because_of_it() {
-    let (_server, proxy) = start();
-    let mut runner = Raw::connect(proxy.addr());
-    assert_eq!(said(&mut runner, "SET k v"), "+OK\\r\\n");
-    runner.send(&request(&["EVAL", "while true do end", "0"]));
-    eventually("commands wait", || proxy.said().contains("event=\"hold\""));
-    let (mut reader, mut killer) = (Raw::connect(proxy.addr()), Raw::connect(proxy.addr()));
-    reader.send(b"GET k\r\n");
-    assert_eq!(said(&mut killer, "SCRIPT KILL"), "+OK\\r\\n");
-    assert!(shown(&runner.reply()).contains("killed by user"));
-    assert_eq!(reader.reply(), b"$1\r\nv\r\n");
+fn others_are_answered_as_directly_while_a_script_of_many_seconds_runs() {
+    let pair = Pair::start(&Options::default(), &["--workers", "1"]);
+    let addrs = [pair.bare.addr(), pair.proxy.addr()];
+    let mut runners = addrs.map(Raw::connect);
+    let mut old = addrs.map(|addr| OTHERS.map(|_| Raw::connect(addr)));
+    for client in runners.iter_mut().chain(old.iter_mut().flatten()) {
+        assert_eq!(said(client, "SET k old"), "+OK\\r\\n");
+    }
+    runners.iter_mut().for_each(|runner| runner.send(&request(&["EVAL", "while true do end", "0"])));
+    eventually("commands wait", || pair.proxy.said().contains("event=\"hold\""));
+    let new = addrs.map(|addr| OTHERS.map(|_| Raw::connect(addr)));
+    let [[bare, fronted], [bare_new, fronted_new]] = [old, new];
+    let both = bare.into_iter().chain(bare_new).zip(fronted.into_iter().chain(fronted_new));
+    let lines = || OTHERS.iter().chain(&OTHERS);
+    let mut all: Vec<(&&[&str], (Raw, Raw))> = lines().zip(both).collect();
+    // All at once, before the first answer.
+    for (lines, (a, b)) in &mut all {
+        let first: Vec<&str> = lines[0].split(' ').collect();
+        [a, b].into_iter().for_each(|client| client.send(&request(&first)));
+    }
+    for (lines, (a, b)) in &mut all {
+        assert_eq!(shown(&a.reply()), shown(&b.reply()), "{}", lines[0]);
+        for line in &lines[1..] {
+            assert_eq!(said(a, line), said(b, line), "{line} of {lines:?}");
+        }
+    }
+    for (addr, runner) in addrs.into_iter().zip(&mut runners) {
+        assert!(said(&mut Raw::connect(addr), "GET k").starts_with("-BUSY "));
+        assert_eq!(said(&mut Raw::connect(addr), "SCRIPT KILL"), "+OK\\r\\n");
+        assert!(shown(&runner.reply()).contains("killed by user"));
+        assert_eq!(said(runner, "GET k"), "$3\\r\\nold\\r\\n");
+    }
+    let log = pair.proxy.said();
+    assert!(log.contains("runs a script, and is master still") && !log.contains("event=\"fence\""), "{log}");
+}
+
+/// What a script has done is not lost for having taken long: its client is told, in the term in which it began.
+#[test]
+fn a_script_of_many_seconds_ends_no_grant_as_long_as_no_sentinel_could_promote_another() {
+    let options = Options { down_after_ms: 30_000, ..Options::default() };
+    let deployment = Deployment::start(options).expect("a deployment");
+    let proxy = scene::Proxy::before_sentinels(&deployment, "");
+    proxy.wait_master(&deployment.nodes[0]);
+    let mut runner = Raw::connect(proxy.listen);
+    let script = "redis.call('SET', 'k', 'new') local b = redis.call('TIME')[1] \
+                  while redis.call('TIME')[1] - b < 7 do end return 'done'";
+    runner.send(&request(&["EVAL", script, "0"]));
+    proxy.wait_state("holding");
+    let mut other = Raw::connect(proxy.listen);
+    assert!(said(&mut other, "SET k other").starts_with("-BUSY "));
+    assert!(said(&mut other, "SCRIPT KILL").starts_with("-UNKILLABLE "));
+    assert_eq!(runner.reply(), b"$4\r\ndone\r\n");
+    assert_eq!(said(&mut other, "GET k"), "$3\\r\\nnew\\r\\n");
+    assert_eq!((proxy.term(), proxy.count_events("hold")), (1, 1), "{:?}", proxy.events());
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl Whole {
             // All of its replicas are not always there.
             "NOTDURABLE" => return self.told_not_durable(tag),
             "UNCERTAIN" => self.report.count("uncertain", 1),
-            "MASTERDOWN" | "EXECABORT" | "READONLY" | "LOADING" => {
+            "MASTERDOWN" | "EXECABORT" | "READONLY" | "LOADING" | "BUSY" => {
                 self.report.count("not executed", 1);
                 if write {
                     self.check.denied.insert(tag);

@@ -12,6 +12,8 @@ pub(super) enum Fault {
     Kill,
     /// The master's process is stopped for a while (F2).
     Stop,
+    /// The master runs a script: it says nothing, and after so many milliseconds nothing but `-BUSY`.
+    Script(u64),
     /// The master is cut off from all but us (F3).
     Aside,
     /// We and the master's host are cut off from all others (F3b).
@@ -55,6 +57,7 @@ impl Fault {
         match self {
             Fault::Kill => "kill",
             Fault::Stop => "stop",
+            Fault::Script(_) => "script",
             Fault::Aside => "aside",
             Fault::Inside => "inside",
             Fault::Alone => "alone",
@@ -97,7 +100,7 @@ impl Fault {
 fn any(rng: &mut Rng) -> Fault {
     match rng.below(19) {
         0 => Fault::Kill,
-        1 => Fault::Stop,
+        1 => silence(rng),
         2 => Fault::Aside,
         3 => Fault::Inside,
         4 => Fault::Alone,
@@ -115,6 +118,12 @@ fn any(rng: &mut Rng) -> Fault {
         17 => Fault::Unfollowed,
         _ => Fault::Crash(rng.between(50, 600)),
     }
+}
+
+/// The master stands still; or it only seems so, for the script that it runs.
+fn silence(rng: &Rng) -> Fault {
+    let mut own = rng.clone();
+    if own.chance(50) { Fault::Stop } else { Fault::Script(own.between(10, 2000)) }
 }
 
 fn pause(rng: &mut Rng) -> Fault {
@@ -219,6 +228,11 @@ impl Whole {
         match fault {
             Fault::Kill => self.kill_node(m),
             Fault::Stop => self.world.nodes[m].stopped = true,
+            // To Sentinels, and to those who follow it, it is as one that is stopped.
+            Fault::Script(ms) => {
+                self.world.nodes[m].stopped = true;
+                self.put(self.now + ms * 1000, Event::Busy(m));
+            }
             Fault::Aside => self.cut(&[at, s], true),
             Fault::Alone => self.cut(&[at, s], false),
             Fault::Unfollowed => {
@@ -315,6 +329,7 @@ impl Whole {
         self.world.heal();
         for n in 0..self.stores.len() {
             (self.stores[n].lag, self.stores[n].fed_at) = (0, 0);
+            self.stores[n].busy = false;
             if !self.world.nodes[n].alive {
                 self.world.restart_node(self.now / 1000, n);
                 self.look(n);

@@ -151,6 +151,8 @@ enum Event {
     Acknowledge(usize, usize),
     Waited(usize),
     Runs(usize),
+    /// A node says that it runs a script.
+    Busy(usize),
     Arrive(ConnId, bool, Packet),
     Turn(usize),
     Control(usize),
@@ -164,6 +166,7 @@ enum Event {
     Start(usize),
     Fault(Fault),
     Heal,
+    Unstick,
     Look,
 }
 
@@ -346,6 +349,7 @@ impl Whole {
             Event::Acknowledge(r, n) => self.acknowledge(r, n),
             Event::Waited(n) => self.waited(n),
             Event::Runs(n) => self.node_resumes(n),
+            Event::Busy(n) => self.node_is_busy(n),
             Event::Arrive(conn, out, packet) => self.arrive(conn, out, packet),
             Event::Turn(p) => self.turn(p),
             Event::Control(p) => self.control(p),
@@ -366,6 +370,7 @@ impl Whole {
             Event::Start(p) => self.start_proxy(p),
             Event::Fault(fault) => self.fault(fault),
             Event::Heal => self.heal(),
+            Event::Unstick => self.unstick(),
             Event::Look => self.look_at_waits(),
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct Store {
     /// A slow link to its master: what comes over it comes so far apart, and when next.
     pub(super) lag: u64,
     pub(super) fed_at: u64,
+    /// It runs a script, and says so.
+    pub(super) busy: bool,
 }
 
 impl Store {
@@ -125,7 +127,8 @@ impl Whole {
 
     /// Reads what stands in the kernel, and executes it.
     fn node_reads(&mut self, n: usize, conn: ConnId) {
-        if !self.works(n) {
+        let busy = self.stores[n].busy;
+        if !self.works(n) && !busy {
             return;
         }
         let mut out = Vec::new();
@@ -136,6 +139,10 @@ impl Whole {
             let Some((args, stamp)) = link.queue.pop_front() else { break };
             link.stamp = stamp;
             let name = args[0].to_ascii_uppercase();
+            if busy {
+                out.extend(self.busy_says(n, conn, &name, &args));
+                continue;
+            }
             if self.waits_in_pause(n, conn, &name) {
                 let link = self.stores[n].links.get_mut(&conn).expect("found above");
                 link.queue.push_front((args, stamp));
@@ -170,10 +177,36 @@ impl Whole {
         self.is_paused(n) && (held(name) || name == b"EXEC" && queued())
     }
 
+    /// The script has run for long enough that its node says so.
+    pub(super) fn node_is_busy(&mut self, n: usize) {
+        let node = &self.world.nodes[n];
+        if node.alive && node.stopped && self.healed.is_none() {
+            self.stores[n].busy = true;
+            self.node_resumes(n);
+        }
+    }
+
+    /// What a node says that runs a script (`processCommand` in `server.c`).
+    fn busy_says(&mut self, n: usize, conn: ConnId, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
+        const BUSY: &str = "BUSY Redis is busy running a script.";
+        if matches!(name, b"HELLO" | b"MULTI" | b"DISCARD") {
+            return self.command(n, conn, name, args);
+        }
+        let link = self.stores[n].links.get_mut(&conn).expect("it is read");
+        link.refused = link.tx.is_some();
+        if name == b"EXEC" {
+            (link.tx, link.refused) = (None, false);
+            return error(&format!("EXECABORT Transaction discarded because of: {BUSY}"));
+        }
+        error(BUSY)
+    }
+
     fn command(&mut self, n: usize, conn: ConnId, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
         let node = &self.world.nodes[n];
         let loading = node.loads_until > self.now / 1000;
-        if loading && !matches!(name, b"INFO" | b"ROLE" | b"CLIENT" | b"MULTI" | b"EXEC" | b"DISCARD") {
+        if loading
+            && !matches!(name, b"INFO" | b"ROLE" | b"HELLO" | b"CLIENT" | b"MULTI" | b"EXEC" | b"DISCARD")
+        {
             return error("LOADING Redis is loading the dataset in memory");
         }
         let link = self.stores[n].links.get_mut(&conn).expect("it is read");
@@ -253,6 +286,12 @@ impl Whole {
             }
             b"WAIT" => self.wait(n, conn, args),
             b"ROLE" => self.say_role(n),
+            b"HELLO" => {
+                let mut out = b"*2\r\n".to_vec();
+                bulk(&mut out, b"role");
+                bulk(&mut out, if self.world.nodes[n].of.is_some() { b"replica" } else { b"master" });
+                out
+            }
             b"INFO" => self.say_info(n, &args[1]),
             b"PING" => b"+PONG\r\n".to_vec(),
             b"REPLICAOF" | b"CLIENT" | b"CONFIG" => self.node_ordered(n, conn, name, args),
@@ -555,6 +594,7 @@ impl Whole {
     /// A node's process is killed.
     pub(super) fn kill_node(&mut self, n: usize) {
         self.world.nodes[n].alive = false;
+        self.stores[n].busy = false;
         self.stores[n].links.clear();
         for r in 0..self.stores.len() {
             if self.world.nodes[r].of == Some(n) {

@@ -54,6 +54,8 @@ struct Watching {
     target: Target,
     conn: Option<ConnId>,
     on: bool,
+    /// It is the one that waits while its node runs a script.
+    quiet: bool,
 }
 
 /// One Pointsman.
@@ -130,6 +132,11 @@ impl Proxy {
             errands_made: 0,
             left_behind: Vec::new(),
         }
+    }
+
+    /// Whether that observer's connection is the one that waits while its node runs a script.
+    pub(super) fn is_quiet(&self, observer: usize) -> bool {
+        self.watching[observer].quiet
     }
 
     pub(super) fn next_errand(&mut self) -> u64 {
@@ -503,8 +510,9 @@ impl Whole {
             match act {
                 Act::Watch(target) => {
                     let all = Observer::all(now, &self.proxies[p].settings, &target);
-                    for observer in all {
-                        let w = Watching { observer, target: target.clone(), conn: None, on: true };
+                    for (n, observer) in all.into_iter().enumerate() {
+                        let quiet = target.kind == TargetKind::Node && n > 0;
+                        let w = Watching { observer, target: target.clone(), conn: None, on: true, quiet };
                         self.proxies[p].watching.push(w);
                         self.drain(p, self.proxies[p].watching.len() - 1);
                     }
@@ -530,6 +538,10 @@ impl Whole {
                 Act::Story(e) => {
                     self.note(|| format!("proxy {p}: {} {}: {}", e.term.0, e.kind.label(), e.text));
                     self.report.count(e.kind.label(), 1);
+                    self.report.count(
+                        "kept by a script",
+                        u64::from(e.text.contains("runs a script, and is master")),
+                    );
                     self.check.tells(self.now, p, &e);
                 }
             }

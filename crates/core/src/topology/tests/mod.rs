@@ -20,6 +20,7 @@ mod lease;
 mod machine;
 mod majority;
 mod promotion;
+mod scripts;
 mod story;
 mod wanted;
 mod without_sentinels;

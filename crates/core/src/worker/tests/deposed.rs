@@ -195,6 +195,36 @@ fn a_transaction_that_a_deposed_master_discards_is_not_uncertain() {
 }
 
 #[test]
+fn who_caches_forgets_before_it_waits_for_a_deposed_master_and_is_tracked_again_before_it_goes_on() {
+    const FLUSH: &str = ">2|$10|invalidate|_|";
+    for (says, refusal) in [("SET a 1", READONLY), ("BLPOP l 0", UNBLOCKED)] {
+        let mut r = Rig::new(|_| {});
+        r.grant();
+        let c = r.resp3();
+        r.says(c, "CLIENT TRACKING ON|");
+        let up = r.up_resp3();
+        r.asked(up);
+        r.answers(up, "+OK|");
+        r.hears(c);
+        r.says(c, &format!("{says}|"));
+        r.asked(up);
+        r.depose();
+        // Of what changes at the new master it hears nothing.
+        assert_eq!((r.hears(c), &r.only_read[..]), (FLUSH.into(), &[up][..]), "{says}");
+        let push = ">2|$10|invalidate|*1|$1|k|";
+        r.answers(up, push);
+        assert_eq!(r.hears(c), push);
+        r.answers(up, refusal);
+        let new = r.up_resp3();
+        assert_eq!(r.asked(new), requests(&format!("CLIENT TRACKING ON|{says}")));
+        r.hears(c);
+        r.answers(new, "+OK|+done|");
+        assert_eq!(r.hears(c), format!("{FLUSH}+done|"));
+        assert_eq!((r.uncertain(), r.w.counters()[0].1.clients_cut), (0, 0));
+    }
+}
+
+#[test]
 fn what_was_not_sent_to_a_deposed_master_is_taken_back() {
     let mut r = Rig::new(|_| {});
     r.grant();

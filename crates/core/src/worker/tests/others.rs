@@ -1,5 +1,6 @@
 //! What sessions say of each other.
 use super::*;
+use crate::spread::Who;
 
 /// Two workers of one process.
 fn two() -> [Rig; 2] {
@@ -195,6 +196,57 @@ fn sessions_of_all_workers_are_killed_and_counted_when_the_server_allows_it() {
         assert_eq!(r.w.counters()[0].1.clients_killed, 1);
     }
     assert_eq!(both[0].asked(lane), requests("GET a"));
+}
+
+#[test]
+fn who_goes_to_a_worker_that_has_answered_already_is_killed_when_that_is_asked_again() {
+    let [mut asks, mut from, mut to] = [1, 2, 3].map(|n| Rig::one_of(n, 3, |_| {}));
+    [&mut asks, &mut from, &mut to].into_iter().for_each(Rig::grant);
+    let (killer, victim) = (asks.client(), from.client());
+    asks.says(killer, &format!("CLIENT KILL ID {}|", id(&from, victim)));
+    let lane = asks.up();
+    asks.asked(lane);
+    asks.answers(lane, ":0|");
+    let inquiry = asks.asks.pop().unwrap();
+    let answer = |r: &mut Rig| {
+        r.w.asked(r.now, 0, inquiry.clone());
+        r.effects();
+        r.finds.pop().unwrap().1
+    };
+    let early = answer(&mut to);
+    assert_eq!(from.w.send_off(from.now, Who::All), 1);
+    let (_, migrant) = from.w.leavers(from.now).pop().unwrap();
+    let late = answer(&mut from);
+    for finding in [early, inquiry.passed_on(), late] {
+        asks.w.told(asks.now, finding);
+        asks.effects();
+    }
+    assert_eq!(asks.hears(killer), "", "one more will answer");
+    let there = to.w.adopt(to.now, migrant).ok().unwrap();
+    let last = answer(&mut to);
+    assert!(to.is_closed(there));
+    asks.w.told(asks.now, last);
+    asks.effects();
+    assert_eq!(asks.hears(killer), ":1|");
+}
+
+#[test]
+fn a_session_that_two_workers_are_asked_for_twice_is_one() {
+    let [mut asks, mut other] = two();
+    let (popper, up) = blocked(&mut other);
+    let c = asks.client();
+    asks.says(c, &format!("CLIENT UNBLOCK {}|", id(&other, popper)));
+    let inquiry = asks.asks.pop().unwrap();
+    asks.w.told(asks.now, inquiry.passed_on());
+    for _ in 0..2 {
+        other.w.asked(other.now, 0, inquiry.clone());
+        other.effects();
+        let (_, finding) = other.finds.pop().unwrap();
+        asks.w.told(asks.now, finding);
+        asks.effects();
+    }
+    let lane = asks.up();
+    assert_eq!(asks.asked(lane), unblock(server_id(&other, up)));
 }
 
 #[test]

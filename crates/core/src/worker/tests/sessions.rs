@@ -531,7 +531,8 @@ fn a_script_can_be_ended_while_commands_wait_but_not_on_a_master_of_an_older_ter
         r.says(runs, "FUNCTION KILL|");
         r.answers(lane, "-ERR killed|");
         assert_eq!(r.asked(probe), requests("FUNCTION KILL"));
-        r.answers(probe, "-NOTBUSY no|");
+        r.answers(probe, "-LOADING it is not even that|");
+        assert_eq!((r.asked(probe), r.signs.len()), (String::new(), 0), "it is not asked again and again");
         // Once the hold has run out, too; but not once the grant has ended.
         r.pass(1_500);
         r.says(runs, "SCRIPT KILL|");
@@ -543,6 +544,49 @@ fn a_script_can_be_ended_while_commands_wait_but_not_on_a_master_of_an_older_ter
         r.says(late, "SCRIPT KILL|");
         assert_eq!(r.hears(late).split(' ').next(), Some("-MASTERDOWN"));
     }
+}
+
+#[test]
+fn who_is_owed_nothing_leaves_a_connection_on_which_a_script_runs() {
+    let mut r = Rig::new(|_| {});
+    r.grant();
+    let (runs, behind, idle, new) = (r.client(), r.client(), r.client(), r.client());
+    r.says(idle, "GET a|");
+    let lane = r.up();
+    r.asked(lane);
+    r.answers(lane, "$-1|");
+    r.hears(idle);
+    r.says(runs, "EVALSHA s 0|");
+    r.says(behind, "GET b|");
+    r.asked(lane);
+    r.hold(true);
+    r.says(idle, "GET c|");
+    r.view.busy = true;
+    r.release();
+    r.says(new, "GET d|");
+    assert_eq!(r.opened.len(), 2, "one more, for both");
+    let other = r.up();
+    assert_eq!(r.asked(other), requests("GET c|GET d"));
+    r.answers(other, "-BUSY a script|-BUSY a script|");
+    assert_eq!((r.hears(idle), r.hears(new)), ("-BUSY a script|".into(), "-BUSY a script|".into()));
+    r.says(behind, "GET e|");
+    r.asked(lane);
+    assert_eq!(r.hears(behind), "", "one place at a time");
+    // It goes on: nothing else is taken for a script.
+    r.view.busy = false;
+    r.publish();
+    r.says(new, "GET f|");
+    r.asked(other);
+    r.view.busy = true;
+    r.publish();
+    r.says(idle, "GET g|");
+    assert_eq!((r.opened.len(), r.asked(other)), (2, requests("GET g")));
+    let role = master_at(1);
+    r.answers(lane, &format!("+done|$1|B|{role}$1|E|"));
+    assert_eq!((r.hears(runs), r.hears(behind)), ("+done|".into(), "$1|B|$1|E|".into()));
+    assert!(r.closed.contains(&Dst::Up(lane)), "nobody uses it any more");
+    r.says(behind, "GET h|");
+    assert_eq!(r.asked(other), requests("GET h"));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!   into our poll, read once ◀─ Worker::adopt ◀── Berth, channel, waker ◀────────────────────────────┘
 //! ```
 //! What a client sends meanwhile stays in the kernel: whoever registers a socket is told that it has something to read.
+//! What is asked of all workers meanwhile neither of the two would find: so the one has the other asked again, behind the client.
 use super::super::Shared;
 use super::super::transport::Stream;
 use super::{Conn, EventLoop};
@@ -35,11 +36,26 @@ pub(in crate::data) struct Arrival {
 pub(in crate::data) enum Parcel {
     /// A client.
     Client(Box<Arrival>),
-    /// A question of this worker's.
-    Asked(usize, Inquiry),
+    /// A question.
+    Asked(Asked),
     /// An answer.
     Told(Finding),
 }
+
+/// A question on its way.
+#[derive(Clone)]
+pub(in crate::data) struct Asked {
+    inquiry: Inquiry,
+    /// The worker that asks.
+    from: usize,
+    /// How many others have passed it on.
+    passes: usize,
+}
+
+/// To a client that is sent back for want of room the question is passed on twice.
+const PASSES_MAX: usize = 2;
+/// Nobody waits for an answer for longer.
+const HANDED_LATELY: Duration = Duration::from_secs(2);
 
 /// How many parcels are on their way to a worker; it does not end before they have arrived.
 #[derive(Default)]
@@ -117,13 +133,38 @@ pub(in crate::data) struct Moves {
     /// Where the clients go that are to leave.
     to: usize,
     arrivals: Receiver<Parcel>,
-    /// Those who have to wait for a snapshot.
-    early: Vec<Arrival>,
+    /// When each other worker was last sent a client.
+    handed: Box<[Option<Now>]>,
+    /// Those who have to wait for a snapshot, and what was asked since they came.
+    early: Vec<Parcel>,
 }
 
 impl Moves {
     pub(in crate::data) fn new(me: usize, peers: Arc<[Peer]>, arrivals: Receiver<Parcel>) -> Moves {
-        Moves { me, peers, spread: Spread::new(me), to: me, arrivals, early: Vec::new() }
+        let handed = peers.iter().map(|_| None).collect();
+        Moves { me, peers, spread: Spread::new(me), to: me, arrivals, handed, early: Vec::new() }
+    }
+
+    /// Sends a client to a worker; the client, if that ends.
+    fn send_client(&mut self, now: Now, to: usize, arrival: Arrival) -> Result<(), Arrival> {
+        self.handed[to] = Some(now);
+        self.peers[to].send_client(arrival)
+    }
+
+    /// Has those asked, once more and behind them, to whom clients were sent lately.
+    fn pass_on(&self, now: Now, asked: &Asked) {
+        if asked.passes >= PASSES_MAX {
+            return;
+        }
+        let lately = |at: Option<Now>| at.is_some_and(|at| now.since(at) < HANDED_LATELY);
+        for to in (0..self.handed.len()).filter(|to| lately(self.handed[*to])) {
+            // Whoever asks must know it before there is an answer.
+            self.answer(asked.from, asked.inquiry.passed_on());
+            let more = Asked { passes: asked.passes + 1, ..asked.clone() };
+            if self.peers[to].send(Parcel::Asked(more)).is_err() {
+                self.answer(asked.from, asked.inquiry.in_vain());
+            }
+        }
     }
 
     pub(super) fn end(&self) {
@@ -181,7 +222,7 @@ impl EventLoop {
             tracing::error!(%error, "a client's socket cannot be handed over; it is closed");
             return;
         }
-        if let Err(arrival) = self.moves.peers[to].send_client(arrival) {
+        if let Err(arrival) = self.moves.send_client(now, to, arrival) {
             self.keep(now, arrival);
         }
     }
@@ -190,7 +231,8 @@ impl EventLoop {
     pub(super) fn ask_others(&mut self, now: Now, inquiry: &Inquiry) {
         let me = self.moves.me;
         for i in (0..self.moves.peers.len()).filter(|i| *i != me) {
-            if self.moves.peers[i].send(Parcel::Asked(me, inquiry.clone())).is_err() {
+            let asked = Asked { inquiry: inquiry.clone(), from: me, passes: 0 };
+            if self.moves.peers[i].send(Parcel::Asked(asked)).is_err() {
                 self.worker.told(now, inquiry.in_vain());
             }
         }
@@ -201,24 +243,28 @@ impl EventLoop {
         if !self.shared.berth.is_awaited() {
             return;
         }
-        for arrival in std::mem::take(&mut self.moves.early) {
-            self.arrive(now, arrival);
+        for parcel in std::mem::take(&mut self.moves.early) {
+            self.take_in(now, parcel);
         }
         while let Ok(parcel) = self.moves.arrivals.try_recv() {
-            match parcel {
-                Parcel::Client(arrival) => self.arrive(now, *arrival),
-                Parcel::Asked(from, inquiry) => {
-                    self.worker.asked(now, from, inquiry);
-                    self.shared.berth.leave();
-                }
-                Parcel::Told(finding) => {
-                    self.worker.told(now, finding);
-                    self.shared.berth.leave();
-                }
-            }
+            self.take_in(now, parcel);
         }
         self.effects(now);
         self.count_clients();
+    }
+
+    fn take_in(&mut self, now: Now, parcel: Parcel) {
+        match parcel {
+            Parcel::Client(arrival) => return self.arrive(now, *arrival),
+            // It may mean somebody who is not taken in yet.
+            Parcel::Asked(_) if !self.moves.early.is_empty() => return self.moves.early.push(parcel),
+            Parcel::Asked(asked) => {
+                self.moves.pass_on(now, &asked);
+                self.worker.asked(now, asked.from, asked.inquiry);
+            }
+            Parcel::Told(finding) => self.worker.told(now, finding),
+        }
+        self.shared.berth.leave();
     }
 
     fn arrive(&mut self, now: Now, mut arrival: Arrival) {
@@ -230,12 +276,12 @@ impl EventLoop {
             Ok(id) => self.watch(now, id, arrival.stream, arrival.ended, arrival.writable),
             Err(NotAdopted::NotYet(migrant)) => {
                 arrival.migrant = migrant;
-                return self.moves.early.push(arrival);
+                return self.moves.early.push(Parcel::Client(Box::new(arrival)));
             }
             Err(NotAdopted::Full(migrant)) => {
                 let back = Arrival { migrant, back: true, ..arrival };
                 let from = back.from;
-                if let Err(arrival) = self.moves.peers[from].send_client(back) {
+                if let Err(arrival) = self.moves.send_client(now, from, back) {
                     self.keep(now, arrival);
                 }
             }
@@ -268,6 +314,65 @@ impl EventLoop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mio::Poll;
+    use pointsman_core::policy::Policy;
+    use pointsman_core::session::Ends;
+    use pointsman_core::topology::snapshot::{
+        Endpoint, Gate, ServiceId, ServiceView, ShardView, Snapshot, Term,
+    };
+    use pointsman_core::worker::{Effect, Worker};
+    use std::sync::mpsc::channel;
+
+    /// What a worker asks of the others for a client that names another one.
+    fn inquiry(now: Now) -> Inquiry {
+        let id = ServiceId(0);
+        let mut worker = Worker::new(1, 3);
+        worker.configure(now, &[Arc::new(Policy::new(id, "s"))]);
+        let mut view = ShardView::unknown(now, Duration::from_secs(1));
+        (view.term, view.master) = (Term(1), Some(Endpoint::Unix("m".into())));
+        (view.writes, view.reads) = (Gate::Open, Gate::Open);
+        let services = [ServiceView { id, shards: [Arc::new(view)].into() }].into();
+        worker.snapshot(now, Arc::new(Snapshot { version: 1, services }));
+        let client = worker.accepted(now, id, false, Ends::Unknown).expect("there is room");
+        worker.read(now, Dst::Client(client), b"CLIENT UNBLOCK 5\r\n");
+        let asks = std::iter::from_fn(|| worker.poll());
+        let mut asks = asks.filter_map(|effect| if let Effect::Ask(i) = effect { Some(i) } else { None });
+        asks.next().expect("it asks")
+    }
+
+    #[test]
+    fn what_is_asked_of_a_worker_goes_on_to_whom_it_has_just_sent_a_client() {
+        let now = Now::from_millis(10_000);
+        let inquiry = inquiry(now);
+        let asked = |passes| Asked { inquiry: inquiry.clone(), from: 0, passes };
+        let poll = Poll::new().expect("a poll");
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
+        let (peers, ends): (Vec<Peer>, Vec<Receiver<Parcel>>) = (0..3)
+            .map(|_| {
+                let (arrivals, end) = channel();
+                (Peer { shared: Arc::default(), arrivals, waker: waker.clone() }, end)
+            })
+            .unzip();
+        let mut moves = Moves::new(1, peers.into(), channel().1);
+        let told = |end: &Receiver<Parcel>| match end.try_recv() {
+            Ok(Parcel::Told(finding)) => Some(finding),
+            _ => None,
+        };
+        moves.pass_on(now, &asked(0));
+        assert!(ends.iter().all(|end| end.try_recv().is_err()), "it has sent nobody");
+        moves.handed[2] = Some(now);
+        moves.pass_on(now + HANDED_LATELY, &asked(0));
+        moves.pass_on(now, &asked(PASSES_MAX));
+        assert!(ends.iter().all(|end| end.try_recv().is_err()), "nobody waits any more");
+        moves.pass_on(now, &asked(0));
+        assert_eq!(told(&ends[0]), Some(inquiry.passed_on()));
+        let Ok(Parcel::Asked(more)) = ends[2].try_recv() else { panic!("it is not asked") };
+        assert_eq!((more.inquiry, more.from, more.passes), (inquiry.clone(), 0, 1));
+        moves.peers[2].shared.berth.close();
+        moves.pass_on(now, &asked(0));
+        let vain = [Some(inquiry.passed_on()), Some(inquiry.in_vain()), None];
+        assert_eq!([0; 3].map(|_| told(&ends[0])), vain, "it has ended");
+    }
 
     #[test]
     fn a_worker_does_not_end_while_a_client_is_on_its_way_to_it() {
