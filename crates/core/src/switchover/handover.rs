@@ -12,6 +12,10 @@ use core::time::Duration;
 
 /// How long the old master may take to follow, or to end the pause.
 pub(super) const DEPOSE_MAX: Duration = Duration::from_millis(500);
+/// A master that a Sentinel has told to hand over has done so within this: replicas acknowledge once a second.
+pub(super) const HANDOVER_MAX: Duration = Duration::from_secs(3);
+/// The Sentinel looks at the promoted node each second, and then cuts its clients.
+pub(super) const CUT_MAX: Duration = Duration::from_millis(2500);
 /// So long after the pause, an order that nothing is seen of has come to nothing.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two tries to put something back.
@@ -20,7 +24,8 @@ const RETRY: Duration = Duration::from_secs(1);
 impl Switchover {
     pub(super) fn promoted(&mut self, now: Now) {
         let Some(plan) = &self.plan else { return };
-        let forced = matches!(plan.means, Means::Forced(_));
+        let means = plan.means;
+        let forced = matches!(means, Means::Forced(_));
         let by_itself = plan.candidates.iter().copied().find(|i| {
             let node = &self.nodes[*i];
             forced && node.lost.is_none() && node.master && node.replid2 == self.replid
@@ -41,7 +46,41 @@ impl Switchover {
         self.promoted = Some(new);
         self.undo.failover = false;
         self.say(now, format!("{} is promoted", self.places[new].at));
-        if forced { self.depose(now, new) } else { self.enter(now, Step::Grant) }
+        match means {
+            Means::Forced(_) => self.depose(now, new),
+            Means::Coordinated(_) => self.enter(now, Step::Cut),
+            Means::Failover => self.enter(now, Step::Grant),
+        }
+    }
+
+    pub(super) fn coordinated(&self) -> bool {
+        self.plan.as_ref().is_some_and(|p| matches!(p.means, Means::Coordinated(_)))
+    }
+
+    /// Who has said on which connection that it is the new master.
+    pub(super) fn note_master(&mut self, line: usize) {
+        let ordered = self.ordered_at.is_some() && self.plan.as_ref().is_some_and(|p| p.old != line);
+        let node = &self.nodes[line];
+        if ordered && node.lost.is_none() && node.master {
+            self.seen_master = Some(line);
+        }
+    }
+
+    /// When the Sentinel has seen the promotion it cuts the clients of both nodes (`CLIENT KILL`: sentinel.c,
+    /// `sentinelKillClients`), us too. What was in flight then would be lost, so nothing is let out before.
+    pub(super) fn cut(&mut self, now: Now) {
+        let at = self.promoted.map(|new| self.places[new].at.clone());
+        match (self.cut_at, at) {
+            (Some(_), Some(at)) => {
+                self.say(now, format!("the Sentinel has cut the clients of {at}"));
+                self.enter(now, Step::Grant);
+            }
+            _ if self.late(now) => {
+                self.warn(now, "the Sentinel has not cut the new master's clients in time".into());
+                self.enter(now, Step::Grant);
+            }
+            _ => self.look_again(now),
+        }
     }
 
     /// Whether nothing came of the order: the topology has proven the old master again, by answers to questions that were
@@ -125,6 +164,16 @@ impl Switchover {
     pub(super) fn granted(&mut self, now: Now) {
         let (Some(plan), Some(new)) = (&self.plan, self.promoted) else { return };
         match self.granted_now() {
+            // By an answer to a question that was sent when nothing was left to be cut.
+            Some(granted) if granted == new && self.cut_at.is_some_and(|at| self.outlook.proven_at < at) => {
+                if self.late(now) {
+                    let why = format!(
+                        "{} was promoted, but it was not proven to be master in time",
+                        self.places[new].at
+                    );
+                    self.give_up(now, why);
+                }
+            }
             Some(granted) if granted == new => {
                 let (old, new) = (self.places[plan.old].at.clone(), self.places[new].at.clone());
                 let ms = now.since(self.held_at).as_millis();
@@ -167,11 +216,23 @@ impl Switchover {
         if core::mem::take(&mut self.undo.failover) {
             self.ask(now, old, Ask::Whatever, &["FAILOVER", "ABORT"], ANSWER_MAX);
         }
+        if core::mem::take(&mut self.undo.handover) {
+            self.call_off(now, old);
+        }
         if core::mem::take(&mut self.undo.held) {
             self.out.push_back(Do::Release);
             let ms = now.since(self.held_at).as_millis();
             self.say(now, format!("the service's commands go on after {ms} ms"));
         }
+    }
+
+    /// Ends the pause that a Sentinel has told the old master to make; and its waiting for a replica, if it waits. If it is a
+    /// replica already, it may have been heard by the one that it asks to be master: two would say so.
+    fn call_off(&mut self, now: Now, old: usize) {
+        if self.nodes[old].master && self.promoted.is_none() {
+            self.ask(now, old, Ask::Whatever, &["FAILOVER", "ABORT"], ANSWER_MAX);
+        }
+        self.ask(now, old, Ask::Whatever, &["CLIENT", "UNPAUSE"], ANSWER_MAX);
     }
 
     /// Puts back what is still to be put back, as often as it takes.
