@@ -262,10 +262,10 @@ impl Whole {
                     let pipe = &mut self.conns[conn].pipes[0];
                     pipe.last = pipe.last.max(self.now + LATER);
                 }
-                (Server::Sentinel(_), [b"SENTINEL", b"FAILOVER", name, ..])
+                (Server::Sentinel(_), [b"SENTINEL", b"FAILOVER", name, how @ ..])
                     if *name == super::sentinel::NAME.as_bytes() =>
                 {
-                    self.note_order((p, number));
+                    self.note_order((p, number), !how.is_empty());
                 }
                 _ => {}
             }

@@ -22,6 +22,8 @@ pub(super) enum Fault {
     Unfollowed,
     /// `SENTINEL FAILOVER` (F4).
     Force,
+    /// `SENTINEL FAILOVER … COORDINATED`, where the servers know it.
+    Coordinate,
     /// All Sentinels but one, or all, are killed (F5, F7).
     Sentinels { all: bool },
     /// A Sentinel's process is stopped.
@@ -60,6 +62,7 @@ impl Fault {
             Fault::Alone => "alone",
             Fault::Unfollowed => "unfollowed",
             Fault::Force => "force",
+            Fault::Coordinate => "coordinate",
             Fault::Sentinels { all: true } => "all Sentinels die",
             Fault::Sentinels { all: false } => "most Sentinels die",
             Fault::StopSentinel => "a Sentinel stops",
@@ -80,9 +83,10 @@ impl Fault {
 
     /// Whether clients may not notice it, but for a pause.
     pub(super) fn is_mild(self) -> bool {
-        use Fault::{Deaf, Force, Lag, Leader, Pause, Replicas, Sentinels};
+        use Fault::{Coordinate, Deaf, Force, Lag, Leader, Pause, Replicas, Sentinels};
         use Fault::{Stall, StopSentinel, Suspend, Switch, Unfollowed};
-        let of_sentinels = matches!(self, Force | Switch(_) | Sentinels { .. } | StopSentinel | Leader);
+        let of_sentinels =
+            matches!(self, Force | Coordinate | Switch(_) | Sentinels { .. } | StopSentinel | Leader);
         let of_nodes = matches!(self, Replicas { .. } | Unfollowed | Lag(_));
         of_sentinels || of_nodes || matches!(self, Stall(_) | Suspend(_) | Deaf | Pause(..))
     }
@@ -101,7 +105,14 @@ fn any(rng: &mut Rng) -> Fault {
         2 => Fault::Aside,
         3 => Fault::Inside,
         4 => Fault::Alone,
-        5..7 => Fault::Force,
+        5 => Fault::Force,
+        6 => {
+            if rng.chance(50) {
+                Fault::Force
+            } else {
+                Fault::Coordinate
+            }
+        }
         7 => Fault::Sentinels { all: rng.chance(50) },
         8 => Fault::StopSentinel,
         9 => Fault::Replicas { all: rng.chance(60), kill: rng.chance(50) },
@@ -231,7 +242,12 @@ impl Whole {
             }
             Fault::Force => {
                 let s = self.rng.index(self.desks.len());
-                let _ = self.world.force(self.now / 1000, s);
+                let _ = self.order_failover(s, false);
+            }
+            Fault::Coordinate => {
+                let s = self.rng.index(self.desks.len());
+                let coordinated = self.world.modern;
+                let _ = self.order_failover(s, coordinated);
             }
             Fault::Sentinels { all } => {
                 (usize::from(!all)..self.desks.len()).for_each(|s| self.kill_sentinel(s))

@@ -24,6 +24,7 @@ mod client;
 mod direct;
 mod errand;
 mod faults;
+mod handover;
 mod loss;
 mod net;
 mod node;
@@ -151,6 +152,7 @@ enum Event {
     Acknowledge(usize, usize),
     Waited(usize),
     Runs(usize),
+    HandsOver(usize),
     Arrive(ConnId, bool, Packet),
     Turn(usize),
     Control(usize),
@@ -213,7 +215,8 @@ impl Whole {
         let nodes = if rng.chance(70) { 3 } else { 2 };
         let majority = sentinels / 2 + 1;
         let quorum = if rng.chance(80) { majority } else { rng.between(1, majority as u64) as usize };
-        let world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
+        let mut world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
+        world.modern = rng.chance(35);
         let stores = world.nodes.iter().map(|n| Store::new(n.of, n.replid)).collect();
         let now = 100_000;
         let durable = matches!(blindfold, Blindfold::Wait) || rng.chance(40);
@@ -346,6 +349,7 @@ impl Whole {
             Event::Acknowledge(r, n) => self.acknowledge(r, n),
             Event::Waited(n) => self.waited(n),
             Event::Runs(n) => self.node_resumes(n),
+            Event::HandsOver(n) => self.hand_over(n),
             Event::Arrive(conn, out, packet) => self.arrive(conn, out, packet),
             Event::Turn(p) => self.turn(p),
             Event::Control(p) => self.control(p),

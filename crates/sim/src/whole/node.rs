@@ -67,6 +67,8 @@ pub(super) struct Store {
     /// A slow link to its master: what comes over it comes so far apart, and when next.
     pub(super) lag: u64,
     pub(super) fed_at: u64,
+    /// When it acknowledges without being asked, the next time.
+    acks_at: u64,
 }
 
 impl Store {
@@ -255,7 +257,7 @@ impl Whole {
             b"ROLE" => self.say_role(n),
             b"INFO" => self.say_info(n, &args[1]),
             b"PING" => b"+PONG\r\n".to_vec(),
-            b"REPLICAOF" | b"CLIENT" | b"CONFIG" => self.node_ordered(n, conn, name, args),
+            b"REPLICAOF" | b"CLIENT" | b"CONFIG" | b"FAILOVER" => self.node_ordered(n, conn, name, args),
             _ => error("ERR unknown command"),
         }
     }
@@ -345,7 +347,7 @@ impl Whole {
     }
 
     /// Whether a master takes a node for its replica: a silent one stays attached for longer than a run takes.
-    fn attached(&self, n: usize, r: usize) -> bool {
+    pub(super) fn attached(&self, n: usize, r: usize) -> bool {
         self.world.nodes[r].alive && self.world.nodes[r].of == Some(n) && self.stores[r].synced
     }
 
@@ -377,10 +379,11 @@ impl Whole {
             let len = self.stores[r].log.len();
             self.stores[n].acked.insert(r, len);
             self.waited(n);
+            self.hand_over(n);
         }
     }
 
-    fn linked(&self, a: usize, b: usize) -> bool {
+    pub(super) fn linked(&self, a: usize, b: usize) -> bool {
         self.world.reach(self.world.node_at(a), self.world.node_at(b))
     }
 
@@ -461,7 +464,7 @@ impl Whole {
     }
 
     /// `CLIENT KILL TYPE normal`, which a Sentinel says with `SLAVEOF`.
-    fn disconnect_clients(&mut self, n: usize) {
+    pub(super) fn disconnect_clients(&mut self, n: usize) {
         for conn in std::mem::take(&mut self.stores[n].links).into_keys() {
             self.send(conn, false, Packet::Reset);
         }
@@ -532,8 +535,13 @@ impl Whole {
         let id2 = node.replid2.map_or("0000".into(), |id| format!("r{id}"));
         let second =
             if node.replid2.is_some() { (BASE + self.stores[n].second as u64 + 1) as i64 } else { -1 };
+        let handover = match node.handover {
+            None => "no-failover",
+            Some(h) if h.asks => "failover-in-progress",
+            Some(_) => "waiting-for-sync",
+        };
         out += &format!(
-            "master_replid:r{}\r\nmaster_replid2:{id2}\r\nmaster_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
+            "master_failover_state:{handover}\r\nmaster_replid:r{}\r\nmaster_replid2:{id2}\r\nmaster_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
             node.replid, node.offset
         );
         text(&out)
@@ -542,11 +550,12 @@ impl Whole {
     /// A node's own clock, ten times a second: replicas catch up, and acknowledge.
     pub(super) fn node_cron(&mut self, n: usize) {
         self.look(n);
+        self.hand_over(n);
         self.feed(n);
-        if let Some(m) = self.world.nodes[n].of {
-            if self.rng.chance(10) {
-                self.acknowledge(n, m);
-            }
+        if let Some(m) = self.world.nodes[n].of.filter(|_| self.now >= self.stores[n].acks_at) {
+            // Once a second (replicationCron).
+            self.stores[n].acks_at = self.now + self.rng.between(850_000, 950_000);
+            self.acknowledge(n, m);
         }
         let next = self.now + self.rng.between(90_000, 110_000);
         self.put(next, Event::Cron(n));

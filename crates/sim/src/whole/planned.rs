@@ -35,6 +35,8 @@ struct Switch {
     /// For how long it has paused writes, in milliseconds, and until when it said it would.
     paused: u64,
     until: u64,
+    /// The master was told to hand over, and pauses writes by itself until it is a replica.
+    hands_over: bool,
 }
 
 /// A node was promoted out of a history, and which writes of it that node had not.
@@ -106,8 +108,10 @@ impl Whole {
     }
 
     /// A Sentinel is ordered to fail over.
-    pub(super) fn note_order(&mut self, key: Key) {
-        let Some((old, replid)) = self.planned.switches.get(&key).and_then(|s| s.old) else { return };
+    pub(super) fn note_order(&mut self, key: Key, hands_over: bool) {
+        let Some(switch) = self.planned.switches.get_mut(&key) else { return };
+        switch.hands_over = hands_over;
+        let Some((old, replid)) = switch.old.filter(|_| !hands_over) else { return };
         let same = self.works(old) && self.world.nodes[old].replid == replid;
         if same && !self.is_paused(old) {
             self.check.breaks(format!("(switchover) the order is given while node {old} takes writes"));
@@ -118,7 +122,10 @@ impl Whole {
     pub(super) fn switched(&mut self, p: usize, number: u64, outcome: Result<String, String>) {
         self.proxies[p].left_behind.clear();
         let Some(switch) = self.planned.switches.get(&(p, number)) else { return };
-        let (began, old, until) = (switch.began, switch.old, switch.until);
+        let (began, old) = (switch.began, switch.old);
+        let until = if switch.hands_over { u64::MAX } else { switch.until };
+        let done = outcome.is_ok() && switch.hands_over;
+        self.report.count("switchovers coordinated", u64::from(done));
         let what = match &outcome {
             Ok(_) => "done",
             Err(why) if why.starts_with("refused") => "refused",
@@ -148,7 +155,7 @@ impl Whole {
     /// Nobody was promoted in place of the old master, if nobody else can have wanted it.
     fn went_on(&mut self, old: usize, replid: u64, why: &str) {
         let alone = self.plan.iter().all(|(_, f)| f.is_gentle());
-        let promoted = self.planned.promotions.iter().any(|t| t.replid == replid);
+        let promoted = self.planned.promotions.iter().any(|t| t.replid == replid && t.node != old);
         let master = self.world.nodes[old].of.is_none();
         if alone && (promoted || !master) {
             self.check.breaks(format!("(switchover) node {old} does not go on as master, after: {why}"));

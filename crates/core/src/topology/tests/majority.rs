@@ -249,6 +249,7 @@ fn names_and_addresses_of_one_node_are_one_vote() {
             master: name.clone(),
             stage: Stage::Calm,
             forced: false,
+            coordinated: false,
             quorum: 2,
             others: 2,
             down_after: MS,
