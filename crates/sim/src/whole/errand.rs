@@ -262,6 +262,12 @@ impl Whole {
                     let pipe = &mut self.conns[conn].pipes[0];
                     pipe.last = pipe.last.max(self.now + LATER);
                 }
+                (Server::Node(n), [b"FAILOVER", b"ABORT"] | [b"CLIENT", b"UNPAUSE"])
+                    if self.is(Blindfold::CallOff) && self.is_paused(n) =>
+                {
+                    sent.extend(encode(&[b"PING"]));
+                    continue;
+                }
                 (Server::Sentinel(_), [b"SENTINEL", b"FAILOVER", name, how @ ..])
                     if *name == super::sentinel::NAME.as_bytes() =>
                 {

@@ -160,6 +160,10 @@ fn planned(rng: &mut Rng, first: u64) -> Vec<(u64, Fault)> {
         8 if rng.chance(50) => vec![switch, (then, pause(rng))],
         // By both of two proxies at once, if there are two.
         8 => vec![switch, (first + rng.below(1_500), self::switch(rng))],
+        _ if rng.chance(30) => {
+            let kill = rng.chance(30);
+            vec![switch, (then, Fault::Replicas { all: true, kill })]
+        }
         _ => vec![switch, (then, any(rng))],
     }
 }
@@ -183,6 +187,11 @@ pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
         Blindfold::Lease => vec![(first, Fault::Aside), (soon, stall(rng))],
         Blindfold::UnpauseFirst | Blindfold::PauseBound | Blindfold::LastWords => {
             vec![(first, Fault::Switch(None))]
+        }
+        Blindfold::Coordinated => vec![(first, Fault::Coordinate)],
+        Blindfold::CallOff => {
+            let stopped = Fault::Replicas { all: true, kill: false };
+            vec![(first, Fault::Switch(None)), (first + rng.below(400_000), stopped)]
         }
         Blindfold::Offsets => vec![(first, Fault::Lag(rng.between(100, 400))), (soon, Fault::Switch(None))],
         Blindfold::Restore => vec![(first, Fault::Switch(Some(rng.index(2))))],

@@ -105,6 +105,10 @@ pub enum Blindfold {
     PauseBound,
     /// … does not put priorities back.
     Restore,
+    /// Nobody knows that a Sentinel has the master hand over, and will cut clients.
+    Coordinated,
+    /// A switchover does not call off a handover that comes to nothing.
+    CallOff,
     /// What a deposed master still says of what it was sent is not waited for.
     LastWords,
 }
@@ -216,7 +220,7 @@ impl Whole {
         let majority = sentinels / 2 + 1;
         let quorum = if rng.chance(80) { majority } else { rng.between(1, majority as u64) as usize };
         let mut world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
-        world.modern = rng.chance(35);
+        world.modern = rng.chance(35) || matches!(blindfold, Blindfold::Coordinated | Blindfold::CallOff);
         let stores = world.nodes.iter().map(|n| Store::new(n.of, n.replid)).collect();
         let now = 100_000;
         let durable = matches!(blindfold, Blindfold::Wait) || rng.chance(40);

@@ -1,6 +1,6 @@
 //! What model Sentinels say on the wire. What they do is [`crate::topology::world`]'s.
 use super::net::{ConnId, Packet, Server};
-use super::{Event, Whole};
+use super::{Blindfold, Event, Whole};
 use crate::resp::{bulk, digits, encode, head, request};
 use crate::topology::drive::{host, id_of};
 use crate::topology::world::{DOWN_AFTER, FAILOVER_TIMEOUT, Says, TICK};
@@ -157,7 +157,7 @@ impl Whole {
         if says.forced {
             flags += ",force_failover";
         }
-        if self.world.coordinates(s) {
+        if self.world.coordinates(s) && !self.is(Blindfold::Coordinated) {
             flags += ",coordinated_failover";
         }
         let (pong, ping) = self.world.pings(now, s);

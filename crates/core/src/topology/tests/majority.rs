@@ -101,6 +101,11 @@ fn one_sentinel_that_is_ahead_alone_is_overruled_when_its_node_says_replica() {
     };
     b.pass_with(700 * MS, misled);
     assert!(b.serves(11), "{}", b.view().why);
+    let said = "names 127.0.0.1:12 at config epoch 999, against the others";
+    assert!(b.t.status().problems.iter().any(|p| p.contains(said)), "{:?}", b.t.status().problems);
+    ready_but(&mut b, 9);
+    b.names(3, 11, 5);
+    assert!(b.t.status().problems.is_empty(), "{:?}", b.t.status().problems);
     // Also at a start: it does not keep the others from being believed.
     let mut b = Bench::new(settings(sentinels(3)));
     b.pass_with(900 * MS, misled);
