@@ -277,3 +277,24 @@ fn names_and_addresses_of_one_node_are_one_vote() {
     b.names(2, 11, 5);
     assert!(b.serves(11), "{}", b.view().why);
 }
+
+#[test]
+fn who_answers_at_a_new_address_behind_the_masters_name_is_proven_anew() {
+    let mut b = Bench::new(settings(sentinels(3)));
+    let name = HostPort { host: "redis-0".into(), port: 11 };
+    let at_name = Target::node(name.clone());
+    let all = |b: &mut Bench, run: &str, id: &str| {
+        (1..=3).for_each(|s| b.sentinel(s, Seen::View(View { master: name.clone(), ..seen_view(11) })));
+        b.seen(at_name.clone(), master(run, lineage(id, None)));
+    };
+    (1..=3).for_each(|s| b.sentinel(s, Seen::View(View { master: name.clone(), ..seen_view(11) })));
+    b.seen(at_name.clone(), Seen::Connected(at(11).literal().unwrap()));
+    b.pass_with(200 * MS, |b| all(b, "r11", "A"));
+    assert!(b.serves(11) && b.view().term == Term(1), "{}", b.view().why);
+    // The name means another address now, and another process: nothing goes to the first one any more.
+    b.seen(at_name.clone(), Seen::Gone(Gone::Closed));
+    assert!(!b.view().writes.is_open());
+    b.seen(at_name.clone(), Seen::Connected(at(12).literal().unwrap()));
+    b.pass_with(200 * MS, |b| all(b, "r12", "A"));
+    assert!(b.serves(12) && b.view().term == Term(2), "{:?}", b.view());
+}
