@@ -12,8 +12,8 @@ use core::time::Duration;
 
 /// How long the old master may take to follow, or to end the pause.
 pub(super) const DEPOSE_MAX: Duration = Duration::from_millis(500);
-/// A master that a Sentinel has told to hand over has done so within this: replicas acknowledge once a second.
-pub(super) const HANDOVER_MAX: Duration = Duration::from_secs(3);
+/// A Sentinel that coordinates names the new master within this: replicas acknowledge once a second, and it looks once a second.
+pub(super) const HANDOVER_MAX: Duration = Duration::from_secs(4);
 /// The Sentinel looks at the promoted node each second, and then cuts its clients.
 pub(super) const CUT_MAX: Duration = Duration::from_millis(2500);
 /// So long after the pause, an order that nothing is seen of has come to nothing.

@@ -124,7 +124,7 @@ fn a_master_that_finds_nobody_to_hand_over_to_is_told_to_go_on() {
         (w.coordinated, w.lazy, w.stalled) = (true, true, stalled);
         let begun = w.now;
         w.run(None).unwrap_err();
-        assert!(w.now < begun + MS * 4000 && w.did("FAILOVER ABORT"), "{:?}", w.commands.last());
+        assert!(w.now < begun + MS * 5000 && w.did("FAILOVER ABORT"), "{:?}", w.commands.last());
         w.assert_put_back();
     }
 }

@@ -98,6 +98,11 @@ impl Fault {
     }
 }
 
+/// Nobody follows any more, though nobody is gone.
+const NOBODY: Fault = Fault::Replicas { all: true, kill: false };
+/// For so long, in microseconds, that whoever waits for one gives up.
+const LONG: u64 = 3_500_000;
+
 fn any(rng: &mut Rng) -> Fault {
     match rng.below(19) {
         0 => Fault::Kill,
@@ -161,8 +166,8 @@ fn planned(rng: &mut Rng, first: u64) -> Vec<(u64, Fault)> {
         // By both of two proxies at once, if there are two.
         8 => vec![switch, (first + rng.below(1_500), self::switch(rng))],
         _ if rng.chance(30) => {
-            let kill = rng.chance(30);
-            vec![switch, (then, Fault::Replicas { all: true, kill })]
+            // Until it is given up, what comes last heals nothing.
+            vec![switch, (then, NOBODY), (then + LONG, Fault::Lag(20))]
         }
         _ => vec![switch, (then, any(rng))],
     }
@@ -190,8 +195,8 @@ pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
         }
         Blindfold::Coordinated => vec![(first, Fault::Coordinate)],
         Blindfold::CallOff => {
-            let stopped = Fault::Replicas { all: true, kill: false };
-            vec![(first, Fault::Switch(None)), (first + rng.below(400_000), stopped)]
+            let stopped = first + rng.below(400_000);
+            vec![(first, Fault::Switch(None)), (stopped, NOBODY), (stopped + LONG, Fault::Lag(20))]
         }
         Blindfold::Offsets => vec![(first, Fault::Lag(rng.between(100, 400))), (soon, Fault::Switch(None))],
         Blindfold::Restore => vec![(first, Fault::Switch(Some(rng.index(2))))],

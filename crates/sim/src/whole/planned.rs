@@ -46,6 +46,8 @@ struct Promotion {
     node: usize,
     replid: u64,
     missing: BTreeSet<Tag>,
+    /// The old master itself handed over.
+    handed: bool,
 }
 
 /// What is known of the switchovers of a history.
@@ -92,7 +94,9 @@ impl Whole {
             .find(|m| *m != n && self.world.nodes[*m].of.is_none() && self.world.nodes[*m].replid == replid);
         let missing = old.map(|m| self.stores[m].log.get(has..).unwrap_or_default());
         let missing = missing.unwrap_or_default().iter().filter_map(|e| e.tag).collect();
-        self.planned.promotions.push(Promotion { at, node: n, replid, missing });
+        let order = self.world.promoted.filter(|p| p.node == n && p.at == at / 1000 && !p.forced);
+        let handed = order.is_some_and(|p| self.world.coordinates(p.by));
+        self.planned.promotions.push(Promotion { at, node: n, replid, missing, handed });
     }
 
     /// A node's writes are paused.
@@ -138,6 +142,8 @@ impl Whole {
             Ok(_) => {
                 let of = self.planned.promotions.iter().rposition(|t| t.node != old && t.at > began);
                 match of.map(|i| (i, self.planned.promotions[i].replid)) {
+                    // Somebody else had another failover made meanwhile, without a pause.
+                    Some((i, _)) if done && !self.planned.promotions[i].handed => {}
                     Some((i, of)) if of == replid => self.planned.completed.push((i, until)),
                     // The old master was started again in the middle, which ends its pause.
                     Some(_) => {}
@@ -168,7 +174,7 @@ impl Whole {
         if self.proxies[p].topology.paused_by(Pauser::Switchover) {
             self.check.breaks(format!("(switchover) it is over, and proxy {p} still holds"));
         }
-        let harmless = |f: &Fault| matches!(f, Fault::Replicas { .. });
+        let harmless = |f: &Fault| matches!(f, Fault::Replicas { .. } | Fault::Lag(_));
         let others = self.plan.iter().filter(|(_, f)| !harmless(f)).count();
         if others == 1 && self.is_paused(old) {
             self.check.breaks(format!("(switchover) it is over, and node {old} is still paused"));
