@@ -182,6 +182,8 @@ impl Bench<'_> {
         let running = RunningPeer::start(peer, program, self.redis.address(), self.folder)?;
         let script = scenario.script(generation);
         let mut load = Load::connect(running.address(), scenario.clients, script, self.stop.clone())?;
+        // Whatever connections a peer makes to its server, it has made them now.
+        load.ask_once()?;
         load.drive(self.warmup)?;
         let own = std::process::id();
         let costs = |pid| CpuTime::of(pid, self.cpu_source);

@@ -68,6 +68,7 @@ impl Worker {
                     ));
                 }
                 audit.pinned = audit.pinned.max(pinned);
+                audit.kept += shard.dials.audit(self.ups.iter())?;
                 audit.kept += shard.line.len();
                 for id in shard.lanes.values().chain(shard.pool.values()).flatten() {
                     audit.kept += 1;

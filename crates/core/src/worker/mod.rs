@@ -26,6 +26,7 @@ mod blocked;
 mod client;
 mod counters;
 mod deposed;
+mod dials;
 mod durable;
 mod gate;
 mod here;

@@ -1,4 +1,5 @@
 //! A switch as a worker sees it: snapshots and signs close gates, fence connections, and let out what waits.
+use super::dials::Dials;
 use super::line::Line;
 use super::upstream::LaneKey;
 use super::withheld::Batch;
@@ -49,6 +50,8 @@ pub(super) struct Shard {
     pub(super) replica_at: Option<Now>,
     /// Since when no connection could be made, and when the last was tried.
     failing: Option<(Now, Now)>,
+    /// Connections to its node that are being made.
+    pub(super) dials: Dials,
     /// The gates' state at the last look, to see a change that time alone made.
     last: [Pass; 2],
 }
@@ -72,6 +75,7 @@ impl Shard {
             failures: 0,
             replica_at: None,
             failing: None,
+            dials: Dials::default(),
             last: [Pass::Wait; 2],
         }
     }
@@ -212,6 +216,7 @@ impl Worker {
     /// Closes all connections of a shard: they belong to a term that is over, or to nobody; but for those that are only
     /// read on.
     fn fence(&mut self, now: Now, at: (ServiceId, ShardId)) {
+        self.shard(at.0, at.1).dials.never_any();
         for id in self.ups_of(at) {
             if !self.read_on(now, id) {
                 self.lose_up(now, id, None);

@@ -7,6 +7,7 @@ use rig::*;
 
 mod blocked;
 mod deposed;
+mod dials;
 mod durable;
 mod in_place;
 mod learning;

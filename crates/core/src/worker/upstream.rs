@@ -56,7 +56,9 @@ impl LaneKey {
 pub(super) const SIGN_INS_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+pub(super) enum State {
+    /// Others are made first (`dials`).
+    Waiting,
     Connecting,
     /// Set-up requests were sent; their replies decide.
     Setup,
@@ -109,14 +111,14 @@ pub(super) struct Up {
     pub(super) outdated: bool,
     pub(super) ident: Option<Ident>,
     names: Names,
-    state: State,
+    pub(super) state: State,
     setup: Vec<u8>,
     setup_sent: usize,
     steps: Vec<Step>,
     pub(super) deadline: Now,
     /// Something was sent on it since it was set up.
     pub(super) carried: bool,
-    used: Now,
+    pub(super) used: Now,
 }
 
 impl Up {
@@ -186,8 +188,10 @@ impl Worker {
         if i < there.len() {
             return Some(there[i]);
         }
+        // With no room for another, an AUTH waits behind those that are under way.
+        let another = there.get(of(there.len().max(1))).copied().filter(|_| key.signs_in());
         if self.lanes_are_full(at) {
-            return None;
+            return another;
         }
         let id = self.open(now, at, key, ident)?;
         if key.class == Class::Durable {
@@ -321,7 +325,7 @@ impl Worker {
             service: at.0,
             shard: at.1,
             term,
-            endpoint: endpoint.clone(),
+            endpoint,
             key,
             ledger: Ledger::default(),
             scan: ReplyScan::default(),
@@ -340,7 +344,7 @@ impl Worker {
             outdated: false,
             ident: ident.cloned(),
             names: Names::default(),
-            state: State::Connecting,
+            state: State::Waiting,
             setup: Vec::new(),
             setup_sent: 0,
             steps: Vec::new(),
@@ -349,7 +353,7 @@ impl Worker {
             used: now,
         });
         self.expiring.insert((now + timeout, id));
-        self.effects.push_back(Effect::Connect(id, endpoint));
+        self.dial(id);
         Some(id)
     }
 
@@ -443,6 +447,7 @@ impl Worker {
             let only_asks = up.only_asks;
             self.expiring.remove(&(up.deadline, id));
             let pinned = up.key.class == Class::Pinned;
+            self.dialed(at);
             if !replica {
                 self.shard(at.0, at.1).succeeded();
             }
@@ -498,7 +503,7 @@ impl Worker {
     /// What may be written now: the set-up first, then requests while a gate is open and the lease holds.
     pub(super) fn up_unwritten<'a>(&'a self, now: Now, up: &'a Up) -> &'a [u8] {
         match up.state {
-            State::Connecting => &[],
+            State::Waiting | State::Connecting => &[],
             State::Setup => &up.setup[up.setup_sent..],
             State::Ready => {
                 let shard = &self.service_ref(up.service).shards[usize::from(up.shard.0)];
@@ -572,6 +577,12 @@ impl Worker {
         self.unlist(id);
         let mut up = self.ups.remove(id)?;
         self.expiring.remove(&(up.deadline, id));
+        let at = (up.service, up.shard);
+        match up.state {
+            State::Waiting => self.shard(at.0, at.1).dials.never(up.used, id),
+            State::Connecting | State::Setup => self.dialed(at),
+            State::Ready => {}
+        }
         if up.key.class == Class::Pinned {
             let shard = self.shard(up.service, up.shard);
             shard.pinned = shard.pinned.saturating_sub(1);

@@ -579,6 +579,23 @@ fn nothing_stands_before_an_auth_on_its_connection_because_it_would_not_be_answe
 }
 
 #[test]
+fn an_auth_waits_for_another_when_there_is_no_room_for_one_more_connection() {
+    let mut r = Rig::new(|p| p.shared_max = 1);
+    r.grant();
+    let (first, second) = (r.client(), r.client());
+    r.says(first, "AUTH u p|");
+    let up = r.up();
+    assert_eq!(r.asked(up), requests("AUTH u p"));
+    r.says(second, "AUTH v p|");
+    assert_eq!(r.asked(up), "", "one at a time");
+    r.answers(up, "-WRONGPASS no|");
+    assert_eq!(r.asked(up), requests("AUTH v p"));
+    r.answers(up, "-WRONGPASS nor this|");
+    assert_eq!((r.hears(first), r.hears(second)), ("-WRONGPASS no|".into(), "-WRONGPASS nor this|".into()));
+    assert_eq!(r.w.upstreams(), 1);
+}
+
+#[test]
 fn an_auth_of_a_session_with_a_connection_of_its_own_waits_for_what_was_asked_before() {
     let mut r = Rig::new(|_| {});
     r.grant();
