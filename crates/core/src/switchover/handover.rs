@@ -163,18 +163,10 @@ impl Switchover {
 
     pub(super) fn granted(&mut self, now: Now) {
         let (Some(plan), Some(new)) = (&self.plan, self.promoted) else { return };
+        // By an answer to a question that was sent when nothing was left to be cut.
+        let fresh = self.cut_at.is_none_or(|at| self.outlook.proven_at >= at);
         match self.granted_now() {
-            // By an answer to a question that was sent when nothing was left to be cut.
-            Some(granted) if granted == new && self.cut_at.is_some_and(|at| self.outlook.proven_at < at) => {
-                if self.late(now) {
-                    let why = format!(
-                        "{} was promoted, but it was not proven to be master in time",
-                        self.places[new].at
-                    );
-                    self.give_up(now, why);
-                }
-            }
-            Some(granted) if granted == new => {
+            Some(granted) if granted == new && fresh => {
                 let (old, new) = (self.places[plan.old].at.clone(), self.places[new].at.clone());
                 let ms = now.since(self.held_at).as_millis();
                 self.finish(
@@ -182,7 +174,7 @@ impl Switchover {
                     Ok(format!("{new} is master instead of {old}; commands waited for {ms} ms")),
                 );
             }
-            Some(granted) if granted != plan.old => {
+            Some(granted) if granted != plan.old && granted != new => {
                 let at = self.places[granted].at.clone();
                 self.finish(
                     now,

@@ -126,7 +126,7 @@ impl Whole {
     pub(super) fn switched(&mut self, p: usize, number: u64, outcome: Result<String, String>) {
         self.proxies[p].left_behind.clear();
         let Some(switch) = self.planned.switches.get(&(p, number)) else { return };
-        let (began, old) = (switch.began, switch.old);
+        let (began, old, hands_over) = (switch.began, switch.old, switch.hands_over);
         let until = if switch.hands_over { u64::MAX } else { switch.until };
         let done = outcome.is_ok() && switch.hands_over;
         self.report.count("switchovers coordinated", u64::from(done));
@@ -155,7 +155,7 @@ impl Whole {
             Err(why) if what != "failed" => self.went_on(old, replid, &why),
             Err(_) => {}
         }
-        self.let_go(p, old);
+        self.let_go(p, old, hands_over);
     }
 
     /// Nobody was promoted in place of the old master, if nobody else can have wanted it.
@@ -169,12 +169,13 @@ impl Whole {
     }
 
     /// Nothing holds any more that the switchover held.
-    fn let_go(&mut self, p: usize, old: usize) {
+    fn let_go(&mut self, p: usize, old: usize, hands_over: bool) {
         use pointsman_core::topology::pause::Pauser;
         if self.proxies[p].topology.paused_by(Pauser::Switchover) {
             self.check.breaks(format!("(switchover) it is over, and proxy {p} still holds"));
         }
-        let harmless = |f: &Fault| matches!(f, Fault::Replicas { .. } | Fault::Lag(_));
+        // What the master pauses by itself ends with the switchover, also while replicas are away.
+        let harmless = |f: &Fault| hands_over && matches!(f, Fault::Replicas { .. } | Fault::Lag(_));
         let others = self.plan.iter().filter(|(_, f)| !harmless(f)).count();
         if others == 1 && self.is_paused(old) {
             self.check.breaks(format!("(switchover) it is over, and node {old} is still paused"));
