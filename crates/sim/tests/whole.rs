@@ -126,7 +126,6 @@ fn eventful(all: &Report) {
         ("switchovers given up", seeds / 100),
         ("switchovers coordinated", seeds / 50),
         ("masters that handed over", seeds / 30),
-        ("handovers that came to nothing", 1),
         ("switchovers refused", 1),
         ("priorities left behind", 1),
         ("direct: acknowledged", 10 * seeds),
