@@ -11,7 +11,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_TO_CATCH: u64 = 2_000;
 
 /// Products without one of their rules.
-const BROKEN: [Blindfold; 17] = [
+const BROKEN: [Blindfold; 19] = [
     Blindfold::Withheld,
     Blindfold::Wait,
     Blindfold::Guard,
@@ -29,6 +29,8 @@ const BROKEN: [Blindfold; 17] = [
     Blindfold::PauseBound,
     Blindfold::Restore,
     Blindfold::LastWords,
+    Blindfold::Coordinated,
+    Blindfold::CallOff,
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -123,6 +125,8 @@ fn eventful(all: &Report) {
         ("switchover: histories", seeds / 10),
         ("switchovers done", seeds / 10),
         ("switchovers given up", seeds / 100),
+        ("switchovers coordinated", seeds / 50),
+        ("masters that handed over", seeds / 30),
         ("switchovers refused", 1),
         ("priorities left behind", 1),
         ("direct: acknowledged", 10 * seeds),

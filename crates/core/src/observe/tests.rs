@@ -125,6 +125,7 @@ fn flags_and_failover_state_give_the_stage() {
         match view(&format!("{m}{}{m}", bulk(&["h", "1"]))).as_slice() {
             [Seen::View(v)] => {
                 assert_eq!(v.forced, flags.contains("force"));
+                assert_eq!(v.coordinated, flags.contains("coordinated"));
                 v.stage
             }
             other => panic!("{other:?}"),
@@ -135,6 +136,9 @@ fn flags_and_failover_state_give_the_stage() {
     assert_eq!(stage("master,o_down,failover_in_progress", Some("wait_start")), Stage::Tries);
     assert_eq!(stage("master,failover_in_progress,force_failover", Some("wait_start")), Stage::Acts);
     assert_eq!(stage("master,failover_in_progress", Some("wait_promotion")), Stage::Acts);
+    let coordinated = "master,failover_in_progress,coordinated_failover";
+    assert_eq!(stage(coordinated, Some("wait_start")), Stage::Tries);
+    assert_eq!(stage(coordinated, Some("send_slaveof_noone")), Stage::Acts);
     assert_eq!(stage("master,failover_in_progress", Some("reconf_slaves")), Stage::Promoted);
 }
 

@@ -12,8 +12,10 @@ use core::time::Duration;
 
 /// How long the old master may take to follow, or to end the pause.
 pub(super) const DEPOSE_MAX: Duration = Duration::from_millis(500);
-/// A Sentinel notices a promotion that it waits for within a second.
-pub(super) const CUT_MAX: Duration = Duration::from_millis(1500);
+/// A Sentinel that coordinates names the new master within this: replicas acknowledge once a second, and it looks once a second.
+pub(super) const HANDOVER_MAX: Duration = Duration::from_secs(4);
+/// The Sentinel looks at the promoted node each second, and then cuts its clients.
+pub(super) const CUT_MAX: Duration = Duration::from_millis(2500);
 /// So long after the pause, an order that nothing is seen of has come to nothing.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two tries to put something back.
@@ -22,7 +24,8 @@ const RETRY: Duration = Duration::from_secs(1);
 impl Switchover {
     pub(super) fn promoted(&mut self, now: Now) {
         let Some(plan) = &self.plan else { return };
-        let forced = matches!(plan.means, Means::Forced(_));
+        let means = plan.means;
+        let forced = matches!(means, Means::Forced(_));
         let by_itself = plan.candidates.iter().copied().find(|i| {
             let node = &self.nodes[*i];
             forced && node.lost.is_none() && node.master && node.replid2 == self.replid
@@ -40,7 +43,6 @@ impl Switchover {
             }
             return self.look_again(now);
         };
-        let means = plan.means;
         self.promoted = Some(new);
         self.undo.failover = false;
         self.say(now, format!("{} is promoted", self.places[new].at));
@@ -51,14 +53,33 @@ impl Switchover {
         }
     }
 
-    /// When the Sentinel that coordinates has noticed the promotion, it closes all clients' connections to both nodes (Valkey:
-    /// `sentinelKillClients` in sentinel.c); what was in flight then would be uncertain. That ours is closed tells that it has; the topology's are, too, and
-    /// it proves the new master anew.
+    pub(super) fn coordinated(&self) -> bool {
+        self.plan.as_ref().is_some_and(|p| matches!(p.means, Means::Coordinated(_)))
+    }
+
+    /// Who has said on which connection that it is the new master.
+    pub(super) fn note_master(&mut self, line: usize) {
+        let ordered = self.ordered_at.is_some() && self.plan.as_ref().is_some_and(|p| p.old != line);
+        let node = &self.nodes[line];
+        if ordered && node.lost.is_none() && node.master {
+            self.seen_master = Some(line);
+        }
+    }
+
+    /// When the Sentinel has seen the promotion it cuts the clients of both nodes (`CLIENT KILL`: sentinel.c,
+    /// `sentinelKillClients`), us too. What was in flight then would be lost, so nothing is let out before.
     pub(super) fn cut(&mut self, now: Now) {
-        let Some(new) = self.promoted else { return };
-        let proven = self.nodes[new].cut.is_some_and(|at| self.outlook.proven_at > at);
-        if proven || self.late(now) {
-            self.enter(now, Step::Grant);
+        let at = self.promoted.map(|new| self.places[new].at.clone());
+        match (self.cut_at, at) {
+            (Some(_), Some(at)) => {
+                self.say(now, format!("the Sentinel has cut the clients of {at}"));
+                self.enter(now, Step::Grant);
+            }
+            _ if self.late(now) => {
+                self.warn(now, "the Sentinel has not cut the new master's clients in time".into());
+                self.enter(now, Step::Grant);
+            }
+            _ => self.look_again(now),
         }
     }
 
@@ -142,8 +163,10 @@ impl Switchover {
 
     pub(super) fn granted(&mut self, now: Now) {
         let (Some(plan), Some(new)) = (&self.plan, self.promoted) else { return };
+        // By an answer to a question that was sent when nothing was left to be cut.
+        let fresh = self.cut_at.is_none_or(|at| self.outlook.proven_at >= at);
         match self.granted_now() {
-            Some(granted) if granted == new => {
+            Some(granted) if granted == new && fresh => {
                 let (old, new) = (self.places[plan.old].at.clone(), self.places[new].at.clone());
                 let ms = now.since(self.held_at).as_millis();
                 self.finish(
@@ -151,7 +174,7 @@ impl Switchover {
                     Ok(format!("{new} is master instead of {old}; commands waited for {ms} ms")),
                 );
             }
-            Some(granted) if granted != plan.old => {
+            Some(granted) if granted != plan.old && granted != new => {
                 let at = self.places[granted].at.clone();
                 self.finish(
                     now,
@@ -185,11 +208,23 @@ impl Switchover {
         if core::mem::take(&mut self.undo.failover) {
             self.ask(now, old, Ask::Whatever, &["FAILOVER", "ABORT"], ANSWER_MAX);
         }
+        if core::mem::take(&mut self.undo.handover) {
+            self.call_off(now, old);
+        }
         if core::mem::take(&mut self.undo.held) {
             self.out.push_back(Do::Release);
             let ms = now.since(self.held_at).as_millis();
             self.say(now, format!("the service's commands go on after {ms} ms"));
         }
+    }
+
+    /// Ends the pause that a Sentinel has told the old master to make; and its waiting for a replica, if it waits. If it is a
+    /// replica already, it may have been heard by the one that it asks to be master: two would say so.
+    fn call_off(&mut self, now: Now, old: usize) {
+        if self.nodes[old].master && self.promoted.is_none() {
+            self.ask(now, old, Ask::Whatever, &["FAILOVER", "ABORT"], ANSWER_MAX);
+        }
+        self.ask(now, old, Ask::Whatever, &["CLIENT", "UNPAUSE"], ANSWER_MAX);
     }
 
     /// Puts back what is still to be put back, as often as it takes.

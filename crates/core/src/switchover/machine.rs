@@ -1,5 +1,5 @@
 //! The steps of a switchover, in order; each looks at what is known and goes on, waits, or gives up.
-use super::judge::{Plan, find};
+use super::judge::{Means, Plan, find};
 use super::line::{Answer, Line, failure};
 use super::survey::{NOBODY, Node, Sentinel};
 use super::undo::Undo;
@@ -77,6 +77,10 @@ pub struct Switchover {
     pub(super) held_at: Now,
     pub(super) ordered_at: Option<Now>,
     pub(super) promoted: Option<usize>,
+    /// Which node has said that it is the new master, on a connection that is still open …
+    pub(super) seen_master: Option<usize>,
+    /// … and when that was cut.
+    pub(super) cut_at: Option<Now>,
     pub(super) in_flight: Option<u64>,
     pub(super) outcome: Option<Result<String, String>>,
     pub(super) out: VecDeque<Do>,
@@ -110,6 +114,8 @@ impl Switchover {
             held_at: now,
             ordered_at: None,
             promoted: None,
+            seen_master: None,
+            cut_at: None,
             in_flight: None,
             outcome: None,
             out: VecDeque::new(),
@@ -143,12 +149,11 @@ impl Switchover {
     /// The connection ended, or could not be made.
     pub fn gone(&mut self, now: Now, id: LineId, why: &Gone) {
         let Some(line) = self.lines.get_mut(usize::from(id.0)) else { return };
-        let answers = line.gone(why);
-        if let (Some(_), Some(node)) = (self.ordered_at, self.nodes.get_mut(usize::from(id.0))) {
-            node.cut = Some(now);
-        }
-        for (ask, answer) in answers {
+        for (ask, answer) in line.gone(why) {
             self.answered(now, usize::from(id.0), ask, &answer);
+        }
+        if self.seen_master == Some(usize::from(id.0)) {
+            self.cut_at.get_or_insert(now);
         }
         self.settle(now);
     }
@@ -245,10 +250,15 @@ impl Switchover {
         }
     }
 
-    pub(super) fn watch_candidates(&mut self, now: Now) {
-        let candidates = self.plan.as_ref().map(|p| p.candidates.clone()).unwrap_or_default();
-        for i in candidates.into_iter().filter(|i| !self.lines[*i].is_asked()).collect::<Vec<_>>() {
-            self.ask_info(now, i, ANSWER_MAX);
+    /// Asks those that may be promoted, and a master that hands over by itself.
+    pub(super) fn watch_nodes(&mut self, now: Now) {
+        let Some(plan) = &self.plan else { return };
+        let old = Some(plan.old).filter(|_| matches!(plan.means, Means::Coordinated(_)));
+        let all: Vec<usize> = plan.candidates.iter().copied().chain(old).collect();
+        for i in all {
+            if !self.lines[i].is_asked() {
+                self.ask_info(now, i, ANSWER_MAX);
+            }
         }
     }
 
@@ -273,6 +283,7 @@ impl Switchover {
             Ask::Info => {
                 self.nodes[line].info(answer);
                 self.note_offset(line);
+                self.note_master(line);
             }
             Ask::Try(command) => self.nodes[line].tried(command, answer),
             Ask::Lower => self.lowered(now, line, answer),

@@ -1,5 +1,5 @@
 //! The steps up to the order: until then anything that goes wrong leaves the old master as it was.
-use super::handover::{CUT_MAX, DEPOSE_MAX};
+use super::handover::{CUT_MAX, DEPOSE_MAX, HANDOVER_MAX};
 use super::judge::{Facts, Means, Plan, find};
 use super::line::Line;
 use super::machine::{Ask, Step, Switchover};
@@ -22,7 +22,7 @@ const HOLD_MAX: Duration = Duration::from_secs(15);
 
 impl Switchover {
     pub(super) fn enter(&mut self, now: Now, step: Step) {
-        let looks = matches!(step, Step::Shown | Step::CatchUp | Step::Promote | Step::Undo);
+        let looks = matches!(step, Step::Shown | Step::CatchUp | Step::Promote | Step::Cut | Step::Undo);
         (self.step, self.since) = (step, now);
         self.look_at = if looks { now } else { Now::NEVER };
     }
@@ -38,6 +38,7 @@ impl Switchover {
             }
             Step::Depose => DEPOSE_MAX,
             Step::Cut => CUT_MAX,
+            Step::Promote if self.coordinated() => return Some(self.ordered_at? + HANDOVER_MAX),
             Step::Promote | Step::Grant => return Some(self.ordered_at? + GRANT_MAX),
             Step::Undo => RESTORE_FOR,
             _ => return None,
@@ -302,7 +303,7 @@ impl Switchover {
     pub(super) fn look_again(&mut self, now: Now) {
         if now >= self.look_at {
             self.look_at = now + WATCH_EVERY;
-            self.watch_candidates(now);
+            self.watch_nodes(now);
         }
     }
 
@@ -321,7 +322,10 @@ impl Switchover {
                 self.ask(now, line, Ask::Failover, &["SENTINEL", "FAILOVER", &name], patience);
             }
             Means::Coordinated(s) => {
-                self.say(now, format!("SENTINEL FAILOVER COORDINATED at {}", self.sentinels[s].0));
+                self.undo.handover = true;
+                let text = format!("SENTINEL FAILOVER COORDINATED at {}", self.sentinels[s].0);
+                let left = "the master's own pause ends by itself after the Sentinels' failover-timeout";
+                self.tell(now, text, Some(left.into()), false);
                 let (line, words) = (self.nodes.len() + s, ["SENTINEL", "FAILOVER", &name, "COORDINATED"]);
                 self.ask(now, line, Ask::Failover, &words, ANSWER_MAX);
             }

@@ -1,6 +1,5 @@
 //! What the nodes and the Sentinels say of themselves: what is asked, and what the answers mean.
 use super::line::{Answer, failure, permitted};
-use crate::Now;
 use crate::observe::node::info;
 use crate::observe::reply::Value;
 use crate::observe::sentinel::host_port;
@@ -38,8 +37,6 @@ pub(super) struct Node {
     pub(super) busy: bool,
     /// What it does not let us do: the command, and its words.
     pub(super) denied: Option<String>,
-    /// When it closed a connection, since the order.
-    pub(super) cut: Option<Now>,
 }
 
 impl Node {

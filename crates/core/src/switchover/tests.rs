@@ -102,22 +102,31 @@ fn where_the_sentinels_can_coordinate_with_the_master_we_pause_nothing() {
     w.coordinated = true;
     w.run(None).unwrap();
     assert!(w.did("SENTINEL FAILOVER mymaster COORDINATED") && !w.did("CLIENT PAUSE 4"));
+    assert!(w.said.iter().any(|s| s.text.contains("the Sentinel has cut the clients of 127.0.0.1:2")));
     w.assert_put_back();
 }
 
 #[test]
-fn a_sentinel_that_coordinates_cuts_whoever_is_connected_and_nothing_is_in_flight_then() {
-    for to in [None, Some(3)] {
-        let mut w = World::new();
-        w.coordinated = true;
-        w.run(to).unwrap();
-        assert_eq!(w.cuts, [true], "the commands are held then");
-    }
+fn where_a_sentinel_that_coordinates_dies_before_it_has_seen_the_promotion_the_old_master_is_unpaused_by_us()
+{
     let mut w = World::new();
-    (w.coordinated, w.cuts_nobody) = (true, true);
-    // It is not waited for for ever.
-    let text = w.run(None).unwrap();
-    assert!(text.contains("is master instead"), "{text}");
+    (w.coordinated, w.leader_dies) = (true, true);
+    let begun = w.now;
+    w.run(None).unwrap();
+    assert!(w.now < begun + MS * 4000 && w.did("CLIENT UNPAUSE") && !w.did("FAILOVER ABORT"));
+    w.assert_put_back();
+}
+
+#[test]
+fn a_master_that_finds_nobody_to_hand_over_to_is_told_to_go_on() {
+    for stalled in [false, true] {
+        let mut w = World::new();
+        (w.coordinated, w.lazy, w.stalled) = (true, true, stalled);
+        let begun = w.now;
+        w.run(None).unwrap_err();
+        assert!(w.now < begun + MS * 5000 && w.did("FAILOVER ABORT"), "{:?}", w.commands.last());
+        w.assert_put_back();
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Undo {
     pub(super) paused: Option<Now>,
     /// The master was told to fail over by itself, and that can be called off.
     pub(super) failover: bool,
+    /// A Sentinel was told to have the master paused and handed over.
+    pub(super) handover: bool,
     /// Nodes (by index) whose priority was set to 0, and what it was.
     pub(super) priorities: Vec<(usize, u32)>,
 }

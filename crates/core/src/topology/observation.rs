@@ -167,6 +167,8 @@ pub struct View {
     pub stage: Stage,
     /// Whether that failover was ordered (`SENTINEL FAILOVER`, flag `force_failover`): nobody votes on it.
     pub forced: bool,
+    /// The master itself is to hand over (`coordinated_failover`, Valkey 9).
+    pub coordinated: bool,
     /// Its quorum.
     pub quorum: u32,
     /// How many other Sentinels it knows.
@@ -190,6 +192,7 @@ impl View {
             epoch: self.epoch,
             stage: self.stage,
             forced: self.forced,
+            coordinated: self.coordinated,
             quorum: self.quorum,
             others: self.others,
             down_after: self.down_after,
@@ -209,6 +212,8 @@ pub struct Flags {
     pub stage: Stage,
     /// Whether that failover was ordered.
     pub forced: bool,
+    /// The master itself is to hand over (`coordinated_failover`, Valkey 9).
+    pub coordinated: bool,
     /// Its quorum.
     pub quorum: u32,
     /// How many other Sentinels it knows.

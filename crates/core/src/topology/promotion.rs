@@ -7,6 +7,7 @@
 //!    to fail over while a majority is in our sight;
 //! 2. it selected a node, which had said before that it was a replica of the deposed master;
 //! 3. that node now says master, and was promoted out of the deposed master's history (`master_replid2`);
+//!    (one that has the master hand over, as Valkey's do, must have seen that by itself);
 //! 4. nothing contradicts: no Sentinel names another node later than the deposed one, none has voted for another leader
 //!    since, none fails over to another node, and no other node was promoted out of the same history.
 //!
@@ -57,6 +58,11 @@ impl Sentinels {
     /// The promotion by the Sentinel at `at`, with all that proves it.
     fn promoted_by(&self, f: &Facts<'_>, last: &Grant, at: &HostPort, s: &Sentinel) -> Option<Promotion> {
         let view = s.vote(f.oldest).filter(|_| !s.tilt)?;
+        // When it has seen the promotion it cuts the clients of the new master (sentinel.c, sentinelKillClients): what is in
+        // flight by then would be lost.
+        if s.coordinated && s.stage == Stage::Acts {
+            return None;
+        }
         let epoch = last.epoch + 1;
         let key = f.nodes.key(self.choice_of(f, last, s)?);
         let node = f.nodes.find(&key).map(|(_, n)| n)?;

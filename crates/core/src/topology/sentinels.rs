@@ -67,6 +67,8 @@ pub(super) struct Sentinel {
     pub(super) stage: Stage,
     /// Its failover was ordered.
     pub(super) forced: bool,
+    /// The master itself is to hand over.
+    pub(super) coordinated: bool,
     /// Questions sent before this say nothing new about the stage.
     stage_at: Now,
     /// Since when it has been at [`Stage::Tries`] or further, not counting short interruptions.
@@ -142,7 +144,7 @@ impl Sentinel {
             let moved =
                 self.said.as_ref().is_some_and(|(_, v)| (v.epoch, &v.master) != (view.epoch, &view.master));
             self.enter(now, view.stage, moved);
-            self.forced = view.forced;
+            (self.forced, self.coordinated) = (view.forced, view.coordinated);
         }
         self.said = Some((sent, view));
     }
@@ -154,7 +156,7 @@ impl Sentinel {
         if sent > self.stage_at || (self.stage < flags.stage && flags.stage < Stage::Promoted) {
             let moved = self.said.as_ref().is_some_and(|(_, v)| v.epoch != flags.epoch);
             self.enter(now, flags.stage, moved);
-            self.forced = flags.forced;
+            (self.forced, self.coordinated) = (flags.forced, flags.coordinated);
         }
     }
 

@@ -328,6 +328,10 @@ fn sentinel_status(at: &HostPort, s: &Sentinel) -> SentinelStatus {
         .filter(|_| s.lost.is_none())
         .map(|why| format!("its events cannot be listened to: {why}"));
     let none = none.or(s.tilt.then_some(TILT));
+    let dissents = s
+        .dissents_since
+        .and(view)
+        .map(|v| format!("names {} at config epoch {}, against the others", v.master, v.epoch));
     let problem = problem_of(s.lost.as_ref().map(|(why, _)| why.to_string()), s.problem.as_deref().or(none));
     SentinelStatus {
         at: at.to_string(),
@@ -344,7 +348,7 @@ fn sentinel_status(at: &HostPort, s: &Sentinel) -> SentinelStatus {
             Stage::Promoted => "promoted",
         },
         last_seen: s.heard,
-        problem: problem.or(deaf),
+        problem: problem.or(dissents).or(deaf),
     }
 }
 

@@ -112,6 +112,8 @@ fn a_switchover_under_load_loses_nothing_not_even_what_direct_clients_write() {
     assert_ne!(new, 0);
     // Not left to the Sentinels: it follows before the command has ended.
     assert_eq!(role(&deployment, 0), "slave", "{text}");
+    // A Sentinel that coordinates (Valkey 9) cuts all clients of both when it has seen the promotion.
+    eventually("a majority names it", || proxy.count_events("switch") == 1);
     load.progress();
     let tally = load.finish(&deployment.nodes[new]);
     println!("longest pause {:?}", tally.longest);

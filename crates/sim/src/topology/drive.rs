@@ -493,6 +493,7 @@ impl Drive {
             master: host(TargetKind::Node, says.master),
             stage: says.stage,
             forced: says.forced,
+            coordinated: false,
             quorum: self.world.quorum as u32,
             others: self.world.others(self.now, s) as u32,
             down_after: ms(DOWN_AFTER),

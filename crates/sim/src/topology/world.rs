@@ -1,7 +1,9 @@
 //! Model servers. Times are in milliseconds; those of Sentinel are scaled down, their proportions kept.
+mod coordinated;
 mod replicas;
 
 use crate::rng::Rng;
+pub use coordinated::Handover;
 use pointsman_core::topology::observation::Stage;
 
 /// After how long without a pong a Sentinel takes the master for down.
@@ -50,6 +52,10 @@ pub struct Node {
     pub priority: u64,
     /// Until when its writes are paused (`CLIENT PAUSE … WRITE`).
     pub paused_until: u64,
+    /// It hands over to another.
+    pub handover: Option<Handover>,
+    /// Its role by its own file, if that is another: whom it follows.
+    pub file: Option<Option<usize>>,
 }
 
 /// Where a failover stands.
@@ -62,12 +68,25 @@ enum State {
     Reconfigure,
 }
 
+/// Why a Sentinel fails over, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// The master is down, and it was elected.
+    Elected,
+    /// It was ordered to, and asks nobody.
+    Forced,
+    /// It was ordered to have the master hand over, and was elected for that.
+    Coordinated,
+}
+
 #[derive(Clone, Debug)]
 struct Failover {
     state: State,
     since: u64,
     epoch: u64,
-    forced: bool,
+    way: Way,
+    /// Of an election that was held when it was ordered.
+    votes: usize,
     selected: usize,
 }
 
@@ -153,6 +172,12 @@ pub struct World {
     /// The last promotion by Sentinels.
     pub promoted: Option<Promotion>,
     replids: u64,
+    /// The servers know `COORDINATED` failovers.
+    pub modern: bool,
+    /// Nodes that were told to hand over just now, and those of which the clients were cut.
+    pub told: Vec<usize>,
+    /// (…)
+    pub cut_off: Vec<usize>,
     /// Random choices.
     pub rng: Rng,
 }
@@ -172,6 +197,8 @@ impl World {
             loads_until: 0,
             priority: PRIORITY,
             paused_until: 0,
+            handover: None,
+            file: None,
         };
         let sentinel = |_| Sentinel {
             alive: true,
@@ -205,6 +232,9 @@ impl World {
             cut: vec![vec![false; all]; all],
             promoted: None,
             replids: 1,
+            modern: false,
+            told: Vec::new(),
+            cut_off: Vec::new(),
             rng,
         }
     }
@@ -253,6 +283,7 @@ impl World {
     pub fn promote(&mut self, now: u64, n: usize) {
         let id = self.fresh_replid();
         let node = &mut self.nodes[n];
+        node.file = None;
         if node.of.take().is_some() {
             node.replid2 = Some(node.replid);
             node.replid = id;
@@ -264,6 +295,7 @@ impl World {
     pub fn demote(&mut self, now: u64, n: usize, of: usize) {
         let node = &mut self.nodes[n];
         if n != of && node.of != Some(of) {
+            (node.handover, node.file) = (None, None);
             node.of = Some(of);
             node.since = now;
         }
@@ -276,7 +308,8 @@ impl World {
         node.run += 1;
         (node.alive, node.stopped, node.since, node.loads_until) = (true, false, now, now + loads);
         // Neither is in its file.
-        (node.priority, node.paused_until) = (PRIORITY, 0);
+        (node.priority, node.paused_until, node.handover) = (PRIORITY, 0, None);
+        node.of = node.file.take().unwrap_or(node.of);
         if node.of.is_none() {
             node.replid2 = keeps.then_some(node.replid);
             node.replid = id;
@@ -313,13 +346,17 @@ impl World {
     /// # Errors
     /// Why not.
     pub fn force(&mut self, now: u64, s: usize) -> Result<(), &'static str> {
+        self.order(now, s, Way::Forced)
+    }
+
+    fn order(&mut self, now: u64, s: usize, way: Way) -> Result<(), &'static str> {
         if !self.acts(s) || self.sentinels[s].failover.is_some() {
             return Err("INPROG Failover already in progress");
         }
         if self.select(s).is_none() {
             return Err("NOGOODSLAVE No suitable replica to promote");
         }
-        self.begin(now, s, true);
+        self.begin(now, s, way);
         Ok(())
     }
 
@@ -408,7 +445,7 @@ impl World {
         let me = &self.sentinels[s];
         let stage = match &me.failover {
             Some(f) => match f.state {
-                State::WaitStart if !f.forced => Stage::Tries,
+                State::WaitStart if f.way != Way::Forced => Stage::Tries,
                 State::Reconfigure => Stage::Promoted,
                 _ => Stage::Acts,
             },
@@ -419,7 +456,7 @@ impl World {
         let selected =
             me.failover.as_ref().filter(|f| f.state as u8 >= State::Order as u8).map(|f| f.selected);
         let master = if stage == Stage::Promoted { selected.unwrap_or(me.master) } else { me.master };
-        let forced = me.failover.as_ref().is_some_and(|f| f.forced);
+        let forced = me.failover.as_ref().is_some_and(|f| f.way == Way::Forced);
         Says { epoch: me.epoch, master, stage, selected, forced }
     }
 
@@ -496,20 +533,21 @@ impl World {
         if self.sentinels[s].failover.is_some() {
             self.go_on(now, s, info);
         } else if self.agreeing(now, s) >= self.quorum && now >= self.sentinels[s].tried_at {
-            self.begin(now, s, false);
+            self.begin(now, s, Way::Elected);
         } else if info && !self.down(now, s) {
             self.convert(now, s);
         }
     }
 
-    fn begin(&mut self, now: u64, s: usize, forced: bool) {
+    fn begin(&mut self, now: u64, s: usize, way: Way) {
         let delay = self.rng.below(300);
         let me = &mut self.sentinels[s];
         me.current_epoch += 1;
         (me.voted, me.voted_for) = (me.current_epoch, s);
         me.tried_at = now + 2 * FAILOVER_TIMEOUT + delay;
         let epoch = me.current_epoch;
-        me.failover = Some(Failover { state: State::WaitStart, since: now, epoch, forced, selected: 0 });
+        me.failover =
+            Some(Failover { state: State::WaitStart, since: now, epoch, way, votes: 0, selected: 0 });
     }
 
     /// The votes for a candidate: its own, and those of others that it can talk to and that have not voted.
@@ -534,11 +572,15 @@ impl World {
         let waited = now - f.since;
         let master = self.sentinels[s].master;
         let next = match f.state {
-            State::WaitStart if f.forced => Some(State::Select),
+            State::WaitStart if f.way == Way::Forced => Some(State::Select),
             State::WaitStart if waited == 0 || f.epoch < self.sentinels[s].current_epoch => None,
             State::WaitStart => {
                 let need = (self.others(now, s).div_ceil(2) + 1).max(self.quorum);
-                (waited <= 2 * TICK && self.votes(now, s, f.epoch) >= need).then_some(State::Select)
+                let votes = |w: &mut Self| match f.way {
+                    Way::Coordinated => f.votes,
+                    _ => w.votes(now, s, f.epoch),
+                };
+                (waited <= 2 * TICK && votes(self) >= need).then_some(State::Select)
             }
             State::Select => match self.select(s) {
                 Some(n) => {
@@ -547,9 +589,15 @@ impl World {
                 }
                 None => return self.sentinels[s].failover = None,
             },
+            State::Order if f.way == Way::Coordinated => {
+                match self.tell_to_hand_over(now, s, f.selected, waited) {
+                    Some(sent) => sent.then_some(State::WaitPromotion),
+                    None => return self.sentinels[s].failover = None,
+                }
+            }
             State::Order if self.linked(s, f.selected) => {
                 self.promote(now, f.selected);
-                let (node, forced) = (f.selected, f.forced);
+                let (node, forced) = (f.selected, f.way == Way::Forced);
                 self.promoted = Some(Promotion { at: now, node, of: master, by: s, forced });
                 Some(State::WaitPromotion)
             }
@@ -557,6 +605,9 @@ impl World {
                 if info && self.linked(s, f.selected) && self.nodes[f.selected].of.is_none() =>
             {
                 self.sentinels[s].epoch = f.epoch;
+                if f.way == Way::Coordinated {
+                    self.cut_clients(s, f.selected);
+                }
                 self.sentinels[s].failover = Some(Failover { state: State::Reconfigure, since: now, ..f });
                 return self.hello(now, s);
             }
@@ -613,7 +664,8 @@ impl World {
             let wrong = self.nodes[n].of != Some(master) && now - self.nodes[n].since > CONVERT;
             // Nor was it down for as long (sentinelRedisInstanceNoDownFor).
             let wrong = wrong && now - self.sentinels[s].reaches[n] > CONVERT;
-            if wrong && self.linked(s, n) && !self.paused(now, n) {
+            // One that is stuck in a handover is connected to anew, and told to abort it in the same transaction.
+            if wrong && self.linked(s, n) && (!self.paused(now, n) || self.nodes[n].handover.is_some()) {
                 self.demote(now, n, master);
             }
         }

@@ -262,10 +262,16 @@ impl Whole {
                     let pipe = &mut self.conns[conn].pipes[0];
                     pipe.last = pipe.last.max(self.now + LATER);
                 }
-                (Server::Sentinel(_), [b"SENTINEL", b"FAILOVER", name, ..])
+                (Server::Node(n), [b"FAILOVER", b"ABORT"] | [b"CLIENT", b"UNPAUSE"])
+                    if self.is(Blindfold::CallOff) && self.is_paused(n) =>
+                {
+                    sent.extend(encode(&[b"PING"]));
+                    continue;
+                }
+                (Server::Sentinel(_), [b"SENTINEL", b"FAILOVER", name, how @ ..])
                     if *name == super::sentinel::NAME.as_bytes() =>
                 {
-                    self.note_order((p, number));
+                    self.note_order((p, number), !how.is_empty());
                 }
                 _ => {}
             }

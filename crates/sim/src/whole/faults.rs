@@ -24,6 +24,8 @@ pub(super) enum Fault {
     Unfollowed,
     /// `SENTINEL FAILOVER` (F4).
     Force,
+    /// `SENTINEL FAILOVER … COORDINATED`, where the servers know it.
+    Coordinate,
     /// All Sentinels but one, or all, are killed (F5, F7).
     Sentinels { all: bool },
     /// A Sentinel's process is stopped.
@@ -63,6 +65,7 @@ impl Fault {
             Fault::Alone => "alone",
             Fault::Unfollowed => "unfollowed",
             Fault::Force => "force",
+            Fault::Coordinate => "coordinate",
             Fault::Sentinels { all: true } => "all Sentinels die",
             Fault::Sentinels { all: false } => "most Sentinels die",
             Fault::StopSentinel => "a Sentinel stops",
@@ -83,9 +86,10 @@ impl Fault {
 
     /// Whether clients may not notice it, but for a pause.
     pub(super) fn is_mild(self) -> bool {
-        use Fault::{Deaf, Force, Lag, Leader, Pause, Replicas, Sentinels};
+        use Fault::{Coordinate, Deaf, Force, Lag, Leader, Pause, Replicas, Sentinels};
         use Fault::{Stall, StopSentinel, Suspend, Switch, Unfollowed};
-        let of_sentinels = matches!(self, Force | Switch(_) | Sentinels { .. } | StopSentinel | Leader);
+        let of_sentinels =
+            matches!(self, Force | Coordinate | Switch(_) | Sentinels { .. } | StopSentinel | Leader);
         let of_nodes = matches!(self, Replicas { .. } | Unfollowed | Lag(_));
         of_sentinels || of_nodes || matches!(self, Stall(_) | Suspend(_) | Deaf | Pause(..))
     }
@@ -97,6 +101,11 @@ impl Fault {
     }
 }
 
+/// Nobody follows any more, though nobody is gone.
+const NOBODY: Fault = Fault::Replicas { all: true, kill: false };
+/// For so long, in microseconds, that whoever waits for one gives up.
+const LONG: u64 = 3_500_000;
+
 fn any(rng: &mut Rng) -> Fault {
     match rng.below(19) {
         0 => Fault::Kill,
@@ -104,7 +113,14 @@ fn any(rng: &mut Rng) -> Fault {
         2 => Fault::Aside,
         3 => Fault::Inside,
         4 => Fault::Alone,
-        5..7 => Fault::Force,
+        5 => Fault::Force,
+        6 => {
+            if rng.chance(50) {
+                Fault::Force
+            } else {
+                Fault::Coordinate
+            }
+        }
         7 => Fault::Sentinels { all: rng.chance(50) },
         8 => Fault::StopSentinel,
         9 => Fault::Replicas { all: rng.chance(60), kill: rng.chance(50) },
@@ -158,6 +174,10 @@ fn planned(rng: &mut Rng, first: u64) -> Vec<(u64, Fault)> {
         8 if rng.chance(50) => vec![switch, (then, pause(rng))],
         // By both of two proxies at once, if there are two.
         8 => vec![switch, (first + rng.below(1_500), self::switch(rng))],
+        _ if rng.chance(30) => {
+            // Until it is given up, what comes last heals nothing.
+            vec![switch, (then, NOBODY), (then + LONG, Fault::Lag(20))]
+        }
         _ => vec![switch, (then, any(rng))],
     }
 }
@@ -181,6 +201,11 @@ pub(super) fn plan(rng: &mut Rng, blindfold: Blindfold) -> Vec<(u64, Fault)> {
         Blindfold::Lease => vec![(first, Fault::Aside), (soon, stall(rng))],
         Blindfold::UnpauseFirst | Blindfold::PauseBound | Blindfold::LastWords => {
             vec![(first, Fault::Switch(None))]
+        }
+        Blindfold::Coordinated => vec![(first, Fault::Coordinate)],
+        Blindfold::CallOff => {
+            let stopped = first + rng.below(400_000);
+            vec![(first, Fault::Switch(None)), (stopped, NOBODY), (stopped + LONG, Fault::Lag(20))]
         }
         Blindfold::Offsets => vec![(first, Fault::Lag(rng.between(100, 400))), (soon, Fault::Switch(None))],
         Blindfold::Restore => vec![(first, Fault::Switch(Some(rng.index(2))))],
@@ -245,7 +270,12 @@ impl Whole {
             }
             Fault::Force => {
                 let s = self.rng.index(self.desks.len());
-                let _ = self.world.force(self.now / 1000, s);
+                let _ = self.order_failover(s, false);
+            }
+            Fault::Coordinate => {
+                let s = self.rng.index(self.desks.len());
+                let coordinated = self.world.modern;
+                let _ = self.order_failover(s, coordinated);
             }
             Fault::Sentinels { all } => {
                 (usize::from(!all)..self.desks.len()).for_each(|s| self.kill_sentinel(s))

@@ -24,6 +24,7 @@ mod client;
 mod direct;
 mod errand;
 mod faults;
+mod handover;
 mod loss;
 mod net;
 mod node;
@@ -104,6 +105,10 @@ pub enum Blindfold {
     PauseBound,
     /// … does not put priorities back.
     Restore,
+    /// Nobody knows that a Sentinel has the master hand over, and will cut clients.
+    Coordinated,
+    /// A switchover does not call off a handover that comes to nothing.
+    CallOff,
     /// What a deposed master still says of what it was sent is not waited for.
     LastWords,
 }
@@ -153,6 +158,7 @@ enum Event {
     Runs(usize),
     /// A node says that it runs a script.
     Busy(usize),
+    HandsOver(usize),
     Arrive(ConnId, bool, Packet),
     Turn(usize),
     Control(usize),
@@ -216,7 +222,8 @@ impl Whole {
         let nodes = if rng.chance(70) { 3 } else { 2 };
         let majority = sentinels / 2 + 1;
         let quorum = if rng.chance(80) { majority } else { rng.between(1, majority as u64) as usize };
-        let world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
+        let mut world = World::new(sentinels, nodes, quorum, Rng::new(rng.any()));
+        world.modern = rng.chance(35) || matches!(blindfold, Blindfold::Coordinated | Blindfold::CallOff);
         let stores = world.nodes.iter().map(|n| Store::new(n.of, n.replid)).collect();
         let now = 100_000;
         let durable = matches!(blindfold, Blindfold::Wait) || rng.chance(40);
@@ -350,6 +357,7 @@ impl Whole {
             Event::Waited(n) => self.waited(n),
             Event::Runs(n) => self.node_resumes(n),
             Event::Busy(n) => self.node_is_busy(n),
+            Event::HandsOver(n) => self.hand_over(n),
             Event::Arrive(conn, out, packet) => self.arrive(conn, out, packet),
             Event::Turn(p) => self.turn(p),
             Event::Control(p) => self.control(p),

@@ -69,6 +69,8 @@ pub(super) struct Store {
     pub(super) fed_at: u64,
     /// It runs a script, and says so.
     pub(super) busy: bool,
+    /// When it acknowledges without being asked, the next time.
+    acks_at: u64,
 }
 
 impl Store {
@@ -294,7 +296,7 @@ impl Whole {
             }
             b"INFO" => self.say_info(n, &args[1]),
             b"PING" => b"+PONG\r\n".to_vec(),
-            b"REPLICAOF" | b"CLIENT" | b"CONFIG" => self.node_ordered(n, conn, name, args),
+            b"REPLICAOF" | b"CLIENT" | b"CONFIG" | b"FAILOVER" => self.node_ordered(n, conn, name, args),
             _ => error("ERR unknown command"),
         }
     }
@@ -384,7 +386,7 @@ impl Whole {
     }
 
     /// Whether a master takes a node for its replica: a silent one stays attached for longer than a run takes.
-    fn attached(&self, n: usize, r: usize) -> bool {
+    pub(super) fn attached(&self, n: usize, r: usize) -> bool {
         self.world.nodes[r].alive && self.world.nodes[r].of == Some(n) && self.stores[r].synced
     }
 
@@ -416,10 +418,11 @@ impl Whole {
             let len = self.stores[r].log.len();
             self.stores[n].acked.insert(r, len);
             self.waited(n);
+            self.hand_over(n);
         }
     }
 
-    fn linked(&self, a: usize, b: usize) -> bool {
+    pub(super) fn linked(&self, a: usize, b: usize) -> bool {
         self.world.reach(self.world.node_at(a), self.world.node_at(b))
     }
 
@@ -500,7 +503,7 @@ impl Whole {
     }
 
     /// `CLIENT KILL TYPE normal`, which a Sentinel says with `SLAVEOF`.
-    fn disconnect_clients(&mut self, n: usize) {
+    pub(super) fn disconnect_clients(&mut self, n: usize) {
         for conn in std::mem::take(&mut self.stores[n].links).into_keys() {
             self.send(conn, false, Packet::Reset);
         }
@@ -571,8 +574,13 @@ impl Whole {
         let id2 = node.replid2.map_or("0000".into(), |id| format!("r{id}"));
         let second =
             if node.replid2.is_some() { (BASE + self.stores[n].second as u64 + 1) as i64 } else { -1 };
+        let handover = match node.handover {
+            None => "no-failover",
+            Some(h) if h.asks => "failover-in-progress",
+            Some(_) => "waiting-for-sync",
+        };
         out += &format!(
-            "master_replid:r{}\r\nmaster_replid2:{id2}\r\nmaster_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
+            "master_failover_state:{handover}\r\nmaster_replid:r{}\r\nmaster_replid2:{id2}\r\nmaster_repl_offset:{}\r\nsecond_repl_offset:{second}\r\n",
             node.replid, node.offset
         );
         text(&out)
@@ -581,11 +589,12 @@ impl Whole {
     /// A node's own clock, ten times a second: replicas catch up, and acknowledge.
     pub(super) fn node_cron(&mut self, n: usize) {
         self.look(n);
+        self.hand_over(n);
         self.feed(n);
-        if let Some(m) = self.world.nodes[n].of {
-            if self.rng.chance(10) {
-                self.acknowledge(n, m);
-            }
+        if let Some(m) = self.world.nodes[n].of.filter(|_| self.now >= self.stores[n].acks_at) {
+            // Once a second (replicationCron).
+            self.stores[n].acks_at = self.now + self.rng.between(850_000, 950_000);
+            self.acknowledge(n, m);
         }
         let next = self.now + self.rng.between(90_000, 110_000);
         self.put(next, Event::Cron(n));

@@ -26,6 +26,9 @@ impl Whole {
                     return error("ERR Invalid master port");
                 }
                 let of = args[1].rsplit(|b| *b == b'.').next().map(<[u8]>::to_vec);
+                if self.world.nodes[n].handover.is_some() {
+                    return error("ERR REPLICAOF not allowed while failing over.");
+                }
                 if let Some(m) = number(of.as_ref()) {
                     self.replica_of(n, m as usize);
                 }
@@ -34,6 +37,10 @@ impl Whole {
                 None => return error("ERR CONFIG SET failed: argument couldn't be parsed into an integer"),
                 Some(priority) => self.world.nodes[n].priority = priority,
             },
+            (b"FAILOVER", b"ABORT") if self.world.nodes[n].handover.is_none() => {
+                return error("ERR No failover in progress.");
+            }
+            (b"FAILOVER", b"ABORT") => self.abort_handover(n),
             _ => {}
         }
         OK.to_vec()

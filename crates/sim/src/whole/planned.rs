@@ -35,6 +35,8 @@ struct Switch {
     /// For how long it has paused writes, in milliseconds, and until when it said it would.
     paused: u64,
     until: u64,
+    /// The master was told to hand over, and pauses writes by itself until it is a replica.
+    hands_over: bool,
 }
 
 /// A node was promoted out of a history, and which writes of it that node had not.
@@ -44,6 +46,8 @@ struct Promotion {
     node: usize,
     replid: u64,
     missing: BTreeSet<Tag>,
+    /// The old master itself handed over.
+    handed: bool,
 }
 
 /// What is known of the switchovers of a history.
@@ -90,7 +94,9 @@ impl Whole {
             .find(|m| *m != n && self.world.nodes[*m].of.is_none() && self.world.nodes[*m].replid == replid);
         let missing = old.map(|m| self.stores[m].log.get(has..).unwrap_or_default());
         let missing = missing.unwrap_or_default().iter().filter_map(|e| e.tag).collect();
-        self.planned.promotions.push(Promotion { at, node: n, replid, missing });
+        let order = self.world.promoted.filter(|p| p.node == n && p.at == at / 1000 && !p.forced);
+        let handed = order.is_some_and(|p| self.world.coordinates(p.by));
+        self.planned.promotions.push(Promotion { at, node: n, replid, missing, handed });
     }
 
     /// A node's writes are paused.
@@ -106,8 +112,10 @@ impl Whole {
     }
 
     /// A Sentinel is ordered to fail over.
-    pub(super) fn note_order(&mut self, key: Key) {
-        let Some((old, replid)) = self.planned.switches.get(&key).and_then(|s| s.old) else { return };
+    pub(super) fn note_order(&mut self, key: Key, hands_over: bool) {
+        let Some(switch) = self.planned.switches.get_mut(&key) else { return };
+        switch.hands_over = hands_over;
+        let Some((old, replid)) = switch.old.filter(|_| !hands_over) else { return };
         let same = self.works(old) && self.world.nodes[old].replid == replid;
         if same && !self.is_paused(old) {
             self.check.breaks(format!("(switchover) the order is given while node {old} takes writes"));
@@ -118,7 +126,10 @@ impl Whole {
     pub(super) fn switched(&mut self, p: usize, number: u64, outcome: Result<String, String>) {
         self.proxies[p].left_behind.clear();
         let Some(switch) = self.planned.switches.get(&(p, number)) else { return };
-        let (began, old, until) = (switch.began, switch.old, switch.until);
+        let (began, old, hands_over) = (switch.began, switch.old, switch.hands_over);
+        let until = if switch.hands_over { u64::MAX } else { switch.until };
+        let done = outcome.is_ok() && switch.hands_over;
+        self.report.count("switchovers coordinated", u64::from(done));
         let what = match &outcome {
             Ok(_) => "done",
             Err(why) if why.starts_with("refused") => "refused",
@@ -131,6 +142,8 @@ impl Whole {
             Ok(_) => {
                 let of = self.planned.promotions.iter().rposition(|t| t.node != old && t.at > began);
                 match of.map(|i| (i, self.planned.promotions[i].replid)) {
+                    // Somebody else had another failover made meanwhile, without a pause.
+                    Some((i, _)) if done && !self.planned.promotions[i].handed => {}
                     Some((i, of)) if of == replid => self.planned.completed.push((i, until)),
                     // The old master was started again in the middle, which ends its pause.
                     Some(_) => {}
@@ -142,13 +155,13 @@ impl Whole {
             Err(why) if what != "failed" => self.went_on(old, replid, &why),
             Err(_) => {}
         }
-        self.let_go(p, old);
+        self.let_go(p, old, hands_over);
     }
 
     /// Nobody was promoted in place of the old master, if nobody else can have wanted it.
     fn went_on(&mut self, old: usize, replid: u64, why: &str) {
         let alone = self.plan.iter().all(|(_, f)| f.is_gentle());
-        let promoted = self.planned.promotions.iter().any(|t| t.replid == replid);
+        let promoted = self.planned.promotions.iter().any(|t| t.replid == replid && t.node != old);
         let master = self.world.nodes[old].of.is_none();
         if alone && (promoted || !master) {
             self.check.breaks(format!("(switchover) node {old} does not go on as master, after: {why}"));
@@ -156,13 +169,15 @@ impl Whole {
     }
 
     /// Nothing holds any more that the switchover held.
-    fn let_go(&mut self, p: usize, old: usize) {
+    fn let_go(&mut self, p: usize, old: usize, hands_over: bool) {
         use pointsman_core::topology::pause::Pauser;
         if self.proxies[p].topology.paused_by(Pauser::Switchover) {
             self.check.breaks(format!("(switchover) it is over, and proxy {p} still holds"));
         }
-        let alone = self.plan.len() == 1 && self.is_paused(old);
-        if alone {
+        // What the master pauses by itself ends with the switchover, also while replicas are away.
+        let harmless = |f: &Fault| hands_over && matches!(f, Fault::Replicas { .. } | Fault::Lag(_));
+        let others = self.plan.iter().filter(|(_, f)| !harmless(f)).count();
+        if others == 1 && self.is_paused(old) {
             self.check.breaks(format!("(switchover) it is over, and node {old} is still paused"));
         }
     }

@@ -1,6 +1,6 @@
 //! What model Sentinels say on the wire. What they do is [`crate::topology::world`]'s.
 use super::net::{ConnId, Packet, Server};
-use super::{Event, Whole};
+use super::{Blindfold, Event, Whole};
 use crate::resp::{bulk, digits, encode, head, request};
 use crate::topology::drive::{host, id_of};
 use crate::topology::world::{DOWN_AFTER, FAILOVER_TIMEOUT, Says, TICK};
@@ -108,13 +108,13 @@ impl Whole {
             }
             (b"SENTINEL", b"SENTINELS") => self.say_sentinels(s),
             (b"SENTINEL", b"SLAVES" | b"REPLICAS") => self.say_replicas(s),
-            (b"SENTINEL", b"FAILOVER") if args.len() != 3 => {
+            (b"SENTINEL", b"FAILOVER") if args.len() != 3 && !(self.world.modern && args.len() == 4) => {
                 error("ERR wrong number of arguments for 'sentinel|failover' command")
             }
             (b"SENTINEL", b"FAILOVER") if args[2] != NAME.as_bytes() => {
                 error("ERR No such master with that name")
             }
-            (b"SENTINEL", b"FAILOVER") => match self.world.force(self.now / 1000, s) {
+            (b"SENTINEL", b"FAILOVER") => match self.order_failover(s, args.len() == 4) {
                 Ok(()) => b"+OK\r\n".to_vec(),
                 Err(why) => error(why),
             },
@@ -140,6 +140,10 @@ impl Whole {
         match says.stage {
             Stage::Calm => {}
             Stage::Suspects => flags += ",s_down",
+            Stage::Tries if self.world.coordinates(s) => {
+                flags += ",failover_in_progress";
+                state = Some("wait_start");
+            }
             Stage::Tries => flags += ",s_down,o_down",
             Stage::Acts => {
                 flags += ",failover_in_progress";
@@ -152,6 +156,9 @@ impl Whole {
         }
         if says.forced {
             flags += ",force_failover";
+        }
+        if self.world.coordinates(s) && !self.is(Blindfold::Coordinated) {
+            flags += ",coordinated_failover";
         }
         let (pong, ping) = self.world.pings(now, s);
         let at = &self.names[self.world.sentinels[s].master];
@@ -233,6 +240,7 @@ impl Whole {
         for n in 0..self.stores.len() {
             self.look(n);
         }
+        self.look_at_handovers();
         for o in 0..self.desks.len() {
             let after = self.says(o);
             if (after.stage, after.selected) != (before[o].stage, before[o].selected) {
@@ -242,14 +250,31 @@ impl Whole {
             if after.epoch != before[o].epoch {
                 self.announce_switch(o, before[o].master, after.master);
             }
-            let (epoch, leader) = self.world.vote(o);
-            if votes[o] != (epoch, leader) {
-                self.publish_event(o, "+vote-for-leader", &format!("{} {epoch}", id_of(leader)));
-            }
+            self.announce_vote(o, votes[o]);
         }
         self.check.named(self.now, &self.world);
         let next = self.now + TICK * 1000 + self.rng.below(10_000);
         self.put(next, Event::Sentinel(s));
+    }
+
+    fn announce_vote(&mut self, s: usize, before: (u64, usize)) {
+        let (epoch, leader) = self.world.vote(s);
+        if before != (epoch, leader) {
+            self.publish_event(s, "+vote-for-leader", &format!("{} {epoch}", id_of(leader)));
+        }
+    }
+
+    /// `SENTINEL FAILOVER`.
+    pub(super) fn order_failover(&mut self, s: usize, coordinated: bool) -> Result<(), &'static str> {
+        let now = self.now / 1000;
+        if !coordinated {
+            return self.world.force(now, s);
+        }
+        let votes: Vec<_> = (0..self.desks.len()).map(|o| self.world.vote(o)).collect();
+        self.world.coordinate(now, s)?;
+        self.note(|| format!("Sentinel {s} is to have the master hand over"));
+        (0..votes.len()).for_each(|o| self.announce_vote(o, votes[o]));
+        Ok(())
     }
 
     fn announce(&mut self, s: usize, says: &Says) {

@@ -13,8 +13,10 @@ pub(super) const MS: Duration = Duration::from_millis(1);
 /// From the order of a failover to the promotion, and from there to the topology's proof.
 pub(super) const PROMOTION: Duration = Duration::from_millis(150);
 const PROOF: Duration = Duration::from_millis(20);
-/// From the promotion until a Sentinel that coordinated it has noticed.
-const NOTICE: Duration = Duration::from_millis(900);
+/// From there until a Sentinel that has coordinated it has seen it.
+const SEEN: Duration = Duration::from_millis(400);
+/// How long a Sentinel has the master paused.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(180);
 
 pub(super) fn at(port: u16) -> HostPort {
     HostPort { host: "127.0.0.1".into(), port }
@@ -29,6 +31,8 @@ pub(super) struct Node {
     pub(super) replid2: &'static str,
     pub(super) priority: u32,
     pub(super) paused_until: Option<Now>,
+    /// It waits for a replica that it would hand over to, and pauses writes meanwhile.
+    pub(super) waits: bool,
 }
 
 /// How a command fails.
@@ -53,6 +57,10 @@ pub(super) struct World {
     pub(super) down_after: u64,
     pub(super) in_flight: u64,
     pub(super) coordinated: bool,
+    /// The Sentinel that was asked dies before it has seen the promotion.
+    pub(super) leader_dies: bool,
+    /// When clients of the promoted node are cut.
+    cut: Option<(Now, u16)>,
     /// Commands that match get no permission.
     pub(super) denied: Option<&'static str>,
     /// The command with this number fails.
@@ -71,12 +79,6 @@ pub(super) struct World {
     pub(super) commands: Vec<(Now, u16, String)>,
     promotion: Option<(Now, u16)>,
     proof: Option<(Now, u16)>,
-    /// When a Sentinel closes all connections to a node.
-    cut: Option<(Now, u16)>,
-    /// How often it has, and whether the service's commands were held.
-    pub(super) cuts: Vec<bool>,
-    /// It never does.
-    pub(super) cuts_nobody: bool,
     shown_at: Option<Now>,
     pub(super) held: bool,
     pub(super) holds: usize,
@@ -96,6 +98,7 @@ impl World {
             replid2: "0",
             priority: 100,
             paused_until: None,
+            waits: false,
         };
         let nodes = BTreeMap::from([(1, node(None)), (2, node(Some(1))), (3, node(Some(1)))]);
         let known = |port: &u16| Known { at: at(*port), addr: at(*port).literal() };
@@ -121,6 +124,8 @@ impl World {
             down_after: 1000,
             in_flight: 0,
             coordinated: false,
+            leader_dies: false,
+            cut: None,
             denied: None,
             fail: None,
             lazy: false,
@@ -132,9 +137,6 @@ impl World {
             commands: Vec::new(),
             promotion: None,
             proof: None,
-            cut: None,
-            cuts: Vec::new(),
-            cuts_nobody: false,
             shown_at: None,
             held: false,
             holds: 0,
@@ -182,9 +184,9 @@ impl World {
 
     /// Goes on to the next moment at which something happens.
     pub(super) fn step(&mut self) {
-        let due = [self.promotion, self.proof, self.cut].map(|what| what.map(|w| w.0));
-        let own = due.into_iter().chain([self.shown_at]);
-        let next = own.flatten().chain(self.s.next_timeout()).min().expect("something is due");
+        let own =
+            [self.promotion.map(|p| p.0), self.proof.map(|p| p.0), self.cut.map(|c| c.0), self.shown_at];
+        let next = own.into_iter().flatten().chain(self.s.next_timeout()).min().expect("something is due");
         assert!(next != Now::NEVER);
         self.now = self.now.max(next) + Duration::from_micros(10);
         self.happen();
@@ -200,16 +202,15 @@ impl World {
             let node = self.nodes.get_mut(&new).unwrap();
             (node.follows, node.replid, node.replid2) = (None, "b", "a");
             self.proof = Some((self.now + PROOF, new));
-            self.cut = (self.coordinated && !self.cuts_nobody).then_some((self.now + NOTICE, new));
+            if self.coordinated {
+                let old = self.nodes.get_mut(&1).unwrap();
+                (old.follows, old.waits) = (Some(new), false);
+                self.cut = (!self.leader_dies).then_some((self.now + SEEN, new));
+            }
         }
         if let Some((_, new)) = self.cut.take_if(|c| self.now >= c.0) {
-            self.cuts.push(self.held);
-            let closed: Vec<LineId> =
-                self.lines.iter().filter(|(_, to)| **to == new).map(|(id, _)| *id).collect();
-            for id in closed {
-                self.lines.remove(&id);
-                self.s.gone(self.now, id, &Gone::Closed);
-            }
+            self.nodes.get_mut(&1).unwrap().paused_until = None;
+            self.cut_clients(new);
         }
         if let Some((_, new)) = self.proof.take_if(|p| self.now >= p.0) {
             (self.outlook.master, self.outlook.holds) = (Some(at(new)), None);
@@ -224,11 +225,21 @@ impl World {
         self.s.look(self.now, self.outlook.clone());
     }
 
+    /// `CLIENT KILL TYPE normal`, on both.
+    fn cut_clients(&mut self, new: u16) {
+        let of = |port: &u16| *port == 1 || *port == new;
+        let ids: Vec<LineId> = self.lines.iter().filter(|(_, port)| of(port)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.lines.remove(&id);
+            self.s.gone(self.now, id, &Gone::Closed);
+        }
+    }
+
     /// A client that writes to node 1 whenever it is let.
     fn direct_write(&mut self) {
         let promoted = self.nodes.values().any(|n| n.replid2 == "a");
         let first = &self.nodes[&1];
-        if first.paused_until.is_none() && first.follows.is_none() && promoted {
+        if first.paused_until.is_none() && !first.waits && first.follows.is_none() && promoted {
             self.lost += 1;
         }
     }
@@ -247,7 +258,7 @@ impl World {
                     (self.held, self.holds) = (true, self.holds + 1);
                 }
                 Do::Release => {
-                    assert!(self.held);
+                    assert!(self.held && self.cut.is_none(), "what is let out now would be cut");
                     self.held = false;
                 }
                 Do::Count => self.s.in_flight(self.now, Some(self.in_flight)),
@@ -335,6 +346,10 @@ impl World {
         let able = |port: &u16, n: &Node| n.follows == Some(1) && self.shown[port] > 0;
         let new = self.nodes.iter().find(|(port, n)| able(port, n)).map(|(port, _)| *port);
         let Some(new) = new else { return "-NOGOODSLAVE No suitable replica to promote\r\n".into() };
+        if self.coordinated {
+            let master = self.nodes.get_mut(&1).unwrap();
+            (master.paused_until, master.waits) = (Some(self.now + FAILOVER_TIMEOUT), true);
+        }
         if !self.lazy {
             self.outlook.holds = Some("a Sentinel is failing over".into());
             self.promotion = Some((self.now + PROMOTION, new));
@@ -379,7 +394,11 @@ impl World {
                 }
                 "+OK\r\n".into()
             }
-            ["FAILOVER", "ABORT"] | ["CONFIG", "REWRITE"] => "+OK\r\n".into(),
+            ["FAILOVER", "ABORT"] => {
+                n.waits = false;
+                "+OK\r\n".into()
+            }
+            ["CONFIG", "REWRITE"] => "+OK\r\n".into(),
             _ => "-ERR unknown command\r\n".into(),
         }
     }
@@ -396,7 +415,7 @@ impl World {
         assert!(!self.held, "{:?}", self.outcome);
         self.now = self.now + Duration::from_secs(5);
         self.happen();
-        assert!(self.nodes.values().all(|n| n.paused_until.is_none()));
+        assert!(self.nodes.values().all(|n| n.paused_until.is_none() && !n.waits));
         assert!(self.nodes.values().all(|n| n.priority == 100), "{:?} {:?}", self.outcome, self.nodes);
     }
 

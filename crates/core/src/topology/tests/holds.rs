@@ -174,6 +174,7 @@ fn an_announcement_raises_a_stage_and_only_an_answer_lowers_it() {
             master: at(11),
             stage: Stage::Calm,
             forced: false,
+            coordinated: false,
             quorum: 2,
             others: 2,
             down_after: 1000 * MS,

@@ -101,6 +101,11 @@ fn one_sentinel_that_is_ahead_alone_is_overruled_when_its_node_says_replica() {
     };
     b.pass_with(700 * MS, misled);
     assert!(b.serves(11), "{}", b.view().why);
+    let said = "names 127.0.0.1:12 at config epoch 999, against the others";
+    assert!(b.t.status().problems.iter().any(|p| p.contains(said)), "{:?}", b.t.status().problems);
+    ready_but(&mut b, 9);
+    b.names(3, 11, 5);
+    assert!(b.t.status().problems.is_empty(), "{:?}", b.t.status().problems);
     // Also at a start: it does not keep the others from being believed.
     let mut b = Bench::new(settings(sentinels(3)));
     b.pass_with(900 * MS, misled);
@@ -249,6 +254,7 @@ fn names_and_addresses_of_one_node_are_one_vote() {
             master: name.clone(),
             stage: Stage::Calm,
             forced: false,
+            coordinated: false,
             quorum: 2,
             others: 2,
             down_after: MS,
@@ -270,4 +276,25 @@ fn names_and_addresses_of_one_node_are_one_vote() {
     by_name(&mut b, 1);
     b.names(2, 11, 5);
     assert!(b.serves(11), "{}", b.view().why);
+}
+
+#[test]
+fn who_answers_at_a_new_address_behind_the_masters_name_is_proven_anew() {
+    let mut b = Bench::new(settings(sentinels(3)));
+    let name = HostPort { host: "redis-0".into(), port: 11 };
+    let at_name = Target::node(name.clone());
+    let all = |b: &mut Bench, run: &str, id: &str| {
+        (1..=3).for_each(|s| b.sentinel(s, Seen::View(View { master: name.clone(), ..seen_view(11) })));
+        b.seen(at_name.clone(), master(run, lineage(id, None)));
+    };
+    (1..=3).for_each(|s| b.sentinel(s, Seen::View(View { master: name.clone(), ..seen_view(11) })));
+    b.seen(at_name.clone(), Seen::Connected(at(11).literal().unwrap()));
+    b.pass_with(200 * MS, |b| all(b, "r11", "A"));
+    assert!(b.serves(11) && b.view().term == Term(1), "{}", b.view().why);
+    // The name means another address now, and another process: nothing goes to the first one any more.
+    b.seen(at_name.clone(), Seen::Gone(Gone::Closed));
+    assert!(!b.view().writes.is_open());
+    b.seen(at_name.clone(), Seen::Connected(at(12).literal().unwrap()));
+    b.pass_with(200 * MS, |b| all(b, "r12", "A"));
+    assert!(b.serves(12) && b.view().term == Term(2), "{:?}", b.view());
 }

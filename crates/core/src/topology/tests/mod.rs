@@ -77,6 +77,7 @@ fn seen_view(node: u16) -> View {
         master: at(node),
         stage: Stage::Calm,
         forced: false,
+        coordinated: false,
         quorum: 2,
         others: 2,
         down_after: 1000 * MS,

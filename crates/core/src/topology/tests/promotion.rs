@@ -29,6 +29,7 @@ impl Bench {
                 master: at(node),
                 stage: Stage::Acts,
                 forced: true,
+                coordinated: false,
                 quorum: 2,
                 others: 2,
                 down_after: 1000 * MS,
@@ -138,6 +139,24 @@ fn an_elected_leader_needs_the_votes_of_a_majority_by_events_or_by_its_own_list(
     b.sentinel(1, Seen::Peers(Vec::from([listed(vote(2, 6))])));
     (0..3).for_each(|_| acts(&mut b));
     assert_eq!(b.view().master, end(11));
+}
+
+#[test]
+fn a_leader_that_has_the_master_hand_over_must_have_seen_the_promotion_for_it_cuts_clients_then() {
+    let coordinates = |stage| View { epoch: 5, stage, coordinated: true, ..seen_view(11) };
+    let mut b = ordered();
+    [1, 3].into_iter().for_each(|s| b.sentinel(s, voted(2, 6)));
+    for _ in 0..3 {
+        b.sentinel(2, Seen::View(coordinates(Stage::Acts)));
+        b.promoted();
+    }
+    assert_eq!(b.view().master, end(11), "{}", b.view().why);
+    let seen = View { epoch: 6, master: at(12), ..coordinates(Stage::Promoted) };
+    for _ in 0..2 {
+        b.sentinel(2, Seen::View(seen.clone()));
+        b.promoted();
+    }
+    assert!(b.serves(12), "{}", b.view().why);
 }
 
 #[test]

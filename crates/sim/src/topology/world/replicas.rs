@@ -45,6 +45,6 @@ impl World {
 
     /// Whether a node's writes are paused.
     pub fn paused(&self, now: u64, n: usize) -> bool {
-        now < self.nodes[n].paused_until
+        now < self.nodes[n].paused_until || self.nodes[n].handover.is_some()
     }
 }
