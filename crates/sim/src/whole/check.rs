@@ -199,9 +199,17 @@ impl Check {
         let node = &world.nodes[n];
         self.confirmed(now, n, node.replid);
         let nothing = |(_, by): &(u64, usize)| world.nodes[*by].of.is_some();
-        if node.of.is_none() && (again || self.superseded.get(&node.replid).is_some_and(nothing)) {
+        let came_to_nothing = self.superseded.get(&node.replid).is_some_and(nothing);
+        if node.of.is_none() && (again || came_to_nothing) {
             // They may come back to one that they had left, or a promotion may come to nothing.
-            self.superseded.remove(&node.replid);
+            let left = self.superseded.remove(&node.replid).map(|(t, _)| t).filter(|_| came_to_nothing);
+            // Then nobody was deposed by it: of what this one executed meanwhile, and no client has been told yet, it is
+            // asked as of all else that a master executes (that it is not lost). What was acknowledged before could not
+            // be known to be good, and stays what it was.
+            let meanwhile = |run: &Run| run.replid == node.replid && left.is_some() && run.deposed == left;
+            let untold =
+                self.written.iter_mut().filter(|(tag, run)| meanwhile(run) && !self.acked.contains_key(tag));
+            untold.for_each(|(_, run)| run.deposed = None);
         }
     }
 
