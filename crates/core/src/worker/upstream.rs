@@ -4,8 +4,7 @@ use super::deposed::Fenced;
 use super::withheld::Withholding;
 use super::{ClientId, Dst, Effect, Event, How, UpId, Worker};
 use crate::Now;
-use crate::command::{Access, Act, Entry};
-use crate::hold::UNBLOCKED;
+use crate::command::{Access, Act};
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements};
 use crate::resp::scan::{self, ReplyScan};
@@ -131,16 +130,6 @@ impl Up {
     /// Whether it has a command that blocks.
     pub(super) fn blocks(&self) -> bool {
         self.ledger.owes(|e| matches!(e.act, Act::Block | Act::BlockIfAsked | Act::Wait))
-    }
-
-    /// Whether with this error the server, now a replica, ends what waited there and then the connection: it closes it behind
-    /// the error, and executes nothing that it has read meanwhile (`CLIENT_CLOSE_AFTER_REPLY` in `disconnectAllBlockedClients`
-    /// and `processInputBuffer`).
-    pub(super) fn ends_with(&mut self, error: &[u8]) -> bool {
-        let waits = |e: &Entry| e.proves && matches!(e.act, Act::Block | Act::BlockIfAsked | Act::Wait);
-        error.starts_with(UNBLOCKED)
-            && self.ledger.expects()
-            && self.ledger.front().is_some_and(|s| s.apply == Apply::Replicas || s.entry.is_some_and(waits))
     }
 
     /// Whether what comes now is passed on uncounted: what was asked of it before, for itself, has been answered.
