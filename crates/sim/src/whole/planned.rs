@@ -152,7 +152,10 @@ impl Whole {
                     }
                 }
             }
-            Err(why) if what != "failed" => self.went_on(old, replid, &why),
+            Err(why) if what != "failed" => {
+                self.planned.switches.remove(&(p, number));
+                self.went_on(old, replid, &why);
+            }
             Err(_) => {}
         }
         self.let_go(p, old, hands_over);
@@ -160,7 +163,9 @@ impl Whole {
 
     /// Nobody was promoted in place of the old master, if nobody else can have wanted it.
     fn went_on(&mut self, old: usize, replid: u64, why: &str) {
-        let alone = self.plan.iter().all(|(_, f)| f.is_gentle());
+        // Another proxy's switchover from the same master, which was not given up, does what this one did not.
+        let others = self.planned.switches.values().any(|s| s.old == Some((old, replid)));
+        let alone = !others && self.plan.iter().all(|(_, f)| f.is_gentle());
         let promoted = self.planned.promotions.iter().any(|t| t.replid == replid && t.node != old);
         let master = self.world.nodes[old].of.is_none();
         if alone && (promoted || !master) {
