@@ -1,9 +1,11 @@
 //! Commands that block: since when, and what `$` meant. A session has one of them in flight at most, so that the time is
 //! its own. What was unblocked by a demotion, or only reads, is asked again with what is left of its timeout.
+use super::upstream::Up;
 use super::{ClientId, UpId, Worker};
 use crate::Now;
 use crate::blocking;
-use crate::command::{Access, Entry};
+use crate::command::{Access, Act, Entry};
+use crate::hold::UNBLOCKED;
 use crate::ledger::{Apply, Ledger, Owner, Slot};
 use crate::resp::frame::{Element, Elements, Request};
 use crate::resp::reply;
@@ -61,6 +63,18 @@ impl Blocked {
         let bytes = blocking::with_ids(entry, bytes, &self.ids);
         let known = blocking::newest_wanted(entry, Request::new(&bytes)).next().is_none();
         known.then_some(bytes)
+    }
+}
+
+impl Up {
+    /// Whether with this error the server, now a replica, ends what waited there and then the connection: it closes it behind
+    /// the error, and executes nothing that it has read meanwhile (`CLIENT_CLOSE_AFTER_REPLY` in `disconnectAllBlockedClients`
+    /// and `processInputBuffer`).
+    pub(super) fn ends_with(&mut self, error: &[u8]) -> bool {
+        let waits = |e: &Entry| e.proves && matches!(e.act, Act::Block | Act::BlockIfAsked | Act::Wait);
+        error.starts_with(UNBLOCKED)
+            && self.ledger.expects()
+            && self.ledger.front().is_some_and(|s| s.apply == Apply::Replicas || s.entry.is_some_and(waits))
     }
 }
 

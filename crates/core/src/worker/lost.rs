@@ -48,17 +48,20 @@ impl Worker {
     pub(super) fn lose_up(&mut self, now: Now, id: UpId, sign: Option<SignKind>) {
         let Some(up) = self.ups.get(id) else { return };
         let (at, term, class) = ((up.service, up.shard), up.term, up.key.class);
+        // A deposed master says nothing of the new one.
+        let says = sign.filter(|_| up.fenced.is_none());
         self.effects.push_back(Effect::Close(Dst::Up(id), How::Abort));
         self.resolve(
             id,
             match sign {
                 Some(SignKind::Garbage) => Cause::Garbage,
+                Some(SignKind::Unblocked) => Cause::Unblocked,
                 // Whatever a replica was asked, it only reads: that we leave it costs it no try.
                 None if class == Class::Read => Cause::Left,
                 _ => Cause::Broken,
             },
         );
-        if let Some(kind) = sign {
+        if let Some(kind) = says {
             self.suspect(now, class, at, term, kind);
         }
     }
@@ -68,7 +71,10 @@ impl Worker {
     fn resolve(&mut self, id: UpId, cause: Cause) {
         let Some(mut up) = self.detach_up(id) else { return };
         let mut loss = self.loss(&up, cause);
-        let owed = up.ledger.close();
+        let mut owed = up.ledger.close();
+        if cause == Cause::Unblocked {
+            owed.iter_mut().for_each(|(.., sent)| *sent = Sent::NotAll);
+        }
         self.resolve_owed(id, up.pinned_by, owed, &mut loss);
     }
 
@@ -259,6 +265,8 @@ pub(super) enum Cause {
     Broken,
     /// Its server answered the next of its requests with garbage.
     Garbage,
+    /// Its server has become a replica, ended what waited there, and executes nothing behind it ([`Up::ends_with`]).
+    Unblocked,
     /// We left it, and what was sent on it did nothing.
     Left,
 }

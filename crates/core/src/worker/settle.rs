@@ -105,7 +105,11 @@ impl Worker {
                     let frame = &buf[at..at + len];
                     at += len;
                     if up.is_ready() {
+                        let ends = kind == b'-' && up.ends_with(frame);
                         self.settle(now, id, frame, kind);
+                        if ends {
+                            self.lose_up(now, id, Some(SignKind::Unblocked));
+                        }
                     } else {
                         self.setup_reply(now, id, frame);
                     }

@@ -168,27 +168,19 @@ impl Check {
         self.before.insert(new, old);
     }
 
+    /// A history, and those from which it went on after restarts.
+    fn lineage(&self, history: u64) -> impl Iterator<Item = u64> + '_ {
+        std::iter::successors(Some(history), |id| self.before.get(id).copied())
+    }
+
     /// Whether a history is this one, or went on from it after restarts.
     pub(super) fn continues(&self, history: u64, from: u64) -> bool {
-        let mut at = Some(history);
-        while let Some(id) = at {
-            if id == from {
-                return true;
-            }
-            at = self.before.get(&id).copied();
-        }
-        false
+        self.lineage(history).any(|id| id == from)
     }
 
     /// When somebody was promoted in a node's place, by what it had written so far.
     fn superseded_at(&self, replid: u64) -> Option<u64> {
-        let mut at = Some(replid);
-        let mut found = None;
-        while let Some(id) = at {
-            found = self.superseded.get(&id).map(|(t, _)| *t).into_iter().chain(found).min();
-            at = self.before.get(&id).copied();
-        }
-        found
+        self.lineage(replid).filter_map(|id| self.superseded.get(&id)).map(|(t, _)| *t).min()
     }
 
     /// Whom a majority of the Sentinels names now.
@@ -198,10 +190,33 @@ impl Check {
         let again = self.named.replace(n) != Some(n);
         let node = &world.nodes[n];
         self.confirmed(now, n, node.replid);
-        let nothing = |(_, by): &(u64, usize)| world.nodes[*by].of.is_some();
-        if node.of.is_none() && (again || self.superseded.get(&node.replid).is_some_and(nothing)) {
+        if node.of.is_some() {
+            return;
+        }
+        // Also what it had been deposed from before it was started again.
+        let histories: Vec<u64> = self.lineage(node.replid).collect();
+        for id in histories {
             // They may come back to one that they had left, or a promotion may come to nothing.
-            self.superseded.remove(&node.replid);
+            let Some((at, by)) = self.superseded.get(&id).copied() else { continue };
+            let came_to_nothing = world.nodes[by].of.is_some();
+            if again || came_to_nothing {
+                self.superseded.remove(&id);
+            }
+            if came_to_nothing {
+                self.deposed_nobody(n, at);
+            }
+        }
+    }
+
+    /// The promotion of then has come to nothing, and this node remains the master: of what it executed meanwhile, and no
+    /// client has been told yet, it is asked as of all that a master executes (that it is not lost). What was acknowledged
+    /// before could not be known to be good, and stays what it was.
+    fn deposed_nobody(&mut self, n: usize, at: u64) {
+        let meanwhile = |run: &Run| run.node == n && run.deposed == Some(at);
+        for (tag, run) in self.written.iter_mut().filter(|(_, run)| meanwhile(run)) {
+            if !self.acked.contains_key(tag) {
+                run.deposed = None;
+            }
         }
     }
 

@@ -101,7 +101,7 @@ impl Whole {
 
     /// Sends something, to the server or back.
     pub(super) fn send(&mut self, id: ConnId, out: bool, packet: Packet) {
-        let delay = if self.is_quiet(id) { 150 } else { self.rng.between(60, 250) };
+        let delay = self.rng.between(60, 250);
         let pipe = &mut self.conns[id].pipes[usize::from(!out)];
         // It overtakes nothing that is still on its way.
         if !pipe.stuck.is_empty() && pipe.last < self.now {
@@ -128,14 +128,6 @@ impl Whole {
     pub(super) fn has_delivered(&self, id: ConnId) -> bool {
         let pipe = &self.conns[id].pipes[0];
         pipe.stuck.is_empty() && pipe.last < self.now
-    }
-
-    /// Whether what goes over it changes nothing as long as no script runs: then it is to change no history either.
-    fn is_quiet(&self, id: ConnId) -> bool {
-        match self.conns[id].near {
-            Near::Observer(p, i) => self.proxies[p].is_quiet(i),
-            _ => false,
-        }
     }
 
     fn talk(&self, server: Server) -> bool {
@@ -195,7 +187,7 @@ impl Whole {
                 continue;
             }
             for out in [true, false] {
-                let late = if self.is_quiet(id) { 100_000 } else { self.rng.between(1_000, 250_000) };
+                let late = self.rng.between(1_000, 250_000);
                 let pipe = &mut self.conns[id].pipes[usize::from(!out)];
                 if pipe.stuck.is_empty() {
                     continue;

@@ -54,8 +54,6 @@ struct Watching {
     target: Target,
     conn: Option<ConnId>,
     on: bool,
-    /// It is the one that waits while its node runs a script.
-    quiet: bool,
 }
 
 /// One Pointsman.
@@ -132,11 +130,6 @@ impl Proxy {
             errands_made: 0,
             left_behind: Vec::new(),
         }
-    }
-
-    /// Whether that observer's connection is the one that waits while its node runs a script.
-    pub(super) fn is_quiet(&self, observer: usize) -> bool {
-        self.watching[observer].quiet
     }
 
     pub(super) fn next_errand(&mut self) -> u64 {
@@ -510,9 +503,8 @@ impl Whole {
             match act {
                 Act::Watch(target) => {
                     let all = Observer::all(now, &self.proxies[p].settings, &target);
-                    for (n, observer) in all.into_iter().enumerate() {
-                        let quiet = target.kind == TargetKind::Node && n > 0;
-                        let w = Watching { observer, target: target.clone(), conn: None, on: true, quiet };
+                    for observer in all {
+                        let w = Watching { observer, target: target.clone(), conn: None, on: true };
                         self.proxies[p].watching.push(w);
                         self.drain(p, self.proxies[p].watching.len() - 1);
                     }

@@ -336,6 +336,8 @@ impl Server {
                 if self.is_blocked(id) {
                     let text = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
                     self.unblock(now, id, |_| error(text));
+                    // Nothing behind it is executed.
+                    self.conns.get_mut(&id).expect("listed above").ending = true;
                 }
             }
         }

@@ -124,25 +124,23 @@ fn a_client_that_leaves_waits_for_no_demotion() {
 }
 
 #[test]
-fn what_was_said_behind_a_pop_waits_with_it() {
-    for (answer, asks) in [(READONLY, "BLPOP l 4.999|SET a 1"), ("+OK|", "")] {
+fn what_was_said_behind_a_pop_that_a_demotion_ends_was_not_executed_either() {
+    for deposed in [true, false] {
         let mut r = Rig::new(closing);
-        r.grant();
-        let c = r.client();
-        r.says(c, "BLPOP l 5|SET a 1|");
-        let up = r.up();
-        r.asked(up);
-        r.depose();
-        r.answers(up, UNBLOCKED);
-        assert_eq!(r.hears(c), "");
-        r.answers(up, answer);
-        if asks.is_empty() {
-            let heard = r.hears(c);
-            assert!(heard.starts_with(UNBLOCKED) && heard.contains("|-UNCERTAIN "), "{heard}");
-        } else {
-            let new = r.up();
-            assert_eq!((r.hears(c), r.asked(new)), (String::new(), requests(asks)));
+        let (c, up) = r.under_way("BLPOP l 5|SET a 1|");
+        if deposed {
+            r.depose();
         }
+        r.answers(up, UNBLOCKED);
+        assert!(r.closed.contains(&Dst::Up(up)));
+        if !deposed {
+            assert_eq!(r.signs, [SignKind::Unblocked]);
+            r.switch_to("n");
+        }
+        let new = r.up();
+        let again = r.asked(new);
+        assert!(again.starts_with("*3|$5|BLPOP|$1|l|$") && again.ends_with(&requests("SET a 1")), "{again}");
+        assert_eq!(r.hears(c), "");
     }
 }
 

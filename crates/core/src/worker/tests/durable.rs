@@ -222,6 +222,29 @@ fn a_durable_write_that_a_deposed_master_refuses_is_sent_to_the_new_one() {
 }
 
 #[test]
+fn what_stands_behind_a_wait_that_a_demotion_ends_was_not_executed() {
+    for fenced in [false, true] {
+        let mut r = durable();
+        let (c, up) = r.waits();
+        r.says(c, "SET a 1|");
+        assert_eq!(r.turn(up), SET);
+        r.answers(up, "+OK|");
+        if fenced {
+            r.depose();
+        }
+        r.answers(up, UNBLOCKED);
+        assert!(r.hears(c).starts_with(NOT_DURABLE) && r.closed.contains(&Dst::Up(up)));
+        if !fenced {
+            r.switch_to("n");
+        }
+        let new = r.up();
+        assert_eq!((r.hears(c), r.turn(new)), (String::new(), [SET, WAIT].concat()));
+        r.answers(new, "+OK|:2|");
+        assert_eq!(r.hears(c), "+OK|");
+    }
+}
+
+#[test]
 fn a_lost_connection_leaves_what_was_answered_not_durable_and_the_rest_uncertain() {
     let mut r = durable();
     let (c, up) = r.waits();

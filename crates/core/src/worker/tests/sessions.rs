@@ -163,6 +163,7 @@ fn a_pop_that_a_demotion_unblocked_waits_for_the_rest_of_its_time() {
     r.pass(1_000);
     r.answers(up, UNBLOCKED);
     r.prove();
+    let up = r.up();
     assert_eq!(r.asked(up), requests("BLPOP l 2.499"));
     r.answers(up, "*2|$1|l|$1|x|");
     assert_eq!(r.hears(c), "*2|$1|l|$1|x|");
