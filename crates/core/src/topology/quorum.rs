@@ -285,7 +285,11 @@ impl Sentinels {
                 Some(format!("{suspecting} of {} Sentinels take {} for down", self.known, subject.key))
             }
             Stage::Tries if about(s) && f.now.since(s.tries_since.unwrap_or(f.now)) < MOMENT => {
-                Some(format!("Sentinel {at} takes {} for objectively down", subject.key))
+                // Its flags, which come later, would tell.
+                Some(format!(
+                    "Sentinel {at} takes {} for objectively down, or was ordered to fail over",
+                    subject.key
+                ))
             }
             _ => None,
         })

@@ -140,7 +140,7 @@ pub struct Lost {
     /// Of what is beyond [`Self::kept_to`], how many bytes came after its successor was granted, as far as that was seen:
     /// not through Pointsman.
     pub after: u64,
-    /// Whether it was seen with its whole history; otherwise it may have written more.
+    /// Whether the same process was seen with its whole history; otherwise it may have written more.
     pub exact: bool,
 }
 

@@ -48,6 +48,8 @@ struct Draft {
 struct Deposed {
     key: Key,
     term: Term,
+    /// The process; `None`: not known.
+    run_id: Option<Box<str>>,
     /// The history that it wrote.
     replid: Box<str>,
     /// Up to which offset its successor followed it.
@@ -57,6 +59,8 @@ struct Deposed {
     wrote_to: u64,
     /// Since when it has been seen again with that history.
     seen_since: Option<Now>,
+    /// Whether it was the same process then, which shows all that it wrote. One that was started again has what was saved.
+    whole: bool,
 }
 
 impl Draft {
@@ -248,11 +252,13 @@ impl Topology {
         let deposed = Deposed {
             key: old.key.clone(),
             term: draft.story.from.term,
+            run_id: old.identity.as_ref().and_then(|i| i.run_id.clone()),
             replid: ours.replid.clone(),
             kept_to,
             wrote_before: in_sight.then_some(old.offset),
             wrote_to: old.offset,
             seen_since: None,
+            whole: false,
         };
         self.teller.deposed.retain(|d| d.key != deposed.key);
         if self.teller.deposed.len() >= DEPOSED_MAX {
@@ -320,14 +326,18 @@ impl Topology {
         let Some(i) = self.teller.deposed.iter().position(|d| d.key == *key) else { return };
         let Some(lineage) = &r.lineage else { return };
         let d = &mut self.teller.deposed[i];
+        let same = d.run_id.is_some() && d.run_id == r.run_id;
         if *lineage.replid == *d.replid {
             d.seen_since = d.seen_since.or(Some(now));
+            d.whole |= same;
             d.wrote_to = d.wrote_to.max(r.offset);
             return;
         }
-        // It has begun a history of its own, or follows its successor: nothing more of the old one will be seen. One that
-        // was started again keeps the old one's end as second (rdb.c, rdbLoad…: of what it had saved).
-        if lineage.replid2.as_deref() == Some(&*d.replid) && r.role == Role::Master {
+        // It has begun a history of its own, or follows its successor: nothing more of the old one will be seen. The old
+        // one's end is kept as second by who goes on from there with what the successor has (replication.c, a partial
+        // resynchronization), and by who was started again (server.c, loadDataFromDisk: of what it had saved).
+        if lineage.replid2.as_deref() == Some(&*d.replid) {
+            d.whole |= same;
             d.wrote_to = d.wrote_to.max(u64::try_from(lineage.second_offset - 1).unwrap_or(0));
         }
         let d = self.teller.deposed.remove(i);
@@ -350,7 +360,7 @@ impl Topology {
             kept_to: d.kept_to,
             wrote_to: d.wrote_to,
             after: d.wrote_before.map_or(0, after),
-            exact: d.seen_since.is_some(),
+            exact: d.whole,
         };
         self.push(now, EventKind::Lost, format!("{lost}"), None, Some(lost));
     }

@@ -188,6 +188,24 @@ fn a_script_that_was_loaded_or_run_before_a_switch_runs_after_it() {
 }
 
 #[test]
+fn a_wait_for_writes_to_an_earlier_master_is_an_error_until_the_session_writes_again() {
+    let (deployment, proxy) = start(Options::default(), "");
+    let (mut writer, mut reader) = (proxy.client(), proxy.client());
+    let wait = ["WAIT", "1", "60000"];
+    assert_eq!(writer.call(&["SET", "k", "1"]).unwrap(), ok());
+    assert!(matches!(writer.call(&wait).unwrap(), Value::Integer(1..)));
+    assert_eq!(reader.call(&["GET", "k"]).unwrap(), bulk("1"));
+    let new = planned_failover(&deployment, &proxy, 0);
+    for _ in 0..2 {
+        assert!(is_error(&writer.call(&wait).unwrap(), "UNCERTAIN"));
+    }
+    assert!(matches!(reader.call(&["WAIT", "0", "1"]).unwrap(), Value::Integer(_)), "it has written nothing");
+    eventually("a replica follows", || (0..3).any(|n| n != new && deployment.in_sync(n, new)));
+    assert_eq!(writer.call(&["SET", "k", "2"]).unwrap(), ok());
+    assert!(matches!(writer.call(&wait).unwrap(), Value::Integer(1..)));
+}
+
+#[test]
 fn a_pop_that_a_demotion_unblocked_pops_on_the_new_master() {
     let deployment = Deployment::start(Options { sentinels: 0, ..Options::default() }).unwrap();
     let nodes: Vec<String> = deployment.nodes.iter().map(|node| node.addr().to_string()).collect();

@@ -45,7 +45,11 @@ impl Bench {
 
     /// A node's report with an offset.
     fn reports(&mut self, port: u16, role: Role, l: Option<Lineage>, offset: u64) {
-        let run_id = Some(format!("r{port}").into());
+        self.process_reports(&format!("r{port}"), port, role, l, offset);
+    }
+
+    fn process_reports(&mut self, run: &str, port: u16, role: Role, l: Option<Lineage>, offset: u64) {
+        let run_id = Some(run.into());
         self.node(
             port,
             Seen::Report(Report { role, loading: false, run_id, lineage: l, offset, attached: Vec::new() }),
@@ -306,13 +310,46 @@ fn what_was_written_to_a_deposed_master_in_our_sight_is_told_apart() {
 fn a_master_that_lost_its_memory_says_how_little_is_known() {
     let restarted = |l: Option<Lineage>| {
         let mut b = named();
-        b.ms(9_000).reports(11, Role::Master, l, 700);
+        b.ms(9_000).process_reports("again", 11, Role::Master, l, 700);
         let [lost] = b.lost().try_into().unwrap();
         (lost.bytes(), lost.exact)
     };
     assert_eq!(restarted(lineage("C", None)), (60, false), "by its last report before it died");
     let saved = Some(Lineage { replid: "C".into(), replid2: Some("A".into()), second_offset: 1_051 });
     assert_eq!(restarted(saved), (110, false), "it had saved up to 1050");
+}
+
+#[test]
+fn a_master_that_was_started_again_with_what_it_had_saved_does_not_show_all_that_it_wrote() {
+    let mut b = named();
+    b.ms(9_000).process_reports("again", 11, Role::Master, lineage("A", None), 930);
+    let of_12 = Role::Replica { of: at(12), link_up: true };
+    b.ms(9_100).process_reports("again", 11, of_12, lineage("B", None), 990);
+    let [lost] = b.lost().try_into().unwrap();
+    assert_eq!((lost.bytes(), lost.exact), (60, false), "by its last report before it died");
+}
+
+#[test]
+fn a_master_that_follows_its_successor_from_where_it_was_has_lost_nothing() {
+    let follows = |run: &str| {
+        let mut b = two_replicas();
+        b.ms(0).reports(11, Role::Master, lineage("A", None), 1_000);
+        b.ms(10).event(2, "+elected-leader", Some(Stage::Acts), None);
+        b.ms(11).ordered(2, 11, 5);
+        b.ms(60).event(2, "+selected-slave", Some(Stage::Acts), None);
+        b.ms(120).reports(12, Role::Master, heir(1_000), 1_000);
+        [1, 3].iter().for_each(|s| b.names(*s, 11, 5));
+        b.ms(122).ordered(2, 11, 5);
+        b.ms(124).reports(12, Role::Master, heir(1_000), 1_000);
+        assert!(b.serves(12), "{}", b.view().why);
+        // It was told to follow, and did, before it was asked again.
+        let of_12 = Role::Replica { of: at(12), link_up: true };
+        b.ms(200).process_reports(run, 11, of_12, heir(1_000), 1_030);
+        let [lost] = b.lost().try_into().unwrap();
+        (lost.bytes(), lost.exact)
+    };
+    assert_eq!(follows("r11"), (0, true));
+    assert_eq!(follows("again"), (0, false), "what it had not saved is not known");
 }
 
 #[test]
