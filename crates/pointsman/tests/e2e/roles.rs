@@ -52,7 +52,9 @@ fn a_planned_switch_by_hand_loses_nothing() {
     let (deployment, proxy) = start();
     let [old, new, third] = &deployment.nodes[..] else { unreachable!("three nodes") };
     let load = Load::start(proxy.listen, WRITERS, 2);
-    old.ask(&["FAILOVER", "TO", "127.0.0.1", &new.port().to_string()]).unwrap();
+    // A replica that follows is online for its master a moment later.
+    let order = ["FAILOVER", "TO", "127.0.0.1", &new.port().to_string()];
+    eventually("the order is taken", || old.ask(&order).is_ok());
     proxy.wait_master(new);
     follow(third, new);
     load.progress();
